@@ -1,0 +1,23 @@
+# make reproduce [QUICK=1]   environment, data, training of all seven models, attack, figures
+# make test                  environment and test suite
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: reproduce test clean
+
+reproduce: $(VENV)/installed
+	$(BIN)/pyrobayes reproduce $(if $(QUICK),--quick)
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+# Installs afresh whenever the dependencies change; an interrupted installation starts again.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""The command line of pyrobayes: parse, one library call, print. It computes nothing."""

@@ -1,0 +1,29 @@
+"""`pyrobayes data`."""
+
+import click
+
+from pyrobayes_cli import options
+
+
+@click.group("data", short_help="Manage data sets.")
+def command():
+    """Manage data sets."""
+
+
+@command.command("fetch")
+@options.data
+@options.data_dir
+def fetch(data, data_dir):
+    """Fetch a data set into the cache and check it.
+
+    Tried in order: the cache, the Debian package where it is installed, torchvision's download, and on
+    Debian the download of that package, for which nobody needs to be root.
+
+    \b
+    Example:
+      pyrobayes data fetch --data fashion-mnist
+    """
+    from pyrobayes.data import cache_folder, fetch
+
+    source = fetch(data, data_dir)
+    click.echo(f"{data}: complete, checksums right, from: {source}" + f" (cache: {cache_folder(data_dir)})")

@@ -1,0 +1,65 @@
+"""`pyrobayes evaluate`."""
+
+import json
+
+import click
+
+from pyrobayes.options import EvaluationOptions
+from pyrobayes_cli import options
+from pyrobayes_cli.output import Progress, percent, table
+
+
+@click.command("evaluate", short_help="Evaluate trained models on clean test images.")
+@options.models
+@options.of_record(EvaluationOptions)
+@options.data_of_runs
+@options.data_dir
+@options.runs
+@options.out
+@options.device
+@options.as_json
+def command(models, data, data_dir, runs, out, device, as_json, **given):
+    """Evaluate MODELs, or every model trained under RUNS, on clean test images.
+
+    Prints accuracy with its 95% Wilson interval, the share of predictions that change with another draw of
+    the particles, negative log-likelihood and expected calibration error of the posterior, mean log p(x) and
+    mean effective sample size. Writes evaluation.json and confusion-MODEL, as PDF and PNG.
+
+    \b
+    Examples:
+      pyrobayes evaluate
+      pyrobayes evaluate gbz --particles 100 --images 1000
+    """
+    chosen = options.record(EvaluationOptions, given)
+
+    from pyrobayes.runs import evaluate
+
+    with Progress() as progress:
+        results = evaluate(
+            models, chosen, data=data, data_dir=data_dir, runs=runs, out=out, device=device, progress=progress
+        )
+    if as_json:
+        click.echo(json.dumps([result.as_dict() for result in results], indent=2))
+        return
+    show_evaluation(results, out or runs)
+
+
+def show_evaluation(results, folder) -> None:
+    """Print evaluations as a table."""
+    table(
+        ["model", "accuracy (%)", "changed (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS", "images"],
+        [
+            [
+                result.model,
+                percent(result.accuracy),
+                percent(result.changed),
+                f"{result.negative_log_likelihood:.3f}",
+                f"{result.calibration_error:.3f}",
+                "-" if result.log_evidence is None else f"{result.log_evidence:.2f}",
+                f"{result.effective_sample_size:.2f}",
+                f"{result.images}",
+            ]
+            for result in results
+        ],
+    )
+    click.echo(f"Data: {results[0].data}, test images. Figures and evaluation.json are in {folder}.")

@@ -1,0 +1,97 @@
+"""Options that commands share, and options made from the library's records."""
+
+import dataclasses
+import types
+import typing
+
+import click
+
+from pyrobayes.options import DATASETS, DEVICES, InputError, parse_eps
+
+DATA = {"type": click.Choice(DATASETS, case_sensitive=False)}
+data = click.option(
+    "--data", default="fashion-mnist", show_default=True, help="the data set; fashion-mnist-mini is embedded", **DATA
+)
+data_of_runs = click.option("--data", help="the data set [default: the one that the models were trained on]", **DATA)
+data_dir = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False),
+    help="cache of data sets [default: $PYROBAYES_DATA, else the user's cache]",
+)
+device = click.option(
+    "--device", default="auto", show_default=True, type=click.Choice(DEVICES), help="where to compute"
+)
+runs = click.option(
+    "--runs",
+    default="runs",
+    show_default=True,
+    type=click.Path(file_okay=False),
+    help="folder of the trained models, one folder each",
+)
+out = click.option("--out", type=click.Path(file_okay=False), help="folder for results and figures [default: --runs]")
+as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
+models = click.argument("models", metavar="[MODEL]...", nargs=-1)
+
+
+class Eps(click.ParamType):
+    """START:STOP:STEP or a comma list."""
+
+    name = "START:STOP:STEP"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_eps(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+eps_range = click.option(
+    "--eps-range",
+    "eps",
+    default="0:0.3:0.05",
+    show_default=True,
+    type=Eps(),
+    help="sizes of the perturbation, STOP included where the steps reach it; or a comma list",
+)
+
+
+def of_record(record: type, *, defaults: bool = True):
+    """Decorator: one option for each field of an options record that has a help text.
+
+    Without `defaults`, what isn't given stays None: it comes from somewhere else, such as a named preset.
+    """
+
+    def decorate(function):
+        types_of = typing.get_type_hints(record)
+        for field in reversed(dataclasses.fields(record)):
+            if "help" not in field.metadata:
+                continue
+            kind = types_of[field.name]
+            if isinstance(kind, types.UnionType):
+                kind = typing.get_args(kind)[0]
+            choices = field.metadata["choices"]
+            function = click.option(
+                f"--{field.name.replace('_', '-')}",
+                field.name,
+                default=field.default if defaults else None,
+                show_default=defaults and field.default is not None,
+                type=click.Choice(choices, case_sensitive=False) if choices else kind,
+                help=field.metadata["help"],
+            )(function)
+        return function
+
+    return decorate
+
+
+def record(kind: type, given: dict):
+    """The options record of a command's options."""
+    return kind(**{field.name: given[field.name] for field in dataclasses.fields(kind)})
+
+
+def explicit(kind: type, ctx: click.Context) -> dict:
+    """The fields of an options record that the user gave on the command line."""
+    typed = click.core.ParameterSource.COMMANDLINE
+    names = [field.name for field in dataclasses.fields(kind)]
+    return {name: ctx.params[name] for name in names if ctx.get_parameter_source(name) is typed}

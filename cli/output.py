@@ -1,0 +1,87 @@
+"""How the command line shows tables and progress."""
+
+import sys
+import time
+
+import click
+
+EVERY = 10.0  # seconds between the plain lines in a log
+
+
+class Progress:
+    """On a terminal a bar with rate and remaining time, else plain lines; see :class:`pyrobayes.Progress`."""
+
+    def __init__(self):
+        self._bar = self._model = None
+        self._first = 0
+        self._started = self._last = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *failure) -> None:
+        self.close()
+
+    def step(self, model: str, done: int, steps: int, elbo: float) -> None:
+        self._advance(model, done, steps, "step", f"ELBO {elbo:.2f}")
+
+    def images(self, model: str, done: int, images: int) -> None:
+        self._advance(model, done, images, "image", "")
+
+    def epoch(self, model: str, epoch, epochs: int) -> None:
+        from tqdm import tqdm
+
+        line = (
+            f"{model}  epoch {epoch.epoch}/{epochs}  ELBO {epoch.elbo:.2f}  validation: ELBO {epoch.validation_elbo:.2f}, "
+            f"KL {epoch.validation_kl:.2f} nats, accuracy {100 * epoch.validation_accuracy:.1f}%  ({epoch.seconds:.0f} s)"
+        )
+        tqdm.write(line, file=sys.stderr)
+        self._last = time.monotonic()
+        if epoch.collapsed and epoch.epoch == epochs:
+            tqdm.write(
+                f"warning: the posterior of {model} has collapsed: z says as good as nothing of the image and its class "
+                f"(KL {epoch.validation_kl:.2f} nats); try more --kl-warmup, more --epochs or another --lr",
+                file=sys.stderr,
+            )
+
+    def _advance(self, model: str, done: int, total: int, unit: str, note: str) -> None:
+        from tqdm import tqdm
+
+        now = time.monotonic()
+        if model != self._model:
+            self.close()
+            self._model, self._started, self._last, self._first = model, now, now, done
+        if sys.stderr.isatty():
+            if self._bar is None:
+                self._bar = tqdm(total=total, initial=done, desc=model, unit=unit, leave=False, dynamic_ncols=True)
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif now - self._last >= EVERY:
+            self._last = now
+            rate = (done - self._first) / (now - self._started)
+            left = f"{rate:.1f} {unit}s/s, {(total - done) / rate:.0f} s left" if rate else ""
+            click.echo(f"{model}  {unit} {done}/{total}  {left}  {note}".rstrip(), err=True)
+        if done == total:
+            self.close()
+
+    def close(self) -> None:
+        """End the bar; the next model starts another one."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = self._model = None
+
+
+def table(header: list[str], rows: list[list[str]]) -> None:
+    """Print rows under a header, columns aligned: the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, ["-" * width for width in widths], *rows]:
+        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        click.echo("  ".join(cells).rstrip())
+
+
+def percent(rate) -> str:
+    """A rate in per cent, with its interval."""
+    if not rate.total:
+        return "-"
+    low, high = rate.interval
+    return f"{100 * rate.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -1,0 +1,71 @@
+"""`pyrobayes reproduce`."""
+
+import click
+
+from pyrobayes.options import AttackOptions, EvaluationOptions
+from pyrobayes_cli import options
+from pyrobayes_cli.attack import show_attack
+from pyrobayes_cli.evaluate import show_evaluation
+from pyrobayes_cli.output import Progress
+from pyrobayes_cli.train import show_training
+
+FULL = {"data": "fashion-mnist", "training": {}, "images": 1000, "time": "about an hour on two CPU cores"}
+QUICK = {
+    "data": "fashion-mnist-mini",
+    "training": {"epochs": 6, "batch_size": 32},
+    "images": 200,
+    "time": "about six minutes on two CPU cores",
+}
+
+
+@click.command("reproduce", short_help="Train, evaluate and attack all seven models, and draw the figures.")
+@click.option("--quick", is_flag=True, help="on the embedded subset, with fewer epochs and 200 test images")
+@click.option(
+    "--runs", type=click.Path(file_okay=False), help="folder of models and results [default: runs, quick: runs-quick]"
+)
+@options.data_dir
+@options.device
+def command(quick, runs, data_dir, device):
+    """Train all seven models with small networks, evaluate and attack them, and draw every figure.
+
+    On the full data set, or with --quick on the embedded subset. What is already done is not done again:
+    an interrupted reproduction goes on where it stopped.
+
+    \b
+    Example:
+      pyrobayes reproduce --quick
+    """
+    recipe = QUICK if quick else FULL
+    folder = runs or ("runs-quick" if quick else "runs")
+    click.echo(
+        f"All seven models with small networks on {recipe['data']}, then FGSM on {recipe['images']} test images: "
+        f"{recipe['time']}. Everything goes to {folder}; interrupted, it goes on where it stopped."
+    )
+
+    from pyrobayes import runs as library
+    from pyrobayes.data import fetch
+
+    fetch(recipe["data"], data_dir)
+    where = {"data_dir": data_dir, "runs": folder, "device": device}
+    names = ["all"]
+    with Progress() as progress:
+        trained = library.train(
+            names,
+            networks="small",
+            training_changes=recipe["training"],
+            data=recipe["data"],
+            resume=True,
+            progress=progress,
+            **where,
+        )
+        show_training(trained, folder)
+        evaluations = library.evaluate(
+            names, EvaluationOptions(images=recipe["images"]), data=recipe["data"], progress=progress, **where
+        )
+        show_evaluation(evaluations, folder)
+        results = library.attack(
+            names, AttackOptions(images=recipe["images"]), data=recipe["data"], progress=progress, **where
+        )
+        show_attack(results, folder)
+    drawn = [path.name for name in trained for path in library.draw_samples(name, **where)]
+    click.echo(f"Samples and reconstructions: {', '.join(drawn)}.")

@@ -1,0 +1,93 @@
+"""`pyrobayes train`."""
+
+import dataclasses
+import json
+
+import click
+
+from pyrobayes.options import NETWORKS, InputError, Networks, TrainingOptions
+from pyrobayes_cli import options
+from pyrobayes_cli.output import Progress, table
+
+
+@click.command("train", short_help="Train models.")
+@click.argument("models", metavar="MODEL...|all", nargs=-1, required=True)
+@click.option(
+    "--networks",
+    default="paper",
+    show_default=True,
+    type=click.Choice(tuple(NETWORKS), case_sensitive=False),
+    help="sizes of the networks: those of the paper, or 32 channels; single ones can be changed below",
+)
+@options.of_record(Networks, defaults=False)
+@options.of_record(TrainingOptions)
+@options.data
+@options.data_dir
+@options.runs
+@options.device
+@click.option("--resume", is_flag=True, help="go on with runs that were begun, with the options they were begun with")
+@click.option("--overwrite", is_flag=True, help="replace runs that are there")
+@click.option("--tensorboard", is_flag=True, help="write TensorBoard event files too")
+@options.as_json
+@click.pass_context
+def command(ctx, models, networks, data, data_dir, runs, device, resume, overwrite, tensorboard, as_json, **_):
+    """Train MODELs (gfz, gfy, gbz, gby, dfx, dfz, dbx, or all) and save each under RUNS/MODEL after every epoch.
+
+    Ctrl-C saves; --resume goes on from there, and ends with the same weights as if nothing had happened.
+    A twelfth of the training images is held out for validation; test images are never looked at.
+
+    \b
+    Examples:
+      pyrobayes train gbz
+      pyrobayes train all --networks small --epochs 5
+    """
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite exclude each other")
+    network_changes, training_changes = options.explicit(Networks, ctx), options.explicit(TrainingOptions, ctx)
+    dataclasses.replace(NETWORKS[networks.lower()], **network_changes), TrainingOptions(**training_changes)
+
+    from pyrobayes.runs import train
+
+    with Progress() as progress:
+        try:
+            trained = train(
+                models,
+                networks=networks,
+                network_changes=network_changes,
+                training_changes=training_changes,
+                data=data,
+                data_dir=data_dir,
+                runs=runs,
+                device=device,
+                resume=resume,
+                overwrite=overwrite,
+                tensorboard=tensorboard,
+                progress=progress,
+            )
+        except KeyboardInterrupt as stopped:
+            go_on = f"pyrobayes train {' '.join(models)} --resume --runs {runs}"
+            raise KeyboardInterrupt(f"{stopped or 'interrupted'}; to go on: {go_on}") from None
+    if as_json:
+        epochs = {name: [dataclasses.asdict(epoch) for epoch in epochs] for name, epochs in trained.items()}
+        click.echo(json.dumps(epochs, indent=2))
+        return
+    show_training(trained, runs)
+
+
+def show_training(trained, runs) -> None:
+    """Print the last epoch of every model as a table."""
+    last = {name: epochs[-1] for name, epochs in trained.items()}
+    table(
+        ["model", "epochs", "validation ELBO (nats)", "KL (nats)", "validation accuracy (%)", "saved in"],
+        [
+            [
+                name,
+                f"{epoch.epoch}",
+                f"{epoch.validation_elbo:.2f}",
+                f"{epoch.validation_kl:.2f}",
+                f"{100 * epoch.validation_accuracy:.1f}",
+                f"{runs}/{name}",
+            ]
+            for name, epoch in last.items()
+        ],
+    )

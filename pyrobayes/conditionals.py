@@ -1,0 +1,369 @@
+"""The conditional distributions that a factorization is made of.
+
+Each is a module whose call takes the values of its parents and returns a Pyro distribution. Values may
+have any leading dimensions that broadcast against each other: images [..., channels, height, width] in
+[0, 1], classes [...] integers, latent vectors [..., latent]. What depends on x alone is therefore computed
+once per image, however many classes and particles stand around it.
+
+The architectures are those of Li et al. (2019) for 28x28 images: three 5x5 convolutions with stride 2 and
+one hidden layer for features of x, the mirror image of that for p(x|...), ReLU throughout.
+"""
+
+import math
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pyrobayes.options import InputError, Networks
+
+KERNEL, STRIDE, PADDING = 5, 2, 2
+
+
+class Conditionals:
+    """Makes the conditionals of one model, all of the same sizes.
+
+    `z("y")` makes p(z|y), `y("z", "x")` makes p(y|z, x), and so on; the parents are then given in that
+    order. `data_x()` and `data_y()` make p_D(x) and p_D(y).
+    """
+
+    def __init__(self, networks: Networks, image_shape: tuple[int, int, int], num_classes: int):
+        self.networks, self.image_shape, self.num_classes = networks, image_shape, num_classes
+
+    def _perceptron(self, given, hidden_layers: int, out: int) -> "Perceptron":
+        net = self.networks
+        encoders = {
+            "x": lambda: ImageFeatures(self.image_shape, net.channels, net.hidden),
+            "y": lambda: OneHot(self.num_classes),
+            "z": lambda: Latent(net.latent),
+        }
+        return Perceptron([encoders[name]() for name in given], [net.hidden] * hidden_layers, out)
+
+    def z(self, *given: str, hidden_layers: int = 1) -> nn.Module:
+        """p(z), a standard normal, or p(z|given), a normal with diagonal covariance."""
+        latent = self.networks.latent
+        if not given:
+            return StandardNormal(latent)
+        return NormalGiven(self._perceptron(given, hidden_layers, 2 * latent))
+
+    def y(self, *given: str, hidden_layers: int = 2) -> nn.Module:
+        """p(y|given), a categorical distribution over the classes."""
+        return CategoricalGiven(self._perceptron(given, hidden_layers, self.num_classes))
+
+    def x(self, *given: str) -> nn.Module:
+        """p(x|given), independent pixels around the mean that a decoder gives."""
+        net = self.networks
+        decoder = Decoder(self.image_shape, net.channels, net.hidden)
+        return ImagesGiven(self._perceptron(given, 0, net.hidden), decoder, net.likelihood, net.variance)
+
+    def data_x(self) -> nn.Module:
+        """p_D(x), the distribution the images come from: a constant, whatever the model."""
+        return DataImages(self.image_shape)
+
+    def data_y(self) -> nn.Module:
+        """p_D(y), the class frequencies of the training images."""
+        return DataClasses(self.num_classes)
+
+
+class StandardNormal(nn.Module):
+    """p(z) = Normal(0, I)."""
+
+    def __init__(self, latent: int):
+        super().__init__()
+        self.register_buffer("loc", torch.zeros(latent), persistent=False)
+
+    def forward(self) -> dist.Distribution:
+        return dist.Normal(self.loc, 1.0).to_event(1)
+
+
+class NormalGiven(nn.Module):
+    """p(z|...) = Normal(loc, diag(scale^2)), both from one network; also the guide q(z|x, y)."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *given: Tensor) -> dist.Distribution:
+        loc, log_scale = self.network(*given).chunk(2, dim=-1)
+        return dist.Normal(loc, log_scale.exp()).to_event(1)
+
+
+class CategoricalGiven(nn.Module):
+    """p(y|...), a categorical distribution whose logits a network gives."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *given: Tensor) -> dist.Distribution:
+        return dist.Categorical(logits=self.network(*given))
+
+
+class ImagesGiven(nn.Module):
+    """p(x|...), independent pixels around mean = sigmoid(decoder(hidden)), with a fixed variance.
+
+    `gaussian` with variance 1/2 is the squared error of the original: log p = -(x - mean)^2 - log(pi)/2.
+    """
+
+    def __init__(self, network: nn.Module, decoder: nn.Module, likelihood: str, variance: float):
+        super().__init__()
+        self.network, self.decoder = network, decoder
+        self.likelihood, self.variance = likelihood, variance
+
+    def forward(self, *given: Tensor) -> dist.Distribution:
+        logits = self.decoder(F.relu(self.network(*given)))
+        return pixels(self.likelihood, logits, self.variance).to_event(3)
+
+    def extra_repr(self) -> str:
+        return f"likelihood={self.likelihood}, variance={self.variance:g}"
+
+
+class DataImages(nn.Module):
+    """p_D(x): zero log-density everywhere, and nothing to draw from."""
+
+    def __init__(self, image_shape: tuple[int, int, int]):
+        super().__init__()
+        self.image_shape = image_shape
+
+    def forward(self) -> dist.Distribution:
+        return DataDistribution(constraints.independent(constraints.real, 3), (), self.image_shape)
+
+
+class DataDistribution(dist.ImproperUniform):
+    """An improper uniform that says why it can't be sampled."""
+
+    def expand(self, batch_shape, _instance=None):
+        return DataDistribution(self.support, torch.Size(batch_shape), self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return value.new_zeros(()).expand(super().log_prob(value).shape)
+
+    def sample(self, sample_shape=torch.Size()):
+        raise InputError("p_D(x) can't be sampled: this model takes its images from the data; give it x")
+
+
+class DataClasses(nn.Module):
+    """p_D(y): a categorical distribution with the class frequencies of the training images."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.register_buffer("frequencies", torch.full((num_classes,), 1 / num_classes))
+
+    def forward(self) -> dist.Distribution:
+        return dist.Categorical(probs=self.frequencies)
+
+
+# Networks: from the values of the parents to the parameters of a distribution.
+
+
+class Perceptron(nn.Module):
+    """A multi-layer perceptron on the concatenation of its encoded inputs.
+
+    The first layer is linear in each input, so it is applied to each before they are broadcast against
+    each other: weight @ concat(a, b) = weight_a @ a + weight_b @ b.
+    """
+
+    def __init__(self, encoders: list[nn.Module], hidden: list[int], out: int):
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+        self.sizes = [encoder.out_features for encoder in encoders]
+        widths = [sum(self.sizes), *hidden, out]
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, widths[1:]))
+        for layer in self.layers[:-1]:
+            keep_variance(layer)
+        nn.init.xavier_uniform_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        first, *others = self.layers
+        weights = first.weight.split(self.sizes, dim=1)
+        encoded = [encoder(value) for encoder, value in zip(self.encoders, inputs, strict=True)]
+        out = first.bias + sum(F.linear(value, weight) for value, weight in zip(encoded, weights))
+        for layer in others:
+            out = layer(F.relu(out))
+        return out
+
+
+class Latent(nn.Module):
+    """z as it is."""
+
+    def __init__(self, latent: int):
+        super().__init__()
+        self.out_features = latent
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z
+
+
+class OneHot(nn.Module):
+    """Classes [...] as one-hot vectors [..., classes]."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.out_features = num_classes
+        self.register_buffer("rows", torch.eye(num_classes), persistent=False)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.rows[y]
+
+
+class ImageFeatures(nn.Module):
+    """Features of x: three strided convolutions and a hidden layer, [..., channels, height, width] -> [..., hidden]."""
+
+    def __init__(self, image_shape: tuple[int, int, int], channels: int, hidden: int):
+        super().__init__()
+        self.out_features = hidden
+        sizes = [image_shape[0], channels, channels, channels]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(*pair, KERNEL, stride=STRIDE, padding=PADDING) for pair in zip(sizes, sizes[1:])
+        )
+        height, width = halvings(image_shape)[-1]
+        self.linear = nn.Linear(channels * height * width, hidden)
+        for layer in (*self.convolutions, self.linear):
+            keep_variance(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        leading, out = x.shape[:-3], x.reshape(-1, *x.shape[-3:]).contiguous(memory_format=torch.channels_last)
+        for convolution in self.convolutions:
+            out = F.relu(convolution(out))
+        return F.relu(self.linear(out.flatten(1))).unflatten(0, leading)
+
+
+class Decoder(nn.Module):
+    """The mirror image of :class:`ImageFeatures`: [..., hidden] -> logits of the mean [..., channels, height, width]."""
+
+    def __init__(self, image_shape: tuple[int, int, int], channels: int, hidden: int):
+        super().__init__()
+        sizes = halvings(image_shape)[::-1]
+        self.smallest = (channels, *sizes[0])
+        self.linear = nn.Linear(hidden, math.prod(self.smallest))
+        outs = [channels, channels, image_shape[0]]
+        self.convolutions = nn.ModuleList(
+            Upsampling(channels, out, before, after) for out, before, after in zip(outs, sizes, sizes[1:])
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        leading = hidden.shape[:-1]
+        out = F.relu(self.linear(hidden.reshape(-1, hidden.shape[-1]))).unflatten(1, self.smallest)
+        out = out.contiguous(memory_format=torch.channels_last)
+        for convolution in self.convolutions[:-1]:
+            out = F.relu(convolution(out))
+        return self.convolutions[-1](out).unflatten(0, leading)
+
+
+class Upsampling(nn.ConvTranspose2d):
+    """A 5x5 transposed convolution with stride 2, from n to 2n or 2n - 1 pixels in each direction.
+
+    With few output channels it is computed as the equivalent 3x3 convolution to four times as many, one for
+    each place in a 2x2 block, and a pixel shuffle (Shi et al. 2016), three times as fast.
+    """
+
+    def __init__(self, channels: int, out: int, before: tuple[int, int], after: tuple[int, int]):
+        more = tuple(large - 2 * small + 1 for small, large in zip(before, after))
+        super().__init__(channels, out, KERNEL, stride=STRIDE, padding=PADDING, output_padding=more)
+        self.shuffled = more == (1, 1) and 4 * out < channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.shuffled:
+            return super().forward(x)
+        # Pixel 2j + p sums over inputs j + t - 1, t = 0, 1, 2, with the tap p + 4 - 2t; tap 5 is zero.
+        taps = F.pad(self.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)
+        taps = taps.permute(1, 3, 5, 0, 2, 4).reshape(-1, self.in_channels, 3, 3)
+        return F.pixel_shuffle(F.conv2d(x, taps, self.bias.repeat_interleave(4), padding=1), 2)
+
+
+def keep_variance(layer: nn.Linear | nn.Conv2d) -> None:
+    """Initialise a layer before a ReLU so that variance passes through it (He et al. 2015).
+
+    With torch's default the features of different images hardly differ at first, and z, whose noise has
+    unit scale, can't carry them: the posterior collapses, in DBX for good.
+    """
+    nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
+
+
+def halvings(image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:
+    """Heights and widths of an image before and after each of the three stride-2 convolutions."""
+    sizes = [tuple(image_shape[1:])]
+    for _ in range(3):
+        sizes.append(tuple((n + 1) // 2 for n in sizes[-1]))
+    return sizes
+
+
+# Likelihoods of the pixels. All but the Bernoulli have the same mean and variance at the same arguments.
+
+
+def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distribution:
+    """Independent pixels with mean sigmoid(logits); `likelihood` is one of :data:`pyrobayes.options.LIKELIHOODS`."""
+    if likelihood == "bernoulli":
+        return PixelBernoulli(logits=logits)
+    mean = torch.sigmoid(logits)
+    if likelihood == "gaussian":
+        return dist.Normal(mean, math.sqrt(variance))
+    if likelihood == "laplace":
+        return dist.Laplace(mean, math.sqrt(variance / 2))
+    if likelihood == "discretized-logistic":
+        return DiscretizedLogistic(mean, torch.as_tensor(math.sqrt(3 * variance) / math.pi).to(mean))
+    raise InputError(f"unknown likelihood '{likelihood}'")
+
+
+class PixelBernoulli(dist.Bernoulli):
+    """A Bernoulli whose log-probability is read at intensities in [0, 1] too.
+
+    log p = x log(mean) + (1 - x) log(1 - mean), the usual binary cross-entropy; for intensities between 0
+    and 1 it is not normalized (Loaiza-Ganem and Cunningham 2019).
+    """
+
+    support = constraints.unit_interval
+
+    def expand(self, batch_shape, _instance=None):
+        return super().expand(batch_shape, self._get_checked_instance(PixelBernoulli, _instance))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -F.binary_cross_entropy_with_logits(*torch.broadcast_tensors(self.logits, value), reduction="none")
+
+
+class DiscretizedLogistic(dist.TorchDistribution):
+    """Probability of one of 256 equally spaced grey values in [0, 1] under a logistic distribution.
+
+    Kingma et al. (2016), section 5.1: the mass of the logistic in the bin of width 1/255 around the value;
+    the first and the last bin reach to infinity. `loc` [...] and `scale` [...] are the logistic's.
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.unit_interval
+    levels = 256
+
+    def __init__(self, loc: Tensor, scale: Tensor, validate_args=None):
+        self.loc, self.scale = torch.broadcast_tensors(loc, scale)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None):
+        new = self._get_checked_instance(DiscretizedLogistic, _instance)
+        new.loc, new.scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
+        super(DiscretizedLogistic, new).__init__(torch.Size(batch_shape), validate_args=False)
+        return new
+
+    @property
+    def mean(self) -> Tensor:
+        """The logistic's mean, which the cut at 0 and 1 moves slightly."""
+        return self.loc
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        half = 0.5 / (self.levels - 1)
+        upper, lower = (value + half - self.loc) / self.scale, (value - half - self.loc) / self.scale
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), where a - b = 2 half / scale.
+        width = torch.log(-torch.expm1(-2 * half / self.scale))
+        below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
+        inside = below + above + width
+        return torch.where(value < half, below, torch.where(value > 1 - half, above, inside))
+
+    def rsample(self, sample_shape=torch.Size()):
+        shape = self._extended_shape(sample_shape)
+        uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp(1e-7, 1 - 1e-7)
+        continuous = self.loc + self.scale * torch.logit(uniform)
+        return (continuous.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
+
+    sample = rsample

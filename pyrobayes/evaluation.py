@@ -1,0 +1,259 @@
+"""What is reported of a classifier, clean and attacked, as plain records."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrobayes import attacks
+from pyrobayes.checkpoint import versions
+from pyrobayes.classifier import BayesClassifier
+from pyrobayes.data import Images
+from pyrobayes.options import AttackOptions, EvaluationOptions, InputError
+from pyrobayes.progress import Progress, silent
+
+# Independent draws of an image's noise. The defender's is the same on clean and adversarial images, so that
+# eps 0 is clean accuracy; the attacker's gradient never sees it, unless the noise is fixed.
+DEFENDER, ATTACKER, SECOND = range(3)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of images: `count` of `total`."""
+
+    count: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1; NaN of no images."""
+        return self.count / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of Wilson (1927); NaN of no images."""
+        if not self.total:
+            return math.nan, math.nan
+        z, n, p = 1.959963984540054, self.total, self.share
+        centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        scale = 1 + z * z / n
+        return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+    def as_dict(self) -> dict:
+        """The count, the total, the share and its interval; the last two are None of no images."""
+        known = self.total > 0
+        return dataclasses.asdict(self) | {
+            "share": self.share if known else None,
+            "interval_95": list(self.interval) if known else None,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a classifier does on clean images.
+
+    Attributes:
+        model, data, images: what was evaluated on what.
+        accuracy: share of the images classified correctly.
+        changed: share of the images whose predicted class changes with another draw of the noise.
+        negative_log_likelihood: mean of -log p(y|x), nats.
+        calibration_error: expected calibration error of the predicted class's posterior, 15 equal bins
+            (Guo et al. 2017), from 0 to 1.
+        log_evidence: mean log p(x), nats; None for a model without p(x|...).
+        effective_sample_size: mean over images and classes, from 1 to K.
+        confusion: [C][C] counts, true class by predicted class.
+    """
+
+    model: str
+    data: str
+    images: int
+    accuracy: Rate
+    changed: Rate
+    negative_log_likelihood: float
+    calibration_error: float
+    log_evidence: float | None
+    effective_sample_size: float
+    confusion: list[list[int]]
+
+    def as_dict(self) -> dict:
+        """As plain JSON values."""
+        rates = {"accuracy": self.accuracy.as_dict(), "changed": self.changed.as_dict()}
+        return dataclasses.asdict(self) | rates
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """How a classifier does on adversarial images.
+
+    Attributes:
+        model, generative, attack, data: what was attacked, how, on what.
+        eps: [E] the bounds.
+        labels: [N] true classes.
+        clean_predictions: [N] predicted classes of the clean images.
+        predictions: [E][N] predicted classes of the adversarial images.
+        posteriors: [E][N] posteriors of those predicted classes.
+        unmoved: images that the attack left as they were at the largest eps, for want of a gradient.
+        examples: [E, M, channels, height, width] the first adversarial images.
+    """
+
+    model: str
+    generative: bool
+    attack: str
+    data: str
+    eps: tuple[float, ...]
+    labels: list[int]
+    clean_predictions: list[int]
+    predictions: list[list[int]]
+    posteriors: list[list[float]]
+    unmoved: Rate
+    examples: Tensor
+
+    @property
+    def clean_accuracy(self) -> Rate:
+        """Share of the clean images classified correctly."""
+        return Rate(sum(p == y for p, y in zip(self.clean_predictions, self.labels)), len(self.labels))
+
+    def success(self, index: int) -> Rate:
+        """Success rate at `eps[index]`: share of all attacked images that end up misclassified."""
+        return Rate(sum(p != y for p, y in zip(self.predictions[index], self.labels)), len(self.labels))
+
+    def flipped(self, index: int) -> Rate:
+        """Share of the initially correct images that end up misclassified at `eps[index]`."""
+        triples = zip(self.predictions[index], self.clean_predictions, self.labels)
+        right = [p != y for p, clean, y in triples if clean == y]
+        return Rate(sum(right), len(right))
+
+    def as_dict(self) -> dict:
+        """As plain JSON values, without the example images."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "examples"}
+        rates = [
+            {"eps": eps, "success": self.success(i).as_dict(), "flipped": self.flipped(i).as_dict()}
+            for i, eps in enumerate(self.eps)
+        ]
+        summary = {"clean_accuracy": self.clean_accuracy.as_dict(), "unmoved": self.unmoved.as_dict(), "rates": rates}
+        return plain | summary
+
+
+def evaluate(
+    classifier: BayesClassifier,
+    data: Images,
+    options: EvaluationOptions = EvaluationOptions(),
+    progress: Progress = silent,
+) -> Evaluation:
+    """Evaluate a classifier on clean images.
+
+    Args:
+        classifier: see :func:`pyrobayes.load`. `options` decide on particles, noise and seed.
+        data: labelled images.
+        options: see :class:`pyrobayes.EvaluationOptions`.
+        progress: called after every batch.
+    """
+    classifier, data = _prepared(classifier, data, options)
+    log_joint, other, sample_sizes = [], [], []
+    with torch.no_grad():
+        for indices, x, _ in data.batches(options.batch_size):
+            estimate = classifier.for_images(indices, DEFENDER).estimate(x)
+            log_joint.append(estimate.log_joint)
+            sample_sizes.append(estimate.effective_sample_size)
+            other.append(classifier.for_images(indices, SECOND)(x).argmax(1))
+            progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
+    log_joint, labels = torch.cat(log_joint), data.labels
+    predicted = log_joint.argmax(1)
+    posterior = log_joint.log_softmax(1)
+    classes = len(data.classes)
+    confusion = (labels * classes + predicted).bincount(minlength=classes**2).reshape(classes, classes)
+    models_images = classifier.factorization.models_images
+    return Evaluation(
+        model=classifier.factorization.name,
+        data=data.name,
+        images=len(data),
+        accuracy=Rate(int((predicted == labels).sum()), len(data)),
+        changed=Rate(int((predicted != torch.cat(other)).sum()), len(data)),
+        negative_log_likelihood=-posterior.gather(1, labels[:, None]).mean().item(),
+        calibration_error=calibration_error(posterior.exp(), labels),
+        log_evidence=log_joint.logsumexp(1).mean().item() if models_images else None,
+        effective_sample_size=torch.cat(sample_sizes).mean().item(),
+        confusion=confusion.tolist(),
+    )
+
+
+def calibration_error(posterior: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017, equation 3) of posteriors [N, C], with equal bins."""
+    confidence, predicted = posterior.max(1)
+    gap = (predicted == labels).float() - confidence
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    return (torch.zeros(bins, device=gap.device).index_add(0, place, gap).abs().sum() / len(labels)).item()
+
+
+def attack(
+    classifier: BayesClassifier,
+    data: Images,
+    options: AttackOptions = AttackOptions(),
+    *,
+    name: str = "fgsm",
+    examples: int | None = 8,
+    progress: Progress = silent,
+) -> AttackResult:
+    """Attack a classifier on every image of a data set.
+
+    Args:
+        classifier: see :func:`pyrobayes.load`. `options` decide on particles, noise and seed.
+        data: labelled images.
+        options: see :class:`pyrobayes.AttackOptions`.
+        name: of the attack.
+        examples: how many adversarial images to keep; all where None.
+        progress: called after every batch.
+    """
+    perturb = attacks.get(name)
+    classifier, data = _prepared(classifier, data, options)
+    keep = len(data) if examples is None else min(examples, len(data))
+    clean, predictions, posteriors, kept, unmoved = [], [], [], [], 0
+    for indices, x, y in data.batches(options.batch_size):
+        adversarial = perturb(classifier.for_images(indices, ATTACKER), x, y, options.eps)
+        defender = classifier.for_images(indices, DEFENDER)
+        with torch.no_grad():
+            clean.append(defender(x).argmax(1))
+            batch = [defender(images).softmax(1).max(1) for images in adversarial]
+        predictions.append(torch.stack([each.indices for each in batch]))
+        posteriors.append(torch.stack([each.values for each in batch]))
+        unmoved += int((adversarial[-1] == x).flatten(1).all(1).sum())
+        if int(indices[0]) < keep:
+            kept.append(adversarial[:, : keep - int(indices[0])].cpu())
+        progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
+    return AttackResult(
+        model=classifier.factorization.name,
+        generative=classifier.factorization.generative,
+        attack=perturb.name,
+        data=data.name,
+        eps=options.eps,
+        labels=data.labels.tolist(),
+        clean_predictions=torch.cat(clean).tolist(),
+        predictions=torch.cat(predictions, dim=1).tolist(),
+        posteriors=torch.cat(posteriors, dim=1).tolist(),
+        unmoved=Rate(unmoved, len(data)),
+        examples=torch.cat(kept, dim=1) if kept else torch.empty(len(options.eps), 0, *data.image_shape),
+    )
+
+
+def report(results: list, options: EvaluationOptions, data: Images) -> dict:
+    """Results with all that is needed to get them again: configuration, versions, seed, data and its checksum."""
+    return {
+        "options": dataclasses.asdict(options),
+        "data": {"name": data.name, "split": data.split, "images": len(data), "sha256": data.sha256},
+        "versions": versions(),
+        "models": {result.model: result.as_dict() for result in results},
+    }
+
+
+def _prepared(classifier: BayesClassifier, data: Images, options: EvaluationOptions) -> tuple[BayesClassifier, Images]:
+    factorization = classifier.factorization
+    if factorization.image_shape != data.image_shape or factorization.num_classes != len(data.classes):
+        raise InputError(
+            f"{factorization.name} classifies images {list(factorization.image_shape)} into {factorization.num_classes} "
+            f"classes, but {data.name} has {list(data.image_shape)} and {len(data.classes)}"
+        )
+    device = next(factorization.parameters()).device
+    prepared = BayesClassifier(factorization, options.particles, options.noise, options.seed)
+    return prepared, data.head(options.images).to(device)

@@ -1,0 +1,249 @@
+"""Figures for papers: vector and PNG, one style, the same colour for the same model everywhere.
+
+Every function returns a matplotlib figure and leaves matplotlib's own settings as they were.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
+from torch import Tensor
+
+from pyrobayes.evaluation import AttackResult, Evaluation
+from pyrobayes.factorizations import DeepBayes
+from pyrobayes.files import write_atomically
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+}
+# Paul Tol's "bright" and Okabe and Ito's colours: told apart by the colour-blind too.
+COLOURS = {
+    "gfz": "#0072B2",
+    "gfy": "#56B4E9",
+    "gbz": "#009E73",
+    "gby": "#7B5EA7",
+    "dfx": "#D55E00",
+    "dfz": "#E69F00",
+    "dbx": "#CC79A7",
+}
+MARKERS = {"gfz": "o", "gfy": "s", "gbz": "^", "gby": "D", "dfx": "o", "dfz": "s", "dbx": "^"}
+OTHER = "#555555"
+WRONG = "#B2182B"
+
+
+def save(figure: Figure, path: str | Path) -> list[Path]:
+    """Write a figure as `path`.pdf and `path`.png; returns both paths."""
+    paths = [Path(f"{path}.{kind}") for kind in ("pdf", "png")]
+    with matplotlib.rc_context(STYLE):
+        for each in paths:
+            buffer = io.BytesIO()
+            metadata = {"CreationDate": None} if each.suffix == ".pdf" else None
+            figure.savefig(buffer, format=each.suffix[1:], bbox_inches="tight", metadata=metadata)
+            write_atomically(each, buffer.getvalue())
+    return paths
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def success_rates(results: Sequence[AttackResult]) -> Figure:
+    """Figure 1: success rate against eps, one line a model, with 95% Wilson intervals."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(5.2, 3.6)
+        axes = figure.add_subplot()
+        for result in results:
+            rates = [result.success(i) for i in range(len(result.eps))]
+            shares = [100 * rate.share for rate in rates]
+            below = [100 * (rate.share - rate.interval[0]) for rate in rates]
+            above = [100 * (rate.interval[1] - rate.share) for rate in rates]
+            colour = COLOURS.get(result.model, OTHER)
+            axes.errorbar(
+                result.eps, shares, yerr=[below, above], label=result.model.upper(), color=colour,
+                linestyle="-" if result.generative else (0, (4, 2)), linewidth=1.4, elinewidth=0.8, capsize=2,
+                marker=MARKERS.get(result.model, "v"), markersize=4.5,
+                markerfacecolor=colour if result.generative else "white",
+            )  # fmt: skip
+        axes.set_xlabel(r"perturbation $\epsilon$ ($L_\infty$, pixels in [0, 1])")
+        axes.set_ylabel("misclassified images (%)")
+        axes.set_ylim(0, 102)
+        if results:
+            first = results[0]
+            attack = first.attack.upper()
+            axes.set_title(f"{attack} success rate, {first.data}, {len(first.labels):,} test images", fontsize=9)
+        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+        _two_part_legend(axes, results)
+    return figure
+
+
+def _two_part_legend(axes, results: Sequence[AttackResult]) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    parts = {True: ([], []), False: ([], [])}
+    for result, handle, label in zip(results, handles, labels):
+        parts[result.generative][0].append(handle)
+        parts[result.generative][1].append(label)
+    ordered_handles, ordered_labels = [], []
+    for generative, title in ((True, "generative"), (False, "discriminative")):
+        if parts[generative][0]:
+            ordered_handles += [Line2D([], [], linestyle="none"), *parts[generative][0]]
+            ordered_labels += [title, *parts[generative][1]]
+    legend = axes.legend(ordered_handles, ordered_labels, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+    for text in legend.get_texts():
+        if text.get_text() in ("generative", "discriminative"):
+            text.set_fontstyle("italic")
+
+
+def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int = 5) -> Figure:
+    """Figure 2: rows of images, columns of eps; above each its predicted class and posterior, wrong ones marked."""
+    rows, columns = min(rows, result.examples.shape[1]), len(result.eps)
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(1.05 * columns + 0.6, 1.3 * rows + 0.5)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for row in range(rows):
+            for column in range(columns):
+                axes = grid[row][column]
+                _image(axes, result.examples[column, row])
+                predicted, truth = result.predictions[column][row], result.labels[row]
+                wrong = predicted != truth
+                title = f"{'✗ ' if wrong else ''}{classes[predicted]}\n{result.posteriors[column][row]:.2f}"
+                axes.set_title(title, fontsize=6.5, color=WRONG if wrong else "black", pad=2)
+                if wrong:
+                    _frame(axes, WRONG)
+                if column == 0:
+                    axes.set_ylabel(classes[truth], fontsize=7)
+                if row == rows - 1:
+                    axes.set_xlabel(rf"$\epsilon$ = {result.eps[column]:g}", fontsize=8)
+        figure.suptitle(
+            f"{result.model.upper()} under {result.attack.upper()}: predicted class and its posterior "
+            "(left: true class; ✗ and frame: misclassified)",
+            fontsize=8,
+        )
+    return figure
+
+
+def confusion_matrix(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
+    """True class against predicted class, in per cent of the true class."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(4.6, 4.2)
+        axes = figure.add_subplot()
+        shares = [[100 * count / max(1, sum(row)) for count in row] for row in evaluation.confusion]
+        drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        for i, row in enumerate(shares):
+            for j, share in enumerate(row):
+                if evaluation.confusion[i][j]:
+                    axes.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=6.5, color="white" if share > 55 else "black")
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=7)
+        axes.set_yticks(range(len(classes)), classes, fontsize=7)
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+        axes.spines[:].set_visible(False)
+        figure.colorbar(drawn, ax=axes, shrink=0.8, label="images of the true class (%)")
+        accuracy = evaluation.accuracy
+        axes.set_title(f"{evaluation.model.upper()}, {evaluation.data}: {100 * accuracy.share:.1f}% of {accuracy.total:,} correct", fontsize=9)
+    return figure
+
+
+def image_grid(images: Tensor, classes: Sequence[str], title: str) -> Figure:
+    """Images [rows, C, channels, height, width], one column a class."""
+    rows, columns = images.shape[:2]
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(0.75 * columns + 0.2, 0.75 * rows + 0.6)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for row in range(rows):
+            for column in range(columns):
+                _image(grid[row][column], images[row, column])
+                if row == 0:
+                    grid[row][column].set_title(classes[column], fontsize=7, pad=3)
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def reconstructions(originals: Tensor, reconstructed: Tensor, labels: Sequence[str], title: str) -> Figure:
+    """Images [N, channels, height, width] above their reconstructions, [N, channels, height, width]."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(0.75 * len(originals) + 0.8, 2.1)
+        grid = figure.subplots(2, len(originals), squeeze=False)
+        for column, label in enumerate(labels):
+            _image(grid[0][column], originals[column])
+            _image(grid[1][column], reconstructed[column])
+            grid[0][column].set_title(label, fontsize=7, pad=3)
+        grid[0][0].set_ylabel("original", fontsize=7)
+        grid[1][0].set_ylabel("reconstruction", fontsize=7)
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def graphical_model(factorization: DeepBayes) -> Figure:
+    """The directed graph read from the running model: plate around it, observed variables shaded."""
+    parents = factorization.parents()
+    # Each variable stands one level below its lowest parent.
+    levels: dict[str, int] = {}
+    for child in parents:
+        levels[child] = max((levels[parent] + 1 for parent in parents[child]), default=0)
+    places = {}
+    for level in set(levels.values()):
+        row = [name for name in parents if levels[name] == level]
+        for i, name in enumerate(row):
+            places[name] = (1.6 * (i - (len(row) - 1) / 2), -1.3 * level)
+    if len(places) > 1 and len({x for x, _ in places.values()}) == 1:
+        # One above the other: shift the middle aside, lest an arrow from top to bottom run through it.
+        for name, (x, y) in list(places.items())[1:-1]:
+            places[name] = (x + 1.0, y)
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(2.6, 2.9)
+        axes = figure.add_subplot()
+        for child, above in parents.items():
+            for parent in above:
+                axes.add_patch(_arrow(places[parent], places[child]))
+        for name, (x, y) in places.items():
+            observed = name != "z"
+            axes.add_patch(Circle((x, y), 0.36, facecolor="0.82" if observed else "white", edgecolor="black", zorder=3))
+            axes.text(x, y, f"${name}$", ha="center", va="center", fontsize=13, zorder=4)
+        left, right = min(x for x, _ in places.values()) - 0.75, max(x for x, _ in places.values()) + 0.75
+        bottom, top = min(y for _, y in places.values()) - 0.95, max(y for _, y in places.values()) + 0.65
+        axes.add_patch(
+            FancyBboxPatch((left, bottom), right - left, top - bottom, boxstyle="round,pad=0,rounding_size=0.12", facecolor="none", edgecolor="black")
+        )
+        axes.text(right - 0.1, bottom + 0.1, "images", ha="right", va="bottom", fontsize=8)
+        axes.set_xlim(left - 0.15, right + 0.15)
+        axes.set_ylim(bottom - 0.15, top + 0.15)
+        axes.set_aspect("equal")
+        axes.axis("off")
+        axes.set_title(f"{factorization.name.upper()}\n{factorization.formula()}", fontsize=8)
+    return figure
+
+
+def _arrow(start: tuple[float, float], end: tuple[float, float]) -> FancyArrowPatch:
+    length = math.dist(start, end)
+    unit = [(b - a) / length for a, b in zip(start, end)]
+    tail, head = [a + 0.36 * u for a, u in zip(start, unit)], [b - 0.37 * u for b, u in zip(end, unit)]
+    return FancyArrowPatch(tail, head, arrowstyle="-|>", mutation_scale=11, shrinkA=0, shrinkB=0, color="black")
+
+
+def _image(axes, image: Tensor) -> None:
+    axes.imshow(image.permute(1, 2, 0).cpu().numpy().clip(0, 1), cmap="gray", vmin=0, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _frame(axes, colour: str) -> None:
+    axes.spines[:].set_visible(True)
+    for spine in axes.spines.values():
+        spine.set_color(colour)
+        spine.set_linewidth(1.5)

@@ -1,0 +1,59 @@
+"""Writing files so that a reader, or a crash, never meets half of one."""
+
+import errno
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from pyrobayes.options import InputError
+
+
+def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
+    """Replace the file at `path` by `content` in one step; on failure, what was there stays.
+
+    Raises:
+        InputError: the folder can't be written to, or the disk is full.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+    except BaseException:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | os.PathLike, content) -> None:
+    """Write `content` as JSON, atomically. Numbers that JSON can't hold are refused."""
+    write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def writable_folder(path: str | os.PathLike) -> Path:
+    """Make the folder at `path` if need be; :class:`InputError` unless files can be written to it."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """The error for a file or folder that can't be written, with what the user can do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"can't write {path}: the disk is full; what was there before is unharmed; free some space")
+    return InputError(f"can't write {path}: {error.strerror or error}; choose another folder or mend its permissions")

@@ -1,0 +1,92 @@
+"""Importance sampling of log p(x, y) with the guide as the proposal.
+
+The guide is traced and the model replayed against it once for all particles, classes and images, each a
+plate: particles at dimension -3, classes at -2, images at -1. The sum of the sites' log-probabilities are
+the log importance weights [K, C, B] of Li et al. (2019), section 2.2.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Independent, Normal
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites, site_is_subsample
+from torch import Tensor
+
+from pyrobayes.factorizations import DeepBayes
+from pyrobayes.options import InputError
+
+# Whether Pyro checks shapes, supports and plates in every trace. It costs time; the tests turn it on.
+VALIDATE = False
+
+
+@dataclass(frozen=True)
+class ImportanceEstimate:
+    """The importance-sampled joint density of a batch of images with every class.
+
+    Attributes:
+        log_weights: [K, C, B] nats, log p(x, z, c) - log q(z|x, c) at z ~ q(z|x, c).
+    """
+
+    log_weights: Tensor
+
+    @cached_property
+    def log_joint(self) -> Tensor:
+        """log p(x, c), [B, C] nats: the logsumexp of the log weights over the K particles, minus log K."""
+        return (self.log_weights.logsumexp(0) - math.log(len(self.log_weights))).T
+
+    @cached_property
+    def effective_sample_size(self) -> Tensor:
+        """[B, C] from 1 to K: (sum of weights)^2 / (sum of squared weights), Kong (1992)."""
+        return (2 * self.log_weights.logsumexp(0) - (2 * self.log_weights).logsumexp(0)).exp().T
+
+
+def estimate(factorization: DeepBayes, x: Tensor, noise: Tensor) -> ImportanceEstimate:
+    """Estimate log p(x, c) for every class c, differentiably in x.
+
+    Args:
+        factorization: gives model and guide.
+        x: images [B, channels, height, width] in [0, 1].
+        noise: base noise of z, standard normal, [K, C or 1, B or 1, latent]: z = loc + scale * noise.
+    """
+    y = torch.arange(factorization.num_classes, device=x.device)[:, None]
+    particles = pyro.plate("particles", len(noise), dim=-3)
+    classes = pyro.plate("classes", len(y), dim=-2)
+    with pyro.validation_enabled(VALIDATE):
+        with BaseNoise(noise), particles, classes:
+            guide_trace = poutine.trace(factorization.guide).get_trace(x, y)
+        with particles, classes:
+            model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
+        return ImportanceEstimate(log_prob(model_trace) - log_prob(guide_trace))
+
+
+def log_prob(trace: poutine.Trace) -> Tensor:
+    """The log-probability of a trace under plates, summed over its sites and over nothing else, [K, C, B] nats."""
+    trace = prune_subsample_sites(trace)
+    trace.compute_log_prob()
+    return sum(site["log_prob"] for site in trace.nodes.values() if site["type"] == "sample")
+
+
+class BaseNoise(Messenger):
+    """Draws every latent site as loc + scale * noise, so that who owns the noise decides what is random.
+
+    Goes outside the plates, where the distributions have their full batch shape.
+    """
+
+    def __init__(self, noise: Tensor):
+        super().__init__()
+        self.noise = noise
+
+    def _pyro_sample(self, msg):
+        if msg["is_observed"] or msg["value"] is not None or site_is_subsample(msg):
+            return
+        normal = msg["fn"]
+        while isinstance(normal, Independent):
+            normal = normal.base_dist
+        if not isinstance(normal, Normal):
+            raise InputError(f"the guide's site '{msg['name']}' must be normal, got {type(normal).__name__}")
+        msg["value"] = normal.loc + normal.scale * self.noise

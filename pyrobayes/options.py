@@ -1,0 +1,162 @@
+"""Every choice a user can make, as frozen records with defaults.
+
+One record serves the Python call, the command's options and the configuration saved with the result.
+Nothing here imports torch, so that a command line can be parsed, or refused, at once.
+"""
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+LIKELIHOODS = ("gaussian", "bernoulli", "laplace", "discretized-logistic")
+SCHEDULES = ("one-cycle", "cosine", "constant")
+NOISES = ("fresh", "fixed")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
+
+
+class InputError(ValueError):
+    """Something the user gave can't be used; the message says what, what was expected, and what to do."""
+
+
+def choice(kind: str, given: str, known) -> str:
+    """The one of `known` that `given` names, in any case; :class:`InputError` with the nearest name otherwise."""
+    by_name = {name.lower(): name for name in known}
+    if str(given).lower() in by_name:
+        return by_name[str(given).lower()]
+    near = difflib.get_close_matches(str(given).lower(), by_name, n=1)
+    hint = f"did you mean '{by_name[near[0]]}'? " if near else ""
+    raise InputError(f"unknown {kind} '{given}': {hint}known are {', '.join(by_name.values())}")
+
+
+def whole(name: str, value, least: int) -> None:
+    """Refuse a `value` of argument `name` that is no whole number from `least` up."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def positive(name: str, value) -> None:
+    """Refuse a `value` of argument `name` that is no finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
+        raise InputError(f"{name} must be a finite number above 0, got {value!r}")
+
+
+def option(default: Any, help: str, choices=None) -> Any:
+    """A field of an options record, with what a command line needs to offer it."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Sizes of the networks, and the likelihood of the pixels.
+
+    The defaults are the configuration `paper`: Li et al. (2019), appendix on the MNIST architectures.
+    """
+
+    latent: int = option(64, "dimensions of z")
+    hidden: int = option(500, "units of every hidden layer")
+    channels: int = option(64, "channels of the three 5x5 stride-2 convolutions")
+    likelihood: str = option("gaussian", "p(x|...) of the pixels around the decoder's mean", LIKELIHOODS)
+    variance: float = option(0.5, "variance of every pixel under the likelihood (not used by bernoulli)")
+
+    def __post_init__(self):
+        for name in ("latent", "hidden", "channels"):
+            whole(name, getattr(self, name), least=1)
+        choice("likelihood", self.likelihood, LIKELIHOODS)
+        positive("variance", self.variance)
+
+
+NETWORKS = {"paper": Networks(), "small": Networks(channels=32)}
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a factorization is trained."""
+
+    epochs: int = option(10, "passes over the training images")
+    lr: float = option(2e-3, "learning rate of Adam (the peak, under a schedule)")
+    schedule: str = option("one-cycle", "course of the learning rate over the whole run", SCHEDULES)
+    batch_size: int = option(64, "images per step")
+    train_particles: int = option(1, "particles z ~ q(z|x, y) per image in the ELBO")
+    kl_warmup: float = option(0.5, "share of the run over which the weight of the KL term rises to 1")
+    seed: int = option(0, "seed of the initial weights, the order of the images and the particles")
+
+    def __post_init__(self):
+        whole("epochs", self.epochs, least=1)
+        positive("lr", self.lr)
+        choice("schedule", self.schedule, SCHEDULES)
+        whole("batch size", self.batch_size, least=1)
+        whole("train particles", self.train_particles, least=1)
+        if not 0 <= self.kl_warmup <= 1:
+            raise InputError(f"kl warmup must be a share of the run from 0 to 1, got {self.kl_warmup!r}")
+        whole("seed", self.seed, least=0)
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a trained model classifies a data set."""
+
+    particles: int = option(10, "particles K per class in the importance-sampled log p(x, y)")
+    noise: str = option("fresh", "draw the particles anew for each image, or share one table of draws", NOISES)
+    batch_size: int = option(100, "images at a time; changes memory and speed, not results")
+    images: int | None = option(None, "take only the first N test images")
+    seed: int = option(0, "seed of the particles")
+
+    def __post_init__(self):
+        whole("particles", self.particles, least=1)
+        choice("noise", self.noise, NOISES)
+        whole("batch size", self.batch_size, least=1)
+        if self.images is not None:
+            whole("images", self.images, least=1)
+        whole("seed", self.seed, least=0)
+
+
+@dataclass(frozen=True)
+class AttackOptions(EvaluationOptions):
+    """How a trained model is attacked."""
+
+    eps: tuple[float, ...] = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "eps", checked_eps(self.eps))
+
+
+def checked_eps(values) -> tuple[float, ...]:
+    """The perturbation sizes as an increasing tuple; :class:`InputError` unless each lies in [0, 1]."""
+    values = tuple(float(value) for value in values)
+    if not values:
+        raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
+    for value in values:
+        if not 0 <= value <= 1:
+            raise InputError(f"eps must lie in [0, 1], the range of a pixel, got {value:g}")
+    return tuple(sorted(set(values)))
+
+
+def parse_eps(text: str) -> tuple[float, ...]:
+    """Read `START:STOP:STEP`, STOP included where the steps reach it, or a comma list.
+
+    >>> parse_eps("0:0.3:0.1")
+    (0.0, 0.1, 0.2, 0.3)
+    >>> parse_eps("0.05,0.1")
+    (0.05, 0.1)
+    """
+    expected = "expected START:STOP:STEP such as 0:0.3:0.05, or a comma list such as 0.05,0.1"
+    try:
+        if ":" not in text:
+            return checked_eps(float(part) for part in text.split(","))
+        start, stop, step = (float(part) for part in text.split(":"))
+    except InputError:
+        raise
+    except ValueError:
+        raise InputError(f"can't read the eps range '{text}': {expected}") from None
+    if not all(math.isfinite(value) for value in (start, stop, step)) or step <= 0 or stop < start:
+        raise InputError(f"the eps range '{text}' is empty: STEP must be above 0 and STOP at least START; {expected}")
+    checked_eps((start, stop))
+    count = math.floor((stop - start) / step + 1e-6) + 1
+    if count > 10_000:
+        raise InputError(f"the eps range '{text}' has {count} values: take a larger STEP")
+    return checked_eps(round(start + i * step, 10) for i in range(count))
+

@@ -1,0 +1,472 @@
+"""Training by stochastic variational inference, in a way that can be stopped at any instant and go on.
+
+What is maximised is the ELBO, E over q(z|x, y) of log p(x, z, y) - log q(z|x, y), per image, with Pyro's
+`SVI` and `Trace_ELBO`.
+"""
+
+import contextlib
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO
+from pyro.optim import PyroOptim
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyrobayes import importance
+from pyrobayes.checkpoint import CONFIG, METRICS, MODEL, RESUME, Config, put_weights, read_tensors, save_tensors
+from pyrobayes.classifier import BayesClassifier
+from pyrobayes.conditionals import DataClasses
+from pyrobayes.data import Images
+from pyrobayes.factorizations import DeepBayes
+from pyrobayes.files import writable_folder, write_atomically
+from pyrobayes.options import InputError, TrainingOptions
+from pyrobayes.progress import Progress, silent
+
+VALIDATION_IMAGES = 500  # looked at after every epoch
+COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
+
+
+class NonFiniteELBO(ArithmeticError):
+    """The ELBO became infinite or not a number."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was interrupted, and has been saved."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What was measured after one epoch. `validation_...` are over held-out images of the training set.
+
+    Attributes:
+        epoch: counted from 1.
+        elbo: mean over the epoch's training images, nats per image, as optimised (with the KL warm-up).
+        validation_elbo: nats per image, without warm-up.
+        validation_kl: mean of log q(z|x, y) - log p(z|...), nats per image: what z carries.
+        validation_accuracy: share of the images classified correctly, K = 10.
+        collapsed: whether z carries as good as nothing of x and y, see :func:`collapsed`.
+        lr: learning rate of the epoch's last step.
+        seconds: what the epoch took.
+    """
+
+    epoch: int
+    elbo: float
+    validation_elbo: float
+    validation_kl: float
+    validation_accuracy: float
+    collapsed: bool
+    lr: float
+    seconds: float
+
+
+def fit(
+    factorization: DeepBayes,
+    data: Images,
+    options: TrainingOptions = TrainingOptions(),
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    progress: Progress = silent,
+) -> list[Epoch]:
+    """Train a factorization.
+
+    Args:
+        factorization: with fresh weights; trained in place, on the device that it is on.
+        data: training images; a twelfth of them is held out for validation.
+        options: see :class:`pyrobayes.TrainingOptions`.
+        out: the run's folder, saved after every epoch; nothing is saved where it is left out.
+        resume: go on with the run in `out`; it must have the same configuration.
+        overwrite: train although `out` holds a run, and replace it after the first epoch.
+        tensorboard: write TensorBoard event files to `out/tensorboard` too (needs the package tensorboard).
+        progress: called after every step and every epoch.
+
+    Returns:
+        One record an epoch.
+
+    Raises:
+        InputError: the arguments don't fit each other, or the folder can't be used.
+        NonFiniteELBO: training broke down; the last good checkpoint is kept.
+        TrainingInterrupted: by Ctrl-C; the run is saved where it stood.
+    """
+    if factorization.image_shape != data.image_shape or factorization.num_classes != len(data.classes):
+        raise InputError(
+            f"{factorization.name} was built for images {list(factorization.image_shape)} of "
+            f"{factorization.num_classes} classes, but {data.name} has {list(data.image_shape)} of {len(data.classes)}"
+        )
+    if data.split != "train":
+        raise InputError(f"training takes training images, got the split '{data.split}' of {data.name}")
+    run = _Run(factorization, data, options)
+    if out is None:
+        return run.train(_Unsaved(), progress)
+    with _Folder(Path(out), Config.of(factorization, data, options), tensorboard) as folder:
+        if resume:
+            folder.restore(run)
+        elif folder.used and not overwrite:
+            raise InputError(
+                f"{out} already holds a run: go on with it (--resume), replace it (--overwrite), or choose another folder"
+            )
+        return run.train(folder, progress)
+
+
+class _Run:
+    """One training: the model, the optimizer, and where in the course of the training it is."""
+
+    def __init__(self, factorization: DeepBayes, data: Images, options: TrainingOptions):
+        self.factorization, self.options = factorization, options
+        self.device = next(factorization.parameters()).device
+        training, validation = data.hold_out()
+        self.training, self.validation = training.to(self.device), validation.to(self.device)
+        self.optimizer = _OneOptimizer(
+            torch.optim.Adam(factorization.parameters(), lr=options.lr, fused=self.device.type in ("cpu", "cuda"))
+        )
+        frequencies = training.labels.bincount(minlength=len(data.classes)) / len(training)
+        for module in factorization.modules():
+            if isinstance(module, DataClasses):
+                module.frequencies.copy_(frequencies)
+        self.epochs: list[Epoch] = []
+        self.step = 0  # of the current epoch
+        self.elbo_sum = 0.0  # of the current epoch's images
+        self.seconds = 0.0  # of the current epoch
+        self.random_state: dict[str, Tensor] = {}  # empty: start from the seed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.training) / self.options.batch_size)
+
+    def train(self, folder: "_Folder | _Unsaved", progress: Progress) -> list[Epoch]:
+        loss = Trace_ELBO(
+            num_particles=self.options.train_particles,
+            vectorize_particles=self.options.train_particles > 1,
+            max_plate_nesting=1,
+        )
+        self.factorization.train().requires_grad_(True)
+        with (
+            pyro.get_param_store().scope(),
+            pyro.validation_enabled(importance.VALIDATE),
+            torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
+            _postponed_interrupt() as interrupted,
+        ):
+            self._set_random_state()
+            svi = SVI(self._model, self._guide, self.optimizer, loss)
+            while len(self.epochs) < self.options.epochs:
+                epoch = self._epoch(svi, folder, progress, interrupted)
+                self.epochs.append(epoch)
+                self.step, self.elbo_sum, self.seconds = 0, 0.0, 0.0
+                folder.save(self)
+                progress.epoch(self.factorization.name, epoch, self.options.epochs)
+                if interrupted() and len(self.epochs) < self.options.epochs:
+                    raise TrainingInterrupted(f"stopped after epoch {epoch.epoch} of {self.options.epochs}")
+        folder.finish(self)
+        self.factorization.eval()
+        return self.epochs
+
+    def _epoch(self, svi: SVI, folder, progress: Progress, interrupted) -> Epoch:
+        number, start = len(self.epochs) + 1, time.monotonic() - self.seconds
+        order = torch.randperm(len(self.training), generator=torch.Generator().manual_seed(self._seed(number)))
+        batches = order.to(self.device).split(self.options.batch_size)
+        while self.step < len(batches):
+            x, y = self.training.batch(batches[self.step])
+            self.optimizer.lr = learning_rate(self.options, *self._position())
+            elbo = -svi.step(x, y)
+            if not math.isfinite(elbo):
+                raise NonFiniteELBO(
+                    f"the ELBO is {elbo} at step {self.step + 1} of epoch {number}: training has broken down; "
+                    f"try a smaller learning rate (lr is {self.options.lr:g}). {folder.kept(self)}"
+                )
+            self.step += 1
+            self.elbo_sum += elbo * len(x)
+            self.seconds = time.monotonic() - start
+            progress.step(self.factorization.name, *self._position(), elbo)
+            if interrupted() and self.step < len(batches):
+                folder.save(self)
+                raise TrainingInterrupted(f"stopped at step {self.step} of epoch {number} of {self.options.epochs}")
+        elbo, kl, accuracy = self._validate()
+        return Epoch(
+            epoch=number,
+            elbo=self.elbo_sum / len(self.training),
+            validation_elbo=elbo,
+            validation_kl=kl,
+            validation_accuracy=accuracy,
+            collapsed=collapsed(self.factorization, kl, accuracy),
+            lr=self.optimizer.lr,
+            seconds=time.monotonic() - start,
+        )
+
+    def _position(self) -> tuple[int, int]:
+        """Steps taken, and steps of the whole run."""
+        return len(self.epochs) * self.steps_per_epoch + self.step, self.options.epochs * self.steps_per_epoch
+
+    def _model(self, x: Tensor, y: Tensor):
+        pyro.module("factorization", self.factorization)
+        with poutine.scale(scale=1 / len(x)), LatentWeight(self._kl_weight()):
+            return self.factorization.model(x, y)
+
+    def _guide(self, x: Tensor, y: Tensor):
+        with poutine.scale(scale=1 / len(x)), LatentWeight(self._kl_weight()):
+            return self.factorization.guide(x, y)
+
+    def _kl_weight(self) -> float:
+        """The weight of the KL term: rises to 1 with the fourth power of time, so that z is of use before it costs."""
+        step, steps = self._position()
+        warmup = self.options.kl_warmup * steps
+        return min(1.0, (step + 1) / warmup) ** 4 if warmup else 1.0
+
+    @torch.no_grad()
+    def _validate(self) -> tuple[float, float, float]:
+        """ELBO and KL in nats per image, and accuracy, over the first validation images."""
+        data = self.validation.head(min(VALIDATION_IMAGES, len(self.validation)))
+        classifier = BayesClassifier(self.factorization, particles=10, noise="fixed", seed=self.options.seed)
+        elbo, kl, correct = 0.0, 0.0, 0
+        for indices, x, y in data.batches(50):
+            estimate = classifier.estimate(x)
+            elbo += estimate.log_weights.mean(0)[y, torch.arange(len(y))].sum().item()
+            correct += (estimate.log_joint.argmax(1) == y).sum().item()
+            kl += latent_kl(self.factorization, x, y).sum().item()
+        return elbo / len(data), kl / len(data), correct / len(data)
+
+    # Randomness: the order of an epoch's images follows from (seed, epoch); the particles come from torch's
+    # generator, whose state is part of the checkpoint.
+
+    def _seed(self, epoch: int) -> int:
+        return (self.options.seed * 100_003 + epoch) % 2**63
+
+    def _set_random_state(self) -> None:
+        if not self.random_state:
+            torch.manual_seed(self._seed(0))
+            return
+        torch.set_rng_state(self.random_state["cpu"])
+        if "cuda" in self.random_state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(self.random_state["cuda"], self.device)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """All that is needed to go on, as tensors and metadata."""
+        tensors = {f"weights.{name}": value for name, value in self.factorization.state_dict().items()}
+        tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        place = {"step": self.step, "elbo_sum": self.elbo_sum, "seconds": self.seconds}
+        return tensors, {"epochs": json.dumps([vars(epoch) for epoch in self.epochs]), "place": json.dumps(place)}
+
+    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        """Take over what :meth:`state` gave, except the weights."""
+        self.optimizer.restore(_under("optimizer.", tensors))
+        self.random_state = _under("random.", tensors)
+        self.epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
+        for name, value in json.loads(metadata["place"]).items():
+            setattr(self, name, value)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def learning_rate(options: TrainingOptions, step: int, steps: int) -> float:
+    """The learning rate of step `step`, from 0, of `steps`.
+
+    `one-cycle` rises from lr/25 to lr over the first 30% and falls to lr/250,000, both along a cosine
+    (Smith and Topin 2019, with the defaults of torch.optim.lr_scheduler.OneCycleLR); `cosine` falls from lr to 0.
+    """
+
+    def along_cosine(start: float, end: float, share: float) -> float:
+        return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+    if options.schedule == "constant":
+        return options.lr
+    if options.schedule == "cosine":
+        return along_cosine(options.lr, 0.0, step / steps)
+    top = max(1, round(0.3 * steps))
+    if step < top:
+        return along_cosine(options.lr / 25, options.lr, step / top)
+    return along_cosine(options.lr, options.lr / 250_000, (step - top) / max(1, steps - 1 - top))
+
+
+class LatentWeight(Messenger):
+    """Scales the log-probability of site z, in model and guide alike, and so the KL term of the ELBO.
+
+    A weight that rises from 0 to 1 keeps the posterior from collapsing at the start (Bowman et al. 2016).
+    """
+
+    def __init__(self, weight: float):
+        super().__init__()
+        self.weight = weight
+
+    def _pyro_sample(self, msg):
+        if msg["name"] == "z":
+            msg["scale"] = msg["scale"] * self.weight
+
+
+def latent_kl(factorization: DeepBayes, x: Tensor, y: Tensor) -> Tensor:
+    """log q(z|x, y) - log p(z|...) at one z ~ q(z|x, y) for each image, [B] nats."""
+    guide = poutine.trace(factorization.guide).get_trace(x, y)
+    model = poutine.trace(poutine.replay(factorization.model, trace=guide)).get_trace(x, y)
+    sites = [trace.nodes["z"] for trace in (guide, model)]
+    log_q, log_p = (site["fn"].log_prob(site["value"]) for site in sites)
+    return log_q - log_p
+
+
+def collapsed(factorization: DeepBayes, kl: float, accuracy: float) -> bool:
+    """Whether the posterior q(z|x, y) has collapsed, by its KL divergence in nats per image and the accuracy.
+
+    Where the model's own p(z|...) doesn't see x, that is a divergence near zero. Where it does (D.X), a small
+    divergence is as it should be; there the model has collapsed when it is also no better than chance.
+    """
+    chance = accuracy < 1.5 / factorization.num_classes
+    return kl < COLLAPSED and ("x" not in factorization.parents()["z"] or chance)
+
+
+class _OneOptimizer(PyroOptim):
+    """One torch optimizer for all parameters, where Pyro makes one for each (a fifth to a half of a step here)."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        super().__init__(type(optimizer), {})
+        self.optimizer = optimizer
+
+    def __call__(self, params, *args, **kwargs) -> None:
+        self.optimizer.step()
+
+    @property
+    def lr(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.optimizer.param_groups[0]["lr"] = value
+
+    def state(self) -> dict[str, Tensor]:
+        state = self.optimizer.state_dict()["state"]
+        return {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+class _Unsaved:
+    """Where a training goes that nobody wants to keep."""
+
+    def save(self, run: _Run) -> None: ...
+
+    def finish(self, run: _Run) -> None: ...
+
+    def kept(self, run: _Run) -> str:
+        return "Nothing was saved, since no folder was given."
+
+
+class _Folder:
+    """The folder of a run, locked while it is trained in."""
+
+    def __init__(self, path: Path, config: Config, tensorboard: bool):
+        self.path, self.config = path, config
+        self.used = (path / CONFIG).exists()
+        self._tensorboard = tensorboard
+        self._writer = None
+        self._configured = False
+
+    def __enter__(self) -> "_Folder":
+        writable_folder(self.path)
+        self._lock = open(self.path / ".lock", "w")
+        try:
+            _lock(self._lock)
+        except OSError:
+            self._lock.close()
+            raise InputError(f"{self.path} is being trained in by another process; choose another folder") from None
+        if self._tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise InputError("TensorBoard files need the package tensorboard: pip install tensorboard") from None
+            self._writer = SummaryWriter(self.path / "tensorboard")
+        return self
+
+    def __exit__(self, *failure) -> None:
+        if self._writer:
+            self._writer.close()
+        (self.path / ".lock").unlink(missing_ok=True)
+        self._lock.close()
+
+    def restore(self, run: _Run) -> None:
+        saved = Config.read(self.path)
+        differing = [name for name in vars(saved) if getattr(saved, name) != getattr(self.config, name)]
+        if differing:
+            changes = ", ".join(f"{n}: {getattr(saved, n)} there, {getattr(self.config, n)} here" for n in differing)
+            raise InputError(f"the run in {self.path} can't be resumed with another configuration ({changes})")
+        tensors, metadata = read_tensors(self.path / RESUME)
+        put_weights(run.factorization, _under("weights.", tensors), metadata, self.config, self.path / RESUME)
+        run.restore(tensors, metadata)
+        self._configured = True
+
+    def save(self, run: _Run) -> None:
+        if not self._configured:
+            for stale in (METRICS, MODEL, RESUME):
+                (self.path / stale).unlink(missing_ok=True)
+            self.config.save(self.path)
+            self._configured = True
+        tensors, metadata = run.state()
+        owner = {"model": self.config.model, "config": self.config.identity}
+        save_tensors(self.path / RESUME, tensors, metadata | owner)
+        if run.step == 0:
+            self._publish(run)
+
+    def _publish(self, run: _Run) -> None:
+        """Write what others read: the weights and the metrics of the last complete epoch."""
+        owner = {"model": self.config.model, "config": self.config.identity, "epoch": str(len(run.epochs))}
+        save_tensors(self.path / MODEL, run.factorization.state_dict(), owner)
+        write_atomically(self.path / METRICS, "".join(json.dumps(vars(epoch)) + "\n" for epoch in run.epochs))
+        if self._writer:
+            for name, value in vars(run.epochs[-1]).items():
+                self._writer.add_scalar(name, value, run.epochs[-1].epoch)
+            self._writer.flush()
+
+    def finish(self, run: _Run) -> None:
+        self._publish(run)  # again, for a run that was killed between its last two writes
+
+    def kept(self, run: _Run) -> str:
+        return f"{self.path} keeps the weights after epoch {len(run.epochs)}." if run.epochs else "Nothing was saved yet."
+
+
+def _lock(file) -> None:
+    """Lock a file for this process; the lock goes with the process, however it ends. OSError if it is taken."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def _postponed_interrupt() -> Iterator[Callable[[], bool]]:
+    """Let a first Ctrl-C wait until the step is done: yields whether there was one. A second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # signals belong to the main thread
+        return
+    pressed = threading.Event()
+
+    def handle(number, frame):
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
