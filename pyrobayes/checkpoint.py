@@ -135,7 +135,7 @@ def put_weights(factorization: DeepBayes, tensors, metadata, config: Config, pat
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors as safetensors, atomically, with their checksum in the metadata."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}  # tied ones too
     write_atomically(path, safetensors.torch.save(tensors, metadata | {"sha256": _digest(tensors)}))
 
 

@@ -10,6 +10,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +158,9 @@ class _Run:
             pyro.validation_enabled(importance.VALIDATE),
             torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
             _postponed_interrupt() as interrupted,
+            warnings.catch_warnings(),
         ):
+            warnings.filterwarnings("ignore", "Encountered NaN")  # an error of our own says more
             self._set_random_state()
             svi = SVI(self._model, self._guide, self.optimizer, loss)
             while len(self.epochs) < self.options.epochs:
@@ -180,11 +183,7 @@ class _Run:
             x, y = self.training.batch(batches[self.step])
             self.optimizer.lr = learning_rate(self.options, *self._position())
             elbo = -svi.step(x, y)
-            if not math.isfinite(elbo):
-                raise NonFiniteELBO(
-                    f"the ELBO is {elbo} at step {self.step + 1} of epoch {number}: training has broken down; "
-                    f"try a smaller learning rate (lr is {self.options.lr:g}). {folder.kept(self)}"
-                )
+            self._check(elbo, folder)
             self.step += 1
             self.elbo_sum += elbo * len(x)
             self.seconds = time.monotonic() - start
@@ -193,6 +192,7 @@ class _Run:
                 folder.save(self)
                 raise TrainingInterrupted(f"stopped at step {self.step} of epoch {number} of {self.options.epochs}")
         elbo, kl, accuracy = self._validate()
+        self._check(elbo, folder)
         return Epoch(
             epoch=number,
             elbo=self.elbo_sum / len(self.training),
@@ -203,6 +203,13 @@ class _Run:
             lr=self.optimizer.lr,
             seconds=time.monotonic() - start,
         )
+
+    def _check(self, elbo: float, folder: "_Folder | _Unsaved") -> None:
+        if not math.isfinite(elbo):
+            raise NonFiniteELBO(
+                f"the ELBO is {elbo} at step {self.step + 1} of epoch {len(self.epochs) + 1}: training has broken down; "
+                f"try a smaller learning rate (lr is {self.options.lr:g}). {folder.kept(self)}"
+            )
 
     def _position(self) -> tuple[int, int]:
         """Steps taken, and steps of the whole run."""

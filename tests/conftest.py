@@ -1,0 +1,53 @@
+"""Shared fixtures: small models of every registered factorization, and small real images."""
+
+import linear_gaussian  # noqa: F401  (registers a factorization)
+import pytest
+import torch
+from torch.nn.functional import avg_pool2d
+
+from pyrobayes import Images, Networks, build, factorizations, importance, load_data
+
+TINY = Networks(latent=5, hidden=12, channels=6)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def validation():
+    """Pyro checks shapes, supports and plates in every trace."""
+    importance.VALIDATE = True
+
+
+@pytest.fixture(scope="session")
+def mini():
+    """The embedded training images."""
+    return load_data("fashion-mnist-mini", "train")
+
+
+@pytest.fixture(scope="session")
+def tiny_images(mini):
+    """240 real images of all ten classes, 7x7 pixels."""
+    few = mini.head(240)
+    pixels = avg_pool2d(few.pixels.float(), 4).round().to(torch.uint8)
+    return Images("tiny", "train", pixels, few.labels, few.classes)
+
+
+@pytest.fixture(params=factorizations.names())
+def name(request):
+    """The name of every registered factorization in turn."""
+    return request.param
+
+
+@pytest.fixture
+def make():
+    """Builds a tiny factorization, in float64 on request, moved away from its initial symmetry."""
+
+    def make(name, networks=TINY, double=False, seed=0):
+        factorization = build(name, networks, image_shape=(1, 7, 7), num_classes=10, seed=seed).eval()
+        return factorization.double() if double else factorization
+
+    return make
+
+
+@pytest.fixture
+def batch(tiny_images):
+    """Four images in float32, and their classes."""
+    return tiny_images.batch(torch.arange(4))
