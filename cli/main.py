@@ -17,7 +17,7 @@ class Main(click.Group):
         except InputError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt as error:
-            click.echo(f"\n{error or 'interrupted'}", err=True)
+            click.echo(f"\n{str(error) or 'interrupted'}", err=True)
             sys.exit(130)
         except ArithmeticError as error:
             if type(error).__module__.startswith("pyrobayes"):

@@ -13,7 +13,11 @@ from pyrobayes.version import __version__
 # Loaded when first asked for, so that a command line can be parsed without waiting for torch.
 _PLACES = {
     "attacks": None,
+    "evaluation": None,
+    "factorizations": None,
     "figures": None,
+    "importance": None,
+    "runs": None,
     "build": "factorizations",
     "BayesClassifier": "classifier",
     "load": "checkpoint",

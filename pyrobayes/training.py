@@ -405,7 +405,6 @@ class _Folder:
     def __exit__(self, *failure) -> None:
         if self._writer:
             self._writer.close()
-        (self.path / ".lock").unlink(missing_ok=True)
         self._lock.close()
 
     def restore(self, run: _Run) -> None:

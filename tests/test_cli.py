@@ -1,0 +1,203 @@
+"""The command line: what it prints, what it writes, and how it refuses."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from pyrobayes import checkpoint, load
+from pyrobayes_cli.main import main
+
+TINY = "--networks small --channels 4 --hidden 16 --latent 6 --data fashion-mnist-mini".split()
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """GBZ and DBX, tiny, trained for one epoch by the command line."""
+    folder = tmp_path_factory.mktemp("runs")
+    result = invoke("train", "GBZ", "dbx", *TINY, "--epochs", 1, "--runs", folder)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"gbz +1 +-\d+\.\d\d", result.stdout)
+    assert "epoch 1/1" in result.stderr
+    return folder
+
+
+@pytest.mark.parametrize("command", ["", "train", "attack", "evaluate", "show", "generate", "reproduce", "data", "data fetch"])
+def test_every_command_has_help(command):
+    result = invoke(*command.split(), "--help")
+    assert result.exit_code == 0
+    if command != "data":
+        assert "Example" in result.output or "First steps" in result.output
+
+
+def test_attack(runs, tmp_path):
+    result = invoke("attack", "--runs", runs, "--out", tmp_path, "--eps-range", "0:0.2:0.1", "--images", 30, "--save-adversarial")
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if line.startswith(("gbz", "dbx"))]
+    assert len(rows) == 6 and all(row.endswith("30") for row in rows)
+    assert "Data: fashion-mnist-mini" in result.stdout
+    report = json.loads((tmp_path / "attack.json").read_text())
+    assert report["options"]["eps"] == [0.0, 0.1, 0.2]
+    assert set(report["models"]) == {"gbz", "dbx"}
+    for figure in ("figure1", "figure2-gbz", "figure2-dbx"):
+        assert (tmp_path / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+        assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+    tensors, _ = checkpoint.read_tensors(tmp_path / "adversarial-gbz.safetensors")
+    assert tensors["adversarial"].shape == (3, 30, 1, 28, 28)
+
+
+def test_attack_is_the_same_from_python(runs, tmp_path):
+    from pyrobayes import AttackOptions
+    from pyrobayes.runs import attack
+
+    shown = json.loads(invoke("attack", "gbz", "--runs", runs, "--out", tmp_path, "--images", 20, "--json").stdout)
+    (result,) = attack(["gbz"], AttackOptions(images=20), runs=runs, out=tmp_path)
+    assert shown == [json.loads(json.dumps(result.as_dict()))]
+
+
+def test_evaluate(runs, tmp_path):
+    result = invoke("evaluate", "--runs", runs, "--out", tmp_path, "--images", 30)
+    assert result.exit_code == 0, result.output
+    assert "changed (%)" in result.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "evaluation.json", "confusion-gbz.pdf", "confusion-gbz.png", "confusion-dbx.pdf", "confusion-dbx.png",
+    }  # fmt: skip
+    shown = json.loads(invoke("evaluate", "gbz", "--runs", runs, "--out", tmp_path, "--images", 30, "--json").stdout)
+    assert shown[0]["accuracy"]["total"] == 30
+
+
+def test_generate(runs, tmp_path):
+    result = invoke("generate", "gbz", "--runs", runs, "--out", tmp_path, "--per-class", 2)
+    assert result.exit_code == 0, result.output
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_show(tmp_path):
+    result = invoke("show", "DFX", "--figure", tmp_path / "dfx.png")
+    assert result.exit_code == 0, result.output
+    for words in ("DFX: p(x, z, y) = p_D(x) p(z|x) p(y|z, x)", 'pyro.sample("z", self.p_z(x))', "y: x, z", "def guide"):
+        assert words in result.stdout
+    assert (tmp_path / "dfx.png").exists() and (tmp_path / "dfx.pdf").exists()
+    assert json.loads(invoke("show", "gbz", "--json").stdout)["parents"] == {"z": [], "y": ["z"], "x": ["z"]}
+
+
+def test_data_fetch(tmp_path):
+    result = invoke("data", "fetch", "--data", "fashion-mnist-mini", "--data-dir", tmp_path)
+    assert result.exit_code == 0 and "checksums right" in result.stdout
+
+
+BAD = [
+    ("train gbx", "unknown model 'gbx': did you mean 'gbz'?"),
+    ("train gbz --epochs 0", "epochs must be a whole number of at least 1, got 0"),
+    ("train gbz --batch-size 0", "batch size must be a whole number of at least 1, got 0"),
+    ("train gbz --train-particles 0", "train particles must be a whole number"),
+    ("train gbz --lr -1", "lr must be a finite number above 0, got -1.0"),
+    ("train gbz --lr nan", "lr must be a finite number above 0, got nan"),
+    ("train gbz --kl-warmup 2", "kl warmup must be a share of the run from 0 to 1"),
+    ("train gbz --latent 0", "latent must be a whole number of at least 1"),
+    ("train gbz --seed -1", "seed must be a whole number of at least 0"),
+    ("train gbz --resume --overwrite", "exclude each other"),
+    ("train gbz --device cuda", "device cuda was asked for, but this torch"),
+    ("train gbz --data fashion-mnist --data-dir {empty}", "can't find the data set fashion-mnist. Tried:"),
+    ("train gbz --data fashion-mnist-mini --runs {file}/runs", "can't write"),
+    ("train gbz --data fashion-mnist-mini --runs {runs}", "already holds a run"),
+    ("train gbz --epochs 7 --resume --runs {runs}", "can't be resumed with another configuration"),
+    ("attack --runs {empty}", "no trained model found under"),
+    ("attack gfz --runs {runs}", "no trained model in"),
+    ("attack gbx --runs {runs}", "unknown model 'gbx': did you mean 'gbz'?"),
+    ("attack --runs {runs} --eps-range 0:0.3", "can't read the eps range '0:0.3'"),
+    ("attack --runs {runs} --eps-range 0.3:0:0.1", "is empty"),
+    ("attack --runs {runs} --eps-range 0:0.3:0", "is empty"),
+    ("attack --runs {runs} --eps-range 0:0.3:-0.1", "is empty"),
+    ("attack --runs {runs} --eps-range -0.1:0.3:0.1", "eps must lie in [0, 1]"),
+    ("attack --runs {runs} --eps-range 0:2:0.5", "eps must lie in [0, 1]"),
+    ("attack --runs {runs} --eps-range 0:1:1e-9", "take a larger STEP"),
+    ("attack --runs {runs} --eps-range nan", "eps must lie in [0, 1]"),
+    ("attack --runs {runs} --eps-range 0.1,,0.2", "can't read the eps range"),
+    ("attack --runs {runs} --particles 0", "particles must be a whole number of at least 1, got 0"),
+    ("attack --runs {runs} --batch-size -3", "batch size must be a whole number of at least 1, got -3"),
+    ("attack --runs {runs} --images 2000", "images must be at most 1000"),
+    ("attack --runs {runs} --data mnist", "was trained on fashion-mnist-mini, not on mnist"),
+    ("attack --runs {runs} --images 5 --out {file}/out", "can't write"),
+    ("evaluate --runs {runs} --particles 0", "particles must be a whole number"),
+    ("generate dbx --runs {runs}", "dbx can't generate images"),
+    ("generate gbz --runs {runs} --per-class 0", "per_class must be a whole number of at least 1"),
+    ("show DFXX", "unknown model 'DFXX': did you mean 'dfx'?"),
+    ("show gbz --figure {file}/figure", "can't write"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), BAD, ids=[line for line, _ in BAD])
+def test_bad_input_is_one_clear_error_and_changes_nothing(line, words, runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no dpkg, no apt-get
+    monkeypatch.setattr("pyrobayes.data._from_torchvision", lambda source: 1 / 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    before = contents(runs)
+    result = invoke(*line.format(runs=runs, empty=tmp_path / "empty", file=tmp_path / "file").split())
+    assert result.exit_code in (1, 2), result.output
+    assert words in result.stderr and "Error: " in result.stderr
+    assert "Traceback" not in result.output and result.stdout == ""
+    assert contents(runs) == before
+    assert not [path for path in tmp_path.rglob("*") if path.suffix]
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def start(folder, *more):
+    arguments = ["train", "gfz", *TINY, "--epochs", "3", "--batch-size", "50", "--runs", folder, *more]
+    command = [sys.executable, "-c", "from pyrobayes_cli.main import main; main()", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for_a_save(run, process, since=0):
+    """Wait until the run is saved, after `since`; returns when that was."""
+    for _ in range(6000):
+        saved = run / "resume.safetensors"
+        if saved.exists() and saved.stat().st_mtime_ns > since:
+            return saved.stat().st_mtime_ns
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError("nothing was saved within a minute")
+
+
+def test_killed_and_interrupted_it_ends_with_the_same_weights(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    with start(whole) as process:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+    with start(broken) as process:
+        saved = wait_for_a_save(broken / "gfz", process)
+        process.kill()
+    with start(broken, "--resume") as process:
+        wait_for_a_save(broken / "gfz", process, since=saved)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130 and "Traceback" not in errors
+        assert f"to go on: pyrobayes train gfz --resume --runs {broken}" in errors
+    with start(broken, "--resume") as process:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+
+    expected, got = (load(folder / "gfz").state_dict() for folder in (whole, broken))
+    assert all((expected[name] == got[name]).all() for name in expected)
+
+
+def test_help_does_not_import_torch():
+    code = "import sys; from pyrobayes_cli.main import main; main(['train', '--help'], standalone_mode=False); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

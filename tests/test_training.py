@@ -1,0 +1,297 @@
+"""Training: that it learns, that it can be stopped anywhere and go on, that it leaves nothing behind."""
+
+import errno
+import json
+import os
+import signal
+
+import numpy as np
+import pyro
+import pytest
+import torch
+
+from pyrobayes import (
+    BayesClassifier,
+    EvaluationOptions,
+    InputError,
+    Progress,
+    TrainingOptions,
+    attacks,
+    build,
+    evaluation,
+    fit,
+    generate,
+    importance,
+    load,
+    load_data,
+    reconstruct,
+)
+from pyrobayes.checkpoint import MODEL, RESUME, read_tensors, save_tensors
+from pyrobayes.training import NonFiniteELBO, TrainingInterrupted, collapsed, learning_rate
+
+OPTIONS = TrainingOptions(epochs=3, batch_size=50)
+
+
+def same_weights(first, second):
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_gfz_beats_70_percent_on_the_embedded_subset(mini):
+    factorization = build("gfz", "small")
+    epochs = fit(factorization, mini, TrainingOptions(epochs=6, batch_size=32))
+    test = load_data("fashion-mnist-mini", "test")
+    result = evaluation.evaluate(BayesClassifier(factorization), test, EvaluationOptions(batch_size=50))
+    assert result.accuracy.share > 0.7
+    assert result.accuracy.total == 1000
+    assert epochs[-1].validation_elbo > epochs[0].validation_elbo
+    assert not epochs[-1].collapsed
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+def test_elbo_equals_the_mean_log_weight(particles, make, tiny_images):
+    # With no learning and no warm-up, the ELBO of an epoch is an average of log weights.
+    factorization = make("gbz")
+    options = TrainingOptions(epochs=1, lr=1e-30, schedule="constant", kl_warmup=0.0, train_particles=particles)
+    epoch = fit(factorization, tiny_images, options)[0]
+    training, _ = tiny_images.hold_out()
+    x, y = training.batch(torch.arange(len(training)))
+    weights = BayesClassifier(factorization, particles=20).estimate(x).log_weights[:, y, torch.arange(len(y))]
+    error = (weights.std(0).square().mean() / len(y) / particles).sqrt().item()
+    assert epoch.elbo == pytest.approx(weights.mean().item(), abs=5 * error)
+
+
+def test_resumed_after_an_interrupt_ends_with_the_same_weights(make, tiny_images, tmp_path):
+    class Interrupt(Progress):
+        def step(self, model, done, steps, elbo):
+            if done == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    whole, parts = make("gfz"), make("gfz")
+    expected = fit(whole, tiny_images, OPTIONS, out=tmp_path / "whole")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingInterrupted, match="step 2 of epoch 2 of 3"):
+        fit(parts, tiny_images, OPTIONS, out=tmp_path / "parts", progress=Interrupt())
+    assert signal.getsignal(signal.SIGINT) is before
+    fresh = make("gfz", seed=99)
+    resumed = fit(fresh, tiny_images, OPTIONS, out=tmp_path / "parts", resume=True)
+    assert same_weights(whole, fresh)
+    assert [e.elbo for e in resumed] == [e.elbo for e in expected]
+    assert same_weights(load(tmp_path / "whole"), load(tmp_path / "parts"))
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_resuming_a_finished_run_changes_nothing(make, tiny_images, tmp_path):
+    fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
+    (tmp_path / MODEL).unlink()  # as if killed before the last write
+    fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path, resume=True)
+    load(tmp_path)
+
+
+def test_a_run_is_not_replaced_by_accident(make, tiny_images, tmp_path):
+    fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
+    before = (tmp_path / MODEL).read_bytes()
+    with pytest.raises(InputError, match="already holds a run"):
+        fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
+    with pytest.raises(InputError, match="can't be resumed with another configuration .*epochs=3.*epochs=5"):
+        fit(make("gbz"), tiny_images, TrainingOptions(epochs=5, batch_size=50), out=tmp_path, resume=True)
+    assert (tmp_path / MODEL).read_bytes() == before
+    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1, batch_size=50), out=tmp_path, overwrite=True)
+    assert (tmp_path / MODEL).read_bytes() != before
+
+
+def test_two_trainings_in_one_folder_are_refused(make, tiny_images, tmp_path):
+    class Second(Progress):
+        def epoch(self, model, epoch, epochs):
+            with pytest.raises(InputError, match="is being trained in by another process"):
+                fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path, overwrite=True)
+
+    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path, progress=Second())
+    load(tmp_path)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(make, tiny_images, tmp_path, monkeypatch):
+    class Full(Progress):
+        def epoch(self, model, epoch, epochs):
+            def fsync(descriptor):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            monkeypatch.setattr(os, "fsync", fsync)
+
+    expected = make("gfz")
+    fit(expected, tiny_images, OPTIONS, out=tmp_path / "whole")
+    with pytest.raises(InputError, match="the disk is full; what was there before is unharmed"):
+        fit(make("gfz"), tiny_images, OPTIONS, out=tmp_path / "full", progress=Full())
+    monkeypatch.undo()
+    assert not [path for path in (tmp_path / "full").iterdir() if path.name.startswith(".") and path.name != ".lock"]
+    load(tmp_path / "full")
+    resumed = make("gfz")
+    fit(resumed, tiny_images, OPTIONS, out=tmp_path / "full", resume=True)
+    assert same_weights(resumed, expected)
+
+
+@pytest.fixture
+def as_users_run(monkeypatch):
+    """Pyro's own checks are off, as they are outside the tests."""
+    monkeypatch.setattr(importance, "VALIDATE", False)
+
+
+def test_a_non_finite_elbo_stops_and_keeps_the_last_good_checkpoint(as_users_run, make, tiny_images, tmp_path):
+    factorization = make("gbz")
+
+    class Break(Progress):
+        def epoch(self, model, epoch, epochs):
+            next(factorization.parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(NonFiniteELBO, match="step 1 of epoch 2.* keeps the weights after epoch 1"):
+        fit(factorization, tiny_images, OPTIONS, out=tmp_path, progress=Break())
+    assert all(p.isfinite().all() for p in load(tmp_path).parameters())
+
+
+def test_a_learning_rate_that_breaks_everything_is_told(as_users_run, make, tiny_images):
+    with pytest.raises(NonFiniteELBO, match=r"try a smaller learning rate \(lr is 1e\+20\)"):
+        fit(make("gfz"), tiny_images, TrainingOptions(epochs=3, lr=1e20, schedule="constant", kl_warmup=0.0))
+
+
+def test_nothing_is_left_behind(make, tiny_images, tmp_path):
+    def state():
+        return {
+            "torch": torch.get_rng_state().tolist(),
+            "numpy": repr(np.random.get_state()),
+            "dtype": torch.get_default_dtype(),
+            "parameters": dict(pyro.get_param_store().get_state()["params"]),
+            "validation": torch.distributions.Distribution._validate_args,
+            "grad": torch.is_grad_enabled(),
+            "signal": signal.getsignal(signal.SIGINT),
+        }
+
+    before = state()
+    fit(make("gfz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path)
+    classifier = load(tmp_path)
+    x, y = tiny_images.batch(torch.arange(5))
+    attacks.fgsm(classifier, x, y, 0.1)
+    generate(classifier.factorization, 2)
+    reconstruct(classifier.factorization, x, y)
+    classifier.factorization.parents()
+    assert state() == before
+
+
+def test_test_images_are_refused(make, tiny_images):
+    import dataclasses
+
+    with pytest.raises(InputError, match="training takes training images"):
+        fit(make("gbz"), dataclasses.replace(tiny_images, split="test"))
+    with pytest.raises(InputError, match=r"was built for images \[1, 7, 7\]"):
+        fit(make("gbz"), load_data("fashion-mnist-mini"))
+
+
+def test_class_frequencies_are_those_of_the_training_part(make, tiny_images):
+    factorization = make("gfy")
+    fit(factorization, tiny_images, TrainingOptions(epochs=1))
+    training, validation = tiny_images.hold_out()
+    torch.testing.assert_close(
+        factorization.p_y.frequencies, training.labels.bincount(minlength=10) / len(training)
+    )
+    assert len(training) + len(validation) == 240 and len(validation) == 20
+
+
+def test_learning_rate_schedules():
+    options = TrainingOptions(lr=1.0)
+    rates = [learning_rate(options, step, 100) for step in range(100)]
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=100, cycle_momentum=False)
+    theirs = []
+    for _ in range(100):
+        theirs.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx(theirs, abs=0.05)
+    assert max(rates) == 1.0 and rates[0] == pytest.approx(1 / 25) and rates[-1] < 1e-4
+    assert learning_rate(TrainingOptions(lr=0.1, schedule="constant"), 7, 10) == 0.1
+    cosine = [learning_rate(TrainingOptions(lr=0.1, schedule="cosine"), step, 10) for step in range(10)]
+    assert cosine == sorted(cosine, reverse=True) and cosine[0] == 0.1
+
+
+def test_collapse_is_told_by_what_z_carries(make):
+    assert collapsed(make("gbz"), kl=0.01, accuracy=0.8)
+    assert not collapsed(make("gbz"), kl=5.0, accuracy=0.1)
+    assert collapsed(make("dbx"), kl=0.01, accuracy=0.1)
+    assert not collapsed(make("dfx"), kl=0.01, accuracy=0.8)
+
+
+def test_default_of_dbx_does_not_collapse(mini):
+    factorization = build("dbx", "small")
+    last = fit(factorization, mini, TrainingOptions(epochs=3, batch_size=32))[-1]
+    assert not last.collapsed
+    assert last.validation_accuracy > 0.6
+
+
+def test_tensorboard_files_are_written(make, tiny_images, tmp_path):
+    pytest.importorskip("tensorboard")
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tensorboard's own
+        fit(make("dbx"), tiny_images, TrainingOptions(epochs=1), out=tmp_path, tensorboard=True)
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+@pytest.fixture
+def run(make, tiny_images, tmp_path):
+    """A trained tiny GBZ."""
+    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path / "gbz")
+    return tmp_path / "gbz"
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda run: flip_a_byte(run / MODEL), "its checksum is wrong"),
+        (lambda run: (run / MODEL).write_bytes((run / MODEL).read_bytes()[:-100]), "damaged file"),
+        (lambda run: (run / MODEL).write_bytes(b"nothing"), "damaged file"),
+        (lambda run: (run / MODEL).unlink(), "missing file"),
+        (lambda run: (run / "config.json").unlink(), "no trained model in"),
+        (lambda run: (run / "config.json").write_text("{"), "damaged file"),
+        (lambda run: (run / "config.json").write_text("[]"), "damaged file"),
+        (
+            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace('"gbz"', '"gfz"')),
+            "holds weights of 'gbz', expected 'gfz'",
+        ),
+        (
+            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace(": 12,", ": 13,")),
+            "holds weights of other shapes",
+        ),
+        (
+            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace("0.002", "0.003")),
+            "belongs to another run",
+        ),
+    ],
+)
+def test_damaged_runs_are_refused(run, damage, words):
+    damage(run)
+    with pytest.raises(InputError, match=words):
+        load(run)
+
+
+def test_tensors_survive_saving(tmp_path):
+    tied = torch.randn(3)
+    tensors = {"a": tied, "b": tied, "half": torch.randn(2).bfloat16(), "none": torch.empty(0), "one": torch.tensor(1)}
+    save_tensors(tmp_path / "t", tensors, {"key": "value"})
+    read, metadata = read_tensors(tmp_path / "t")
+    assert metadata["key"] == "value"
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+
+
+def test_a_resume_file_holds_all_that_is_needed(run):
+    tensors, metadata = read_tensors(run / RESUME)
+    kinds = {name.split(".")[0] for name in tensors}
+    assert kinds == {"weights", "optimizer", "random"}
+    assert {"model", "config", "epochs", "place"} <= metadata.keys()
