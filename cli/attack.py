@@ -3,10 +3,10 @@
 import json
 
 import click
-
-from pyrobayes.options import AttackOptions, EvaluationOptions
 from pyrobayes_cli import options
 from pyrobayes_cli.output import Progress, percent, table
+
+from pyrobayes.options import AttackOptions, EvaluationOptions
 
 
 @click.command("attack", short_help="Attack trained models with FGSM.")

@@ -1,7 +1,6 @@
 """`pyrobayes data`."""
 
 import click
-
 from pyrobayes_cli import options
 
 

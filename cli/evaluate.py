@@ -3,10 +3,10 @@
 import json
 
 import click
-
-from pyrobayes.options import EvaluationOptions
 from pyrobayes_cli import options
 from pyrobayes_cli.output import Progress, percent, table
+
+from pyrobayes.options import EvaluationOptions
 
 
 @click.command("evaluate", short_help="Evaluate trained models on clean test images.")

@@ -1,7 +1,6 @@
 """`pyrobayes generate`."""
 
 import click
-
 from pyrobayes_cli import options
 
 
@@ -26,7 +25,5 @@ def command(model, per_class, seed, data_dir, runs, out, device):
     """
     from pyrobayes.runs import draw_samples
 
-    written = draw_samples(
-        model, per_class=per_class, seed=seed, data_dir=data_dir, runs=runs, out=out, device=device
-    )
+    written = draw_samples(model, per_class=per_class, seed=seed, data_dir=data_dir, runs=runs, out=out, device=device)
     click.echo("Wrote " + ", ".join(map(str, written)) + ".")

@@ -3,9 +3,9 @@
 import sys
 
 import click
+from pyrobayes_cli import attack, data, evaluate, generate, reproduce, show, train
 
 from pyrobayes import InputError, __version__
-from pyrobayes_cli import attack, data, evaluate, generate, reproduce, show, train
 
 
 class Main(click.Group):

@@ -1,13 +1,13 @@
 """`pyrobayes reproduce`."""
 
 import click
-
-from pyrobayes.options import AttackOptions, EvaluationOptions
 from pyrobayes_cli import options
 from pyrobayes_cli.attack import show_attack
 from pyrobayes_cli.evaluate import show_evaluation
 from pyrobayes_cli.output import Progress
 from pyrobayes_cli.train import show_training
+
+from pyrobayes.options import AttackOptions, EvaluationOptions
 
 FULL = {"data": "fashion-mnist", "training": {}, "images": 1000, "time": "about an hour on two CPU cores"}
 QUICK = {

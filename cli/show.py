@@ -3,7 +3,6 @@
 import json
 
 import click
-
 from pyrobayes_cli import options
 
 

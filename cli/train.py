@@ -4,10 +4,10 @@ import dataclasses
 import json
 
 import click
-
-from pyrobayes.options import NETWORKS, InputError, Networks, TrainingOptions
 from pyrobayes_cli import options
 from pyrobayes_cli.output import Progress, table
+
+from pyrobayes.options import NETWORKS, InputError, Networks, TrainingOptions
 
 
 @click.command("train", short_help="Train models.")

@@ -1,8 +1,8 @@
 """Deep Bayes classifiers in Pyro: specified, trained, classified with, and attacked.
 
-    >>> import pyrobayes
-    >>> factorization = pyrobayes.build("gbz", networks="small")
-    >>> classifier = pyrobayes.BayesClassifier(factorization, particles=10, noise="fresh", seed=0)
+>>> import pyrobayes
+>>> factorization = pyrobayes.build("gbz", networks="small")
+>>> classifier = pyrobayes.BayesClassifier(factorization, particles=10, noise="fresh", seed=0)
 """
 
 import importlib

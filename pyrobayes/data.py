@@ -79,7 +79,9 @@ class Images:
             return self
         whole("images", images, least=1)
         if images > len(self):
-            raise InputError(f"images must be at most {len(self)}, the {self.split} images of {self.name}, got {images}")
+            raise InputError(
+                f"images must be at most {len(self)}, the {self.split} images of {self.name}, got {images}"
+            )
         return self.take(torch.arange(images))
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -283,7 +285,10 @@ def _from_apt(source: Source) -> dict[str, bytes]:
         own_lists = ["-o", f"Dir::State::Lists={root}/lists", "-o", f"Dir::Cache={root}/cache"]
         download = ["download", source.debian]
         # The system's package lists may be missing, and only root may renew them: then fetch some of our own.
-        for commands in ([["apt-get", *download]], [["apt-get", *own_lists, "update"], ["apt-get", *own_lists, *download]]):
+        for commands in (
+            [["apt-get", *download]],
+            [["apt-get", *own_lists, "update"], ["apt-get", *own_lists, *download]],
+        ):
             runs = [subprocess.run(command, cwd=root, capture_output=True, text=True) for command in commands]
             if runs[-1].returncode == 0:
                 break

@@ -127,7 +127,9 @@ class AttackResult:
 
     def as_dict(self) -> dict:
         """As plain JSON values, without the example images."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "examples"}
+        plain = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "examples"
+        }
         rates = [
             {"eps": eps, "success": self.success(i).as_dict(), "flipped": self.flipped(i).as_dict()}
             for i, eps in enumerate(self.eps)

@@ -146,7 +146,15 @@ def confusion_matrix(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
         for i, row in enumerate(shares):
             for j, share in enumerate(row):
                 if evaluation.confusion[i][j]:
-                    axes.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=6.5, color="white" if share > 55 else "black")
+                    axes.text(
+                        j,
+                        i,
+                        f"{share:.0f}",
+                        ha="center",
+                        va="center",
+                        fontsize=6.5,
+                        color="white" if share > 55 else "black",
+                    )
         axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=7)
         axes.set_yticks(range(len(classes)), classes, fontsize=7)
         axes.set_xlabel("predicted class")
@@ -154,7 +162,10 @@ def confusion_matrix(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
         axes.spines[:].set_visible(False)
         figure.colorbar(drawn, ax=axes, shrink=0.8, label="images of the true class (%)")
         accuracy = evaluation.accuracy
-        axes.set_title(f"{evaluation.model.upper()}, {evaluation.data}: {100 * accuracy.share:.1f}% of {accuracy.total:,} correct", fontsize=9)
+        axes.set_title(
+            f"{evaluation.model.upper()}, {evaluation.data}: {100 * accuracy.share:.1f}% of {accuracy.total:,} correct",
+            fontsize=9,
+        )
     return figure
 
 
@@ -217,7 +228,14 @@ def graphical_model(factorization: DeepBayes) -> Figure:
         left, right = min(x for x, _ in places.values()) - 0.75, max(x for x, _ in places.values()) + 0.75
         bottom, top = min(y for _, y in places.values()) - 0.95, max(y for _, y in places.values()) + 0.65
         axes.add_patch(
-            FancyBboxPatch((left, bottom), right - left, top - bottom, boxstyle="round,pad=0,rounding_size=0.12", facecolor="none", edgecolor="black")
+            FancyBboxPatch(
+                (left, bottom),
+                right - left,
+                top - bottom,
+                boxstyle="round,pad=0,rounding_size=0.12",
+                facecolor="none",
+                edgecolor="black",
+            )
         )
         axes.text(right - 0.1, bottom + 0.1, "images", ha="right", va="bottom", fontsize=8)
         axes.set_xlim(left - 0.15, right + 0.15)

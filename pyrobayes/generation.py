@@ -56,7 +56,9 @@ def reconstruct(factorization: DeepBayes, x: Tensor, y: Tensor, *, seed: int = 0
     with _own_randomness(x.device, seed), pyro.validation_enabled(importance.VALIDATE):
         guide = poutine.trace(factorization.guide).get_trace(x, y)
         with MeanImages():
-            return poutine.trace(poutine.replay(factorization.model, trace=guide)).get_trace(None, y).nodes["x"]["value"]
+            return (
+                poutine.trace(poutine.replay(factorization.model, trace=guide)).get_trace(None, y).nodes["x"]["value"]
+            )
 
 
 def _need_images(factorization: DeepBayes, complaint: str) -> None:

@@ -4,7 +4,6 @@ One record serves the Python call, the command's options and the configuration s
 Nothing here imports torch, so that a command line can be parsed, or refused, at once.
 """
 
-import dataclasses
 import difflib
 import math
 from dataclasses import dataclass, field
@@ -159,4 +158,3 @@ def parse_eps(text: str) -> tuple[float, ...]:
     if count > 10_000:
         raise InputError(f"the eps range '{text}' has {count} values: take a larger STEP")
     return checked_eps(round(start + i * step, 10) for i in range(count))
-

@@ -34,7 +34,9 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = next(device for device, available in there.items() if available())
     if not there[name]():
-        raise InputError(f"device {name} was asked for, but this torch ({torch.__version__}) finds none; use --device cpu")
+        raise InputError(
+            f"device {name} was asked for, but this torch ({torch.__version__}) finds none; use --device cpu"
+        )
     return torch.device(name)
 
 
@@ -187,12 +189,16 @@ def open_runs(
     found = [name for name in factorizations.names() if (folder / name / CONFIG).is_file()]
     names = list(dict.fromkeys(_names(models))) if models else found
     if not names:
-        raise InputError(f"no trained model found under {folder}: train one with 'pyrobayes train', or name another --runs")
+        raise InputError(
+            f"no trained model found under {folder}: train one with 'pyrobayes train', or name another --runs"
+        )
     trained_on = {name: Config.read(folder / name).data for name in names}
     expected = choice("data set", data, DATASETS) if data else trained_on[names[0]]
     for name, trained in trained_on.items():
         if trained != expected:
-            raise InputError(f"{folder / name} was trained on {trained}, not on {expected}; train it on that, or name the models")
+            raise InputError(
+                f"{folder / name} was trained on {trained}, not on {expected}; train it on that, or name the models"
+            )
     classifiers = [
         load(folder / name, particles=options.particles, noise=options.noise, seed=options.seed, device=chosen)
         for name in names
@@ -220,7 +226,9 @@ def draw_samples(
 
     The reconstructions are of the first test image of every class. The other arguments are those of :func:`attack`.
     """
-    (classifier,), images = open_runs([model], EvaluationOptions(seed=seed), data_dir=data_dir, runs=runs, device=device)
+    (classifier,), images = open_runs(
+        [model], EvaluationOptions(seed=seed), data_dir=data_dir, runs=runs, device=device
+    )
     factorization, folder = classifier.factorization, writable_folder(out or runs)
     samples = generation.generate(factorization, per_class, candidates=max(200, per_class), seed=seed)
     first = torch.stack([torch.nonzero(images.labels == c)[0, 0] for c in range(len(images.classes))])

@@ -236,7 +236,7 @@ class _Run:
         data = self.validation.head(min(VALIDATION_IMAGES, len(self.validation)))
         classifier = BayesClassifier(self.factorization, particles=10, noise="fixed", seed=self.options.seed)
         elbo, kl, correct = 0.0, 0.0, 0
-        for indices, x, y in data.batches(50):
+        for _, x, y in data.batches(50):
             estimate = classifier.estimate(x)
             elbo += estimate.log_weights.mean(0)[y, torch.arange(len(y))].sum().item()
             correct += (estimate.log_joint.argmax(1) == y).sum().item()
@@ -444,7 +444,9 @@ class _Folder:
         self._publish(run)  # again, for a run that was killed between its last two writes
 
     def kept(self, run: _Run) -> str:
-        return f"{self.path} keeps the weights after epoch {len(run.epochs)}." if run.epochs else "Nothing was saved yet."
+        return (
+            f"{self.path} keeps the weights after epoch {len(run.epochs)}." if run.epochs else "Nothing was saved yet."
+        )
 
 
 def _lock(file) -> None:

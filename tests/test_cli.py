@@ -10,9 +10,9 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from pyrobayes_cli.main import main
 
 from pyrobayes import checkpoint, load
-from pyrobayes_cli.main import main
 
 TINY = "--networks small --channels 4 --hidden 16 --latent 6 --data fashion-mnist-mini".split()
 
@@ -32,7 +32,9 @@ def runs(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("command", ["", "train", "attack", "evaluate", "show", "generate", "reproduce", "data", "data fetch"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "attack", "evaluate", "show", "generate", "reproduce", "data", "data fetch"]
+)
 def test_every_command_has_help(command):
     result = invoke(*command.split(), "--help")
     assert result.exit_code == 0
@@ -41,7 +43,9 @@ def test_every_command_has_help(command):
 
 
 def test_attack(runs, tmp_path):
-    result = invoke("attack", "--runs", runs, "--out", tmp_path, "--eps-range", "0:0.2:0.1", "--images", 30, "--save-adversarial")
+    result = invoke(
+        "attack", "--runs", runs, "--out", tmp_path, "--eps-range", "0:0.2:0.1", "--images", 30, "--save-adversarial"
+    )
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith(("gbz", "dbx"))]
     assert len(rows) == 6 and all(row.endswith("30") for row in rows)

@@ -43,7 +43,9 @@ def test_idx_files_round_trip():
     assert torch.equal(read_idx(write_idx(values)), values)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0", b"\0\0\x08\x03", write_idx(torch.ones(2, 3))[:-1], b"\0\0\x0d\x01" + bytes(8)])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\0", b"\0\0\x08\x03", write_idx(torch.ones(2, 3))[:-1], b"\0\0\x0d\x01" + bytes(8)]
+)
 def test_damaged_idx_files_are_refused(content):
     with pytest.raises(InputError, match="not a whole IDX file"):
         read_idx(content)
@@ -148,7 +150,9 @@ def test_a_damaged_cache_is_told(source, monkeypatch, damage):
     fetch("fashion-mnist", source / "cache")
     file = source / "cache" / "FashionMNIST" / "raw" / IDX_FILES[2]
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(InputError, match="damaged data from .*t10k-images.* delete the file and run 'pyrobayes data fetch"):
+    with pytest.raises(
+        InputError, match="damaged data from .*t10k-images.* delete the file and run 'pyrobayes data fetch"
+    ):
         load_data("fashion-mnist", "test", source / "cache")
 
 

@@ -54,7 +54,9 @@ def density(distribution, value):
         return base.logits.log_softmax(-1).expand(*value.shape, -1).gather(-1, value[..., None])[..., 0]
     if not hasattr(base, "loc"):
         return torch.zeros(value.shape[:-3], dtype=value.dtype)
-    terms = -0.5 * ((value - base.loc) / base.scale) ** 2 - torch.as_tensor(base.scale).log() - 0.5 * math.log(2 * math.pi)
+    terms = (
+        -0.5 * ((value - base.loc) / base.scale) ** 2 - torch.as_tensor(base.scale).log() - 0.5 * math.log(2 * math.pi)
+    )
     return terms.flatten(-distribution.event_dim).sum(-1)
 
 

@@ -31,7 +31,9 @@ def test_wheel_in_a_fresh_environment(tmp_path):
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "venv", "--without-pip", environment)
     # The dependencies are big and those of this environment will do; its editable pyrobayes doesn't come along.
-    site = Path(run(environment / "bin" / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    site = Path(
+        run(environment / "bin" / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    )
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     run(*pip, "--python", environment / "bin" / "python", "install", "--no-deps", wheel)
 

@@ -190,9 +190,7 @@ def test_class_frequencies_are_those_of_the_training_part(make, tiny_images):
     factorization = make("gfy")
     fit(factorization, tiny_images, TrainingOptions(epochs=1))
     training, validation = tiny_images.hold_out()
-    torch.testing.assert_close(
-        factorization.p_y.frequencies, training.labels.bincount(minlength=10) / len(training)
-    )
+    torch.testing.assert_close(factorization.p_y.frequencies, training.labels.bincount(minlength=10) / len(training))
     assert len(training) + len(validation) == 240 and len(validation) == 20
 
 

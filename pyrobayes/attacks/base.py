@@ -47,7 +47,9 @@ class Attack:
         for value in [eps] if single else eps:
             checked_eps([value])
         if y.shape != x.shape[:1] or y.is_floating_point():
-            raise InputError(f"y must hold one class for each of {len(x)} images, got {y.dtype} of shape {list(y.shape)}")
+            raise InputError(
+                f"y must hold one class for each of {len(x)} images, got {y.dtype} of shape {list(y.shape)}"
+            )
         bounds = torch.tensor([eps] if single else list(eps), dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1, 1)
         if len(bounds) == 0:
             raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
