@@ -9,20 +9,34 @@ from pyrobayes import InputError, __version__
 
 
 class Main(click.Group):
-    """Turns what the user can mend into one line on standard error and exit status 1."""
+    """Turns whatever the user can mend into one line on standard error and a non-zero exit status."""
+
+    def main(self, *args, standalone_mode: bool = True, **kwargs):
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **kwargs)
+        try:
+            sys.exit(super().main(*args, standalone_mode=False, **kwargs))
+        except click.ClickException as error:
+            refuse(error.format_message(), error.exit_code)
+        except InputError as error:
+            refuse(str(error))
+        except ArithmeticError as error:
+            if not type(error).__module__.startswith("pyrobayes"):
+                raise
+            refuse(str(error))
 
     def invoke(self, ctx: click.Context):
         try:
-            return super().invoke(ctx)
-        except InputError as error:
-            raise click.ClickException(str(error)) from error
-        except KeyboardInterrupt as error:
-            click.echo(f"\n{str(error) or 'interrupted'}", err=True)
+            super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            click.echo(f"\n{str(interrupt) or 'interrupted'}", err=True)
             sys.exit(130)
-        except ArithmeticError as error:
-            if type(error).__module__.startswith("pyrobayes"):
-                raise click.ClickException(str(error)) from error
-            raise
+
+
+def refuse(message: str, status: int = 1) -> None:
+    """Print an error and leave."""
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(status)
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
