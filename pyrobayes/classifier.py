@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyrobayes import importance
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.importance import ImportanceEstimate
-from pyrobayes.options import NOISES, InputError, choice, whole
+from pyrobayes.options import LARGEST_SEED, NOISES, InputError, choice, whole
 
 # Base noise comes from counters (Philox, Salmon et al. 2011): any draw of any image can be had on its own.
 FIXED, PER_CALL, PER_IMAGE = range(3)
@@ -36,7 +36,7 @@ class BayesClassifier(nn.Module):
     def __init__(self, factorization: DeepBayes, particles: int = 10, noise: str = "fresh", seed: int = 0):
         super().__init__()
         whole("particles", particles, least=1)
-        whole("seed", seed, least=0)
+        whole("seed", seed, least=0, most=LARGEST_SEED)
         self.factorization = factorization
         self.particles = particles
         self.noise = choice("noise", noise, NOISES)

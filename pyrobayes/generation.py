@@ -1,7 +1,5 @@
 """Images drawn from p(x|y), and reconstructions: the model run forwards."""
 
-import contextlib
-
 import pyro
 import torch
 from pyro import poutine
@@ -12,6 +10,7 @@ from pyrobayes import importance
 from pyrobayes.classifier import check_images
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.options import InputError, whole
+from pyrobayes.randomness import seeded
 
 
 class MeanImages(Messenger):
@@ -38,7 +37,7 @@ def generate(factorization: DeepBayes, per_class: int = 8, *, candidates: int = 
     _need_images(factorization, "can't generate images")
     device = next(factorization.parameters()).device
     y = torch.arange(factorization.num_classes, device=device)
-    with _own_randomness(device, seed), pyro.validation_enabled(importance.VALIDATE):
+    with seeded(seed, device), pyro.validation_enabled(importance.VALIDATE):
         with MeanImages(), pyro.plate("candidates", candidates, dim=-2):
             trace = poutine.trace(factorization.model).get_trace(None, y)
         site = trace.nodes["y"]
@@ -53,7 +52,7 @@ def reconstruct(factorization: DeepBayes, x: Tensor, y: Tensor, *, seed: int = 0
     """The mean of p(x|z, ...) at z ~ q(z|x, y) for images [B, channels, height, width] of classes [B], same shape."""
     _need_images(factorization, "can't reconstruct images")
     check_images(x, factorization.image_shape)
-    with _own_randomness(x.device, seed), pyro.validation_enabled(importance.VALIDATE):
+    with seeded(seed, x.device), pyro.validation_enabled(importance.VALIDATE):
         guide = poutine.trace(factorization.guide).get_trace(x, y)
         with MeanImages():
             return (
@@ -67,12 +66,3 @@ def _need_images(factorization: DeepBayes, complaint: str) -> None:
             f"{factorization.name} {complaint}: in {factorization.formula()} the images come from the data; "
             "take a model with p(x|...)"
         )
-
-
-@contextlib.contextmanager
-def _own_randomness(device: torch.device, seed: int):
-    """Torch is seeded within, and its random state is as before after it."""
-    whole("seed", seed, least=0)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

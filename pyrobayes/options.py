@@ -13,6 +13,7 @@ LIKELIHOODS = ("gaussian", "bernoulli", "laplace", "discretized-logistic")
 SCHEDULES = ("one-cycle", "cosine", "constant")
 NOISES = ("fresh", "fixed")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+LARGEST_SEED = 2**63 - 1
 DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
 
 
@@ -30,10 +31,12 @@ def choice(kind: str, given: str, known) -> str:
     raise InputError(f"unknown {kind} '{given}': {hint}known are {', '.join(by_name.values())}")
 
 
-def whole(name: str, value, least: int) -> None:
-    """Refuse a `value` of argument `name` that is no whole number from `least` up."""
+def whole(name: str, value, least: int, most: int | None = None) -> None:
+    """Refuse a `value` of argument `name` that is no whole number from `least` up, to `most` if given."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if most is not None and value > most:
+        raise InputError(f"{name} must be at most {most}, got {value}")
 
 
 def positive(name: str, value) -> None:
@@ -90,7 +93,7 @@ class TrainingOptions:
         whole("train particles", self.train_particles, least=1)
         if not 0 <= self.kl_warmup <= 1:
             raise InputError(f"kl warmup must be a share of the run from 0 to 1, got {self.kl_warmup!r}")
-        whole("seed", self.seed, least=0)
+        whole("seed", self.seed, least=0, most=LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class EvaluationOptions:
         whole("batch size", self.batch_size, least=1)
         if self.images is not None:
             whole("images", self.images, least=1)
-        whole("seed", self.seed, least=0)
+        whole("seed", self.seed, least=0, most=LARGEST_SEED)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import writable_folder, write_atomically
 from pyrobayes.options import InputError, TrainingOptions
 from pyrobayes.progress import Progress, silent
+from pyrobayes.randomness import random_state, seeded, set_random_state
 
 VALIDATION_IMAGES = 500  # looked at after every epoch
 COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
@@ -140,7 +141,7 @@ class _Run:
         self.step = 0  # of the current epoch
         self.elbo_sum = 0.0  # of the current epoch's images
         self.seconds = 0.0  # of the current epoch
-        self.random_state: dict[str, Tensor] = {}  # empty: start from the seed
+        self.random_state: dict[str, Tensor] = {}  # of a run that goes on; else it follows from the seed
 
     @property
     def steps_per_epoch(self) -> int:
@@ -156,12 +157,12 @@ class _Run:
         with (
             pyro.get_param_store().scope(),
             pyro.validation_enabled(importance.VALIDATE),
-            torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []),
+            seeded(self._seed(0), self.device),
             _postponed_interrupt() as interrupted,
             warnings.catch_warnings(),
         ):
             warnings.filterwarnings("ignore", "Encountered NaN")  # an error of our own says more
-            self._set_random_state()
+            set_random_state(self.random_state)
             svi = SVI(self._model, self._guide, self.optimizer, loss)
             while len(self.epochs) < self.options.epochs:
                 epoch = self._epoch(svi, folder, progress, interrupted)
@@ -238,7 +239,7 @@ class _Run:
         elbo, kl, correct = 0.0, 0.0, 0
         for _, x, y in data.batches(50):
             estimate = classifier.estimate(x)
-            elbo += estimate.log_weights.mean(0)[y, torch.arange(len(y))].sum().item()
+            elbo += estimate.log_weights.mean(0)[y, torch.arange(len(y), device=y.device)].sum().item()
             correct += (estimate.log_joint.argmax(1) == y).sum().item()
             kl += latent_kl(self.factorization, x, y).sum().item()
         return elbo / len(data), kl / len(data), correct / len(data)
@@ -249,21 +250,11 @@ class _Run:
     def _seed(self, epoch: int) -> int:
         return (self.options.seed * 100_003 + epoch) % 2**63
 
-    def _set_random_state(self) -> None:
-        if not self.random_state:
-            torch.manual_seed(self._seed(0))
-            return
-        torch.set_rng_state(self.random_state["cpu"])
-        if "cuda" in self.random_state and self.device.type == "cuda":
-            torch.cuda.set_rng_state(self.random_state["cuda"], self.device)
-
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """All that is needed to go on, as tensors and metadata."""
         tensors = {f"weights.{name}": value for name, value in self.factorization.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors |= {f"random.{name}": value for name, value in random_state(self.device).items()}
         place = {"step": self.step, "elbo_sum": self.elbo_sum, "seconds": self.seconds}
         return tensors, {"epochs": json.dumps([vars(epoch) for epoch in self.epochs]), "place": json.dumps(place)}
 

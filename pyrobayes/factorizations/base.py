@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyrobayes.conditionals import Conditionals
 from pyrobayes.options import NETWORKS, InputError, Networks, choice, whole
+from pyrobayes.randomness import seeded
 
 _REGISTRY: dict[str, type["DeepBayes"]] = {}
 
@@ -125,6 +126,5 @@ def build(
         whole("every size in image_shape", size, least=1)
     whole("num_classes", num_classes, least=2)
     cls = get(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return cls(Conditionals(networks, image_shape, num_classes))
