@@ -5,7 +5,8 @@ import sys
 import click
 from pyrobayes_cli import attack, data, evaluate, generate, reproduce, show, train
 
-from pyrobayes import InputError, __version__
+from pyrobayes import __version__
+from pyrobayes.options import PyrobayesError
 
 
 class Main(click.Group):
@@ -18,12 +19,10 @@ class Main(click.Group):
             sys.exit(super().main(*args, standalone_mode=False, **kwargs))
         except click.ClickException as error:
             refuse(error.format_message(), error.exit_code)
-        except InputError as error:
+        except PyrobayesError as error:
             refuse(str(error))
-        except ArithmeticError as error:
-            if not type(error).__module__.startswith("pyrobayes"):
-                raise
-            refuse(str(error))
+        except OSError as error:
+            refuse(f"{error.filename or 'input or output'}: {error.strerror or error}")
 
     def invoke(self, ctx: click.Context):
         try:

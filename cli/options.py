@@ -12,6 +12,9 @@ DATA = {"type": click.Choice(DATASETS, case_sensitive=False)}
 data = click.option(
     "--data", default="fashion-mnist", show_default=True, help="the data set; fashion-mnist-mini is embedded", **DATA
 )
+data_to_train_on = click.option(
+    "--data", help="the data set; fashion-mnist-mini is embedded  [default: fashion-mnist]", **DATA
+)
 data_of_runs = click.option("--data", help="the data set [default: the one that the models were trained on]", **DATA)
 data_dir = click.option(
     "--data-dir",

@@ -12,7 +12,8 @@ class Progress:
     """On a terminal a bar with rate and remaining time, else plain lines; see :class:`pyrobayes.Progress`."""
 
     def __init__(self):
-        self._bar = self._model = None
+        self.model: str | None = None  # the one at work
+        self._bar = self._unit = None
         self._first = 0
         self._started = self._last = time.monotonic()
 
@@ -48,9 +49,9 @@ class Progress:
         from tqdm import tqdm
 
         now = time.monotonic()
-        if model != self._model:
+        if (model, unit) != (self.model, self._unit):
             self.close()
-            self._model, self._started, self._last, self._first = model, now, now, done
+            self.model, self._unit, self._started, self._last, self._first = model, unit, now, now, done
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(total=total, initial=done, desc=model, unit=unit, leave=False, dynamic_ncols=True)
@@ -68,7 +69,7 @@ class Progress:
         """End the bar; the next model starts another one."""
         if self._bar is not None:
             self._bar.close()
-        self._bar = self._model = None
+        self._bar = None
 
 
 def table(header: list[str], rows: list[list[str]]) -> None:

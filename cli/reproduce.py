@@ -1,5 +1,7 @@
 """`pyrobayes reproduce`."""
 
+import dataclasses
+
 import click
 from pyrobayes_cli import options
 from pyrobayes_cli.attack import show_attack
@@ -7,12 +9,17 @@ from pyrobayes_cli.evaluate import show_evaluation
 from pyrobayes_cli.output import Progress
 from pyrobayes_cli.train import show_training
 
-from pyrobayes.options import AttackOptions, EvaluationOptions
+from pyrobayes.options import AttackOptions, EvaluationOptions, TrainingOptions
 
-FULL = {"data": "fashion-mnist", "training": {}, "images": 1000, "time": "about an hour on two CPU cores"}
+FULL = {
+    "data": "fashion-mnist",
+    "training": TrainingOptions(),
+    "images": 1000,
+    "time": "about an hour on two CPU cores",
+}
 QUICK = {
     "data": "fashion-mnist-mini",
-    "training": {"epochs": 6, "batch_size": 32},
+    "training": TrainingOptions(epochs=6, batch_size=32),
     "images": 200,
     "time": "about six minutes on two CPU cores",
 }
@@ -25,7 +32,9 @@ QUICK = {
 )
 @options.data_dir
 @options.device
-def command(quick, runs, data_dir, device):
+@click.option("--particles", default=10, show_default=True, help="particles K per class")
+@click.option("--seed", default=0, show_default=True, help="seed of training, particles and samples")
+def command(quick, runs, data_dir, device, particles, seed):
     """Train all seven models with small networks, evaluate and attack them, and draw every figure.
 
     On the full data set, or with --quick on the embedded subset. What is already done is not done again:
@@ -36,12 +45,16 @@ def command(quick, runs, data_dir, device):
       pyrobayes reproduce --quick
     """
     recipe = QUICK if quick else FULL
+    training = dataclasses.replace(recipe["training"], seed=seed)
+    evaluation = EvaluationOptions(particles=particles, images=recipe["images"], seed=seed)
+    attack = AttackOptions(particles=particles, images=recipe["images"], seed=seed)
     folder = runs or ("runs-quick" if quick else "runs")
     click.echo(
         f"All seven models with small networks on {recipe['data']}, then FGSM on {recipe['images']} test images: "
         f"{recipe['time']}. Everything goes to {folder}; interrupted, it goes on where it stopped."
     )
 
+    from pyrobayes import build
     from pyrobayes import runs as library
     from pyrobayes.data import fetch
 
@@ -52,20 +65,21 @@ def command(quick, runs, data_dir, device):
         trained = library.train(
             names,
             networks="small",
-            training_changes=recipe["training"],
+            training_changes=dataclasses.asdict(training),
             data=recipe["data"],
             resume=True,
             progress=progress,
             **where,
         )
         show_training(trained, folder)
-        evaluations = library.evaluate(
-            names, EvaluationOptions(images=recipe["images"]), data=recipe["data"], progress=progress, **where
-        )
+        evaluations = library.evaluate(names, evaluation, data=recipe["data"], progress=progress, **where)
         show_evaluation(evaluations, folder)
-        results = library.attack(
-            names, AttackOptions(images=recipe["images"]), data=recipe["data"], progress=progress, **where
-        )
+        results = library.attack(names, attack, data=recipe["data"], progress=progress, **where)
         show_attack(results, folder)
-    drawn = [path.name for name in trained for path in library.draw_samples(name, **where)]
-    click.echo(f"Samples and reconstructions: {', '.join(drawn)}.")
+    drawn = [
+        path
+        for name in trained
+        if build(name, "small").models_images
+        for path in library.draw_samples(name, seed=seed, **where)
+    ]
+    click.echo(f"Samples and reconstructions: {', '.join(path.name for path in drawn)}.")

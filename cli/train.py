@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shlex
+import sys
 
 import click
 from pyrobayes_cli import options
@@ -14,14 +16,12 @@ from pyrobayes.options import NETWORKS, InputError, Networks, TrainingOptions
 @click.argument("models", metavar="MODEL...|all", nargs=-1, required=True)
 @click.option(
     "--networks",
-    default="paper",
-    show_default=True,
     type=click.Choice(tuple(NETWORKS), case_sensitive=False),
-    help="sizes of the networks: those of the paper, or 32 channels; single ones can be changed below",
+    help="sizes of the networks: those of the paper, or 32 channels; single ones can be changed below  [default: paper]",
 )
 @options.of_record(Networks, defaults=False)
 @options.of_record(TrainingOptions)
-@options.data
+@options.data_to_train_on
 @options.data_dir
 @options.runs
 @options.device
@@ -44,7 +44,7 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
     network_changes, training_changes = options.explicit(Networks, ctx), options.explicit(TrainingOptions, ctx)
-    dataclasses.replace(NETWORKS[networks.lower()], **network_changes), TrainingOptions(**training_changes)
+    dataclasses.replace(NETWORKS["paper"], **network_changes), TrainingOptions(**training_changes)  # refuse at once
 
     from pyrobayes.runs import train
 
@@ -65,13 +65,22 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
                 progress=progress,
             )
         except KeyboardInterrupt as stopped:
-            go_on = f"pyrobayes train {' '.join(models)} --resume --runs {runs}"
-            raise KeyboardInterrupt(f"{stopped or 'interrupted'}; to go on: {go_on}") from None
+            raise KeyboardInterrupt(f"{stopped or 'interrupted'}; {how_to_go_on(progress.model, overwrite)}") from None
     if as_json:
         epochs = {name: [dataclasses.asdict(epoch) for epoch in epochs] for name, epochs in trained.items()}
         click.echo(json.dumps(epochs, indent=2))
         return
     show_training(trained, runs)
+
+
+def how_to_go_on(current: str | None, overwrite: bool) -> str:
+    """What to type after an interrupt: the same command with --resume, unless it was replacing other runs."""
+    typed = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--overwrite")]
+    if current is None or not overwrite:
+        return f"to go on: {shlex.join(['pyrobayes', *typed, '--resume' if current else '--overwrite' * overwrite])}".rstrip(
+            " '"
+        )
+    return f"to go on with {current}, name only {current} and give --resume; the models after it are as they were"
 
 
 def show_training(trained, runs) -> None:

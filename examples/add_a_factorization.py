@@ -39,6 +39,6 @@ pyrobayes.fit(factorization, images, pyrobayes.TrainingOptions(epochs=1 if quick
 
 classifier = pyrobayes.BayesClassifier(factorization)
 test = pyrobayes.load_data("fashion-mnist-mini", "test")
-result = pyrobayes.evaluate(classifier, test, pyrobayes.EvaluationOptions(images=50 if quick else 500))
+result = pyrobayes.evaluate(classifier, test, images=50 if quick else 500)
 low, high = result.accuracy.interval
 print(f"accuracy {result.accuracy.share:.1%} [{low:.1%}, {high:.1%}] of {result.accuracy.total} test images")

@@ -7,6 +7,7 @@ carry a checksum and the identity of their configuration. No pickle is ever read
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -23,8 +24,8 @@ from pyrobayes import factorizations
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images
 from pyrobayes.factorizations import DeepBayes
-from pyrobayes.files import write_atomically, write_json
-from pyrobayes.options import InputError, Networks, TrainingOptions
+from pyrobayes.files import write_atomically
+from pyrobayes.options import DEVICES, InputError, Networks, TrainingOptions, choice
 from pyrobayes.version import __version__
 
 CONFIG, MODEL, METRICS, RESUME = "config.json", "model.safetensors", "metrics.jsonl", "resume.safetensors"
@@ -36,6 +37,7 @@ def versions() -> dict[str, str]:
         "pyrobayes": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
         "pyro": pyro.__version__,
         "numpy": np.__version__,
     }
@@ -54,10 +56,9 @@ class Config:
     training: TrainingOptions
 
     @classmethod
-    def of(cls, factorization: DeepBayes, data: Images, training: TrainingOptions) -> "Config":
-        """The configuration of a run that trains `factorization` on `data`."""
-        net, shape = factorization.networks, factorization.image_shape
-        return cls(factorization.name, net, shape, tuple(data.classes), data.name, data.sha256, training)
+    def of(cls, model: str, networks: Networks, data: Images, training: TrainingOptions) -> "Config":
+        """The configuration of a run that trains a model with these networks on `data`."""
+        return cls(model, networks, data.image_shape, tuple(data.classes), data.name, data.sha256, training)
 
     @property
     def identity(self) -> str:
@@ -74,10 +75,6 @@ class Config:
             seed=self.training.seed,
         )
 
-    def save(self, folder: Path) -> None:
-        """Write `config.json`."""
-        write_json(folder / CONFIG, dataclasses.asdict(self) | {"versions": versions()})
-
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Config":
         """Read `config.json` of a run; :class:`InputError` if there is none or it is damaged."""
@@ -85,14 +82,31 @@ class Config:
         if not path.is_file():
             raise InputError(f"no trained model in {folder}: {CONFIG} is missing; train one with 'pyrobayes train'")
         try:
-            saved = json.loads(path.read_text())
-            saved.pop("versions")
-            saved["networks"] = Networks(**saved["networks"])
-            saved["training"] = TrainingOptions(**saved["training"])
-            saved["image_shape"], saved["classes"] = tuple(saved["image_shape"]), tuple(saved["classes"])
-            return cls(**saved)
-        except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            return cls.parse(path.read_text())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"damaged file {path}: {error}; train the model again") from error
+
+    def text(self) -> str:
+        """The configuration as JSON, with the versions it was made under."""
+        return json.dumps(dataclasses.asdict(self) | {"versions": versions()}, indent=2) + "\n"
+
+    @classmethod
+    def parse(cls, text: str) -> "Config":
+        """The inverse of :meth:`text`."""
+        saved = json.loads(text)
+        saved.pop("versions")
+        saved["networks"] = Networks(**saved["networks"])
+        saved["training"] = TrainingOptions(**saved["training"])
+        saved["image_shape"], saved["classes"] = tuple(saved["image_shape"]), tuple(saved["classes"])
+        return cls(**saved)
+
+    def differences(self, other: "Config") -> str:
+        """What differs between two configurations, as in `epochs is 3, not 5`; empty where nothing does."""
+        ours, theirs = ({**vars(c), **vars(c.networks), **vars(c.training)} for c in (self, other))
+        names = [
+            name for name in ours if name not in ("networks", "training", "classes") and ours[name] != theirs[name]
+        ]
+        return ", ".join(f"{name.replace('_', '-')} is {ours[name]}, not {theirs[name]}" for name in names)
 
 
 def load(
@@ -101,42 +115,53 @@ def load(
     particles: int = 10,
     noise: str = "fresh",
     seed: int = 0,
-    device: str | torch.device = "cpu",
+    device: str = "auto",
 ) -> BayesClassifier:
     """A trained model, ready to classify.
 
     Args:
         folder: the run, such as `runs/gbz`.
         particles, noise, seed: see :class:`pyrobayes.BayesClassifier`.
-        device: where it computes.
+        device: `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
         InputError: files are missing or damaged, or the weights belong to another model or run.
     """
-    config = Config.read(folder)
-    factorization = config.build()
+    config, chosen = Config.read(folder), choose_device(device)
     tensors, metadata = read_tensors(Path(folder) / MODEL)
-    put_weights(factorization, tensors, metadata, config, Path(folder) / MODEL)
-    factorization.eval().requires_grad_(False)
-    return BayesClassifier(factorization, particles, noise, seed).to(device)
-
-
-def put_weights(factorization: DeepBayes, tensors, metadata, config: Config, path: Path) -> None:
-    """Load weights into a factorization; :class:`InputError` if they are another one's, or another run's."""
-    if metadata.get("model") != factorization.name:
-        raise InputError(f"{path} holds weights of '{metadata.get('model')}', expected '{factorization.name}'")
-    expected = {name: list(tensor.shape) for name, tensor in factorization.state_dict().items()}
-    if {name: list(tensor.shape) for name, tensor in tensors.items()} != expected:
-        raise InputError(f"{path} holds weights of other shapes than the networks in {CONFIG} have; train it again")
-    if metadata.get("config") != config.identity:
-        raise InputError(f"{path} belongs to another run than {CONFIG} beside it; train the model again")
+    check_owner(metadata, config, Path(folder) / MODEL)
+    factorization = config.build()
     factorization.load_state_dict(tensors)
+    factorization.eval().requires_grad_(False)
+    return BayesClassifier(factorization, particles, noise, seed).to(chosen)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` takes CUDA, else MPS, else the CPU. :class:`InputError` if it is absent."""
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    name = choice("device", name, DEVICES)
+    if name == "auto":
+        name = next(device for device, available in there.items() if available())
+    if not there[name]():
+        raise InputError(f"device {name} was asked for, but this torch ({torch.__version__}) finds none; take cpu")
+    return torch.device(name)
+
+
+def check_owner(metadata: dict[str, str], config: Config, path: Path) -> None:
+    """Refuse weights at `path` that are another model's, or another run's, than the configuration says."""
+    if metadata.get("model") != config.model:
+        raise InputError(f"{path} holds weights of '{metadata.get('model')}', expected '{config.model}'")
+    if metadata.get("config") != config.identity:
+        raise InputError(
+            f"{path} belongs to another configuration than the {CONFIG} beside it; go on with its training (--resume), "
+            "or train the model again"
+        )
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors as safetensors, atomically, with their checksum in the metadata."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}  # tied ones too
-    write_atomically(path, safetensors.torch.save(tensors, metadata | {"sha256": _digest(tensors)}))
+    write_atomically(path, safetensors.torch.save(tensors, metadata | {"sha256": _digest(tensors, metadata)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -146,16 +171,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"damaged file {path}: {error}; train the model again") from error
-    if metadata.get("sha256") != _digest(tensors):
+    if metadata.pop("sha256", None) != _digest(tensors, metadata):
         raise InputError(f"damaged file {path}: its checksum is wrong; train the model again")
     return tensors, metadata
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -26,15 +26,19 @@ class BayesClassifier(nn.Module):
     * `fresh`: new noise at every call. :meth:`for_images` gives each image of a data set noise of its own,
       which does not depend on the batch it comes in.
 
+    Like Pyro itself, it serves one thread at a time.
+
     Args:
         factorization: see :func:`pyrobayes.build`.
-        particles: K, the number of z drawn for each image and class.
+        particles: K, the number of z drawn for each image and class; memory grows with it.
         noise: `fresh` or `fixed`.
         seed: of the noise; the global random state is neither read nor changed.
     """
 
     def __init__(self, factorization: DeepBayes, particles: int = 10, noise: str = "fresh", seed: int = 0):
         super().__init__()
+        if not isinstance(factorization, DeepBayes):
+            raise InputError(f"factorization must be a DeepBayes, such as pyrobayes.build makes, got {factorization!r}")
         whole("particles", particles, least=1)
         whole("seed", seed, least=0, most=LARGEST_SEED)
         self.factorization = factorization
@@ -52,6 +56,7 @@ class BayesClassifier(nn.Module):
     def estimate(self, x: Tensor) -> ImportanceEstimate:
         """The estimate behind :meth:`forward`: log weights [K, C, B], and effective sample sizes [B, C]."""
         check_images(x, self.factorization.image_shape)
+        x = x.to(next(self.factorization.parameters()).dtype)
         return importance.estimate(self.factorization, x, self._base_noise(len(x)).to(x))
 
     def for_images(self, indices, draw: int = 0) -> "BayesClassifier":
@@ -64,6 +69,9 @@ class BayesClassifier(nn.Module):
             indices: [B] the images' places in their data set.
             draw: tells independent draws of the noise of one image apart.
         """
+        whole("draw", draw, least=0)
+        if min(indices, default=0) < 0:
+            raise InputError(f"indices must be places in a data set, from 0, got {min(indices)}")
         pinned = copy.copy(self)
         pinned._indices, pinned._draw = np.asarray(indices, dtype=np.uint64), draw
         return pinned
@@ -83,7 +91,8 @@ class BayesClassifier(nn.Module):
         return torch.stack([self._normals(stream, draw, index, shape) for index in indices], dim=2)
 
     def _normals(self, stream: int, draw: int, index: int, shape: tuple[int, ...]) -> Tensor:
-        bits = np.random.Philox(key=[self.seed, stream], counter=[0, 0, draw, index])
+        key, counter = np.array([self.seed, stream], np.uint64), np.array([0, 0, draw, index], np.uint64)
+        bits = np.random.Philox(key=key, counter=counter)
         return torch.from_numpy(np.random.Generator(bits).standard_normal(shape, dtype=np.float32))
 
     def extra_repr(self) -> str:

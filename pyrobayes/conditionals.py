@@ -292,11 +292,15 @@ def halvings(image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:
     return sizes
 
 
-# Likelihoods of the pixels. All but the Bernoulli have the same mean and variance at the same arguments.
+# Likelihoods of the pixels.
 
 
 def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distribution:
-    """Independent pixels with mean sigmoid(logits); `likelihood` is one of :data:`pyrobayes.options.LIKELIHOODS`."""
+    """Independent pixels around sigmoid(logits); `likelihood` is one of :data:`pyrobayes.options.LIKELIHOODS`.
+
+    Of all but the Bernoulli, sigmoid(logits) is the mean and `variance` the variance; of the discretized logistic
+    they are the logistic's, before the mass beyond 0 and 1 goes to the first and the last grey value.
+    """
     if likelihood == "bernoulli":
         return PixelBernoulli(logits=logits)
     mean = torch.sigmoid(logits)
@@ -348,7 +352,7 @@ class DiscretizedLogistic(dist.TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The logistic's mean, which the cut at 0 and 1 moves slightly."""
+        """The mean of the logistic, before the mass beyond 0 and 1 goes to the first and the last grey value."""
         return self.loc
 
     def log_prob(self, value: Tensor) -> Tensor:

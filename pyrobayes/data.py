@@ -53,6 +53,15 @@ class Images:
     sha256: str = ""
 
     def __post_init__(self):
+        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
+            got = f"{self.pixels.dtype} of shape {list(self.pixels.shape)}"
+            raise InputError(f"pixels must be torch.uint8 [N, channels, height, width], from 0 to 255, got {got}")
+        if self.labels.dtype != torch.long or self.labels.shape != self.pixels.shape[:1]:
+            got = f"{self.labels.dtype} of shape {list(self.labels.shape)}"
+            raise InputError(f"labels must be torch.long [{len(self.pixels)}], one for each image, got {got}")
+        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            low, high = self.labels.min(), self.labels.max()
+            raise InputError(f"labels must lie from 0 to {len(self.classes) - 1}, got {low} to {high}")
         if not self.sha256:
             parts = self.pixels.cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes()
             object.__setattr__(self, "sha256", hashlib.sha256(parts).hexdigest())
@@ -200,10 +209,10 @@ def fetch(name: str = "fashion-mnist", data_dir: str | os.PathLike | None = None
             continue
         try:
             files = obtain(source)
-        except Exception as error:
+            _checked([files[file] for file in _files(name)], source.sums, description, "try again")
+        except Exception as error:  # whatever keeps one source from giving the data, the next may have them
             tried.append(f"  {description}: {_reason(error)}")
             continue
-        _checked([files[file] for file in _files(name)], source.sums, description, "try again")
         for file, content in files.items():
             write_atomically(folder / file, content)
         if not source.sums:
@@ -250,7 +259,8 @@ def _checked(files: list[bytes], sums: tuple[str, ...], where: str, remedy: str)
 def _check_cache(name: str, folder: Path) -> None:
     sums = SOURCES[name].sums
     if not sums and (recorded := folder / "SHA256SUMS").is_file():
-        by_file = {line.split()[1]: line.split()[0] for line in recorded.read_text().splitlines()}
+        pairs = [line.split() for line in recorded.read_text().splitlines()]
+        by_file = {pair[-1]: pair[0] for pair in pairs if pair}
         sums = tuple(by_file.get(file, "") for file in _files(name))
     for file, expected in zip(_files(name), sums):
         remedy = f"delete the file and run 'pyrobayes data fetch --data {name}'"

@@ -2,16 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pyrobayes import attacks
-from pyrobayes.checkpoint import versions
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images
-from pyrobayes.options import AttackOptions, EvaluationOptions, InputError
+from pyrobayes.options import AttackOptions, InputError, checked_eps, whole
 from pyrobayes.progress import Progress, silent
 
 # Independent draws of an image's noise. The defender's is the same on clean and adversarial images, so that
@@ -94,7 +94,7 @@ class AttackResult:
         clean_predictions: [N] predicted classes of the clean images.
         predictions: [E][N] predicted classes of the adversarial images.
         posteriors: [E][N] posteriors of those predicted classes.
-        unmoved: images that the attack left as they were at the largest eps, for want of a gradient.
+        unmoved: images that the attack left as they were at the largest eps; above 0, for want of a gradient.
         examples: [E, M, channels, height, width] the first adversarial images.
     """
 
@@ -141,21 +141,24 @@ class AttackResult:
 def evaluate(
     classifier: BayesClassifier,
     data: Images,
-    options: EvaluationOptions = EvaluationOptions(),
+    *,
+    images: int | None = None,
+    batch_size: int = 100,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Evaluate a classifier on clean images.
+    """Evaluate a classifier on clean images, with its own particles, noise and seed.
 
     Args:
-        classifier: see :func:`pyrobayes.load`. `options` decide on particles, noise and seed.
+        classifier: such as :func:`pyrobayes.load` gives.
         data: labelled images.
-        options: see :class:`pyrobayes.EvaluationOptions`.
+        images: take only the first so many of them.
+        batch_size: images at a time; changes memory and speed, not results.
         progress: called after every batch.
     """
-    classifier, data = _prepared(classifier, data, options)
+    data = _prepared(classifier, data, images, batch_size)
     log_joint, other, sample_sizes = [], [], []
     with torch.no_grad():
-        for indices, x, _ in data.batches(options.batch_size):
+        for indices, x, _ in data.batches(batch_size):
             estimate = classifier.for_images(indices, DEFENDER).estimate(x)
             log_joint.append(estimate.log_joint)
             sample_sizes.append(estimate.effective_sample_size)
@@ -192,28 +195,32 @@ def calibration_error(posterior: Tensor, labels: Tensor, bins: int = 15) -> floa
 def attack(
     classifier: BayesClassifier,
     data: Images,
-    options: AttackOptions = AttackOptions(),
+    eps: float | Sequence[float] = AttackOptions.eps,
     *,
     name: str = "fgsm",
+    images: int | None = None,
+    batch_size: int = 100,
     examples: int | None = 8,
     progress: Progress = silent,
 ) -> AttackResult:
     """Attack a classifier on every image of a data set.
 
     Args:
-        classifier: see :func:`pyrobayes.load`. `options` decide on particles, noise and seed.
+        classifier: such as :func:`pyrobayes.load` gives; attacked with its own particles, noise and seed.
         data: labelled images.
-        options: see :class:`pyrobayes.AttackOptions`.
+        eps: bounds of the perturbation in L-infinity, each in [0, 1].
         name: of the attack.
+        images: take only the first so many images.
+        batch_size: images at a time; changes memory and speed, not results.
         examples: how many adversarial images to keep; all where None.
         progress: called after every batch.
     """
-    perturb = attacks.get(name)
-    classifier, data = _prepared(classifier, data, options)
+    perturb, eps = attacks.get(name), checked_eps(eps)
+    data = _prepared(classifier, data, images, batch_size)
     keep = len(data) if examples is None else min(examples, len(data))
     clean, predictions, posteriors, kept, unmoved = [], [], [], [], 0
-    for indices, x, y in data.batches(options.batch_size):
-        adversarial = perturb(classifier.for_images(indices, ATTACKER), x, y, options.eps)
+    for indices, x, y in data.batches(batch_size):
+        adversarial = perturb(classifier.for_images(indices, ATTACKER), x, y, eps)
         defender = classifier.for_images(indices, DEFENDER)
         with torch.no_grad():
             clean.append(defender(x).argmax(1))
@@ -229,33 +236,22 @@ def attack(
         generative=classifier.factorization.generative,
         attack=perturb.name,
         data=data.name,
-        eps=options.eps,
+        eps=eps,
         labels=data.labels.tolist(),
         clean_predictions=torch.cat(clean).tolist(),
         predictions=torch.cat(predictions, dim=1).tolist(),
         posteriors=torch.cat(posteriors, dim=1).tolist(),
         unmoved=Rate(unmoved, len(data)),
-        examples=torch.cat(kept, dim=1) if kept else torch.empty(len(options.eps), 0, *data.image_shape),
+        examples=torch.cat(kept, dim=1) if kept else torch.empty(len(eps), 0, *data.image_shape),
     )
 
 
-def report(results: list, options: EvaluationOptions, data: Images) -> dict:
-    """Results with all that is needed to get them again: configuration, versions, seed, data and its checksum."""
-    return {
-        "options": dataclasses.asdict(options),
-        "data": {"name": data.name, "split": data.split, "images": len(data), "sha256": data.sha256},
-        "versions": versions(),
-        "models": {result.model: result.as_dict() for result in results},
-    }
-
-
-def _prepared(classifier: BayesClassifier, data: Images, options: EvaluationOptions) -> tuple[BayesClassifier, Images]:
+def _prepared(classifier: BayesClassifier, data: Images, images: int | None, batch_size: int) -> Images:
     factorization = classifier.factorization
+    whole("batch size", batch_size, least=1)
     if factorization.image_shape != data.image_shape or factorization.num_classes != len(data.classes):
         raise InputError(
             f"{factorization.name} classifies images {list(factorization.image_shape)} into {factorization.num_classes} "
             f"classes, but {data.name} has {list(data.image_shape)} and {len(data.classes)}"
         )
-    device = next(factorization.parameters()).device
-    prepared = BayesClassifier(factorization, options.particles, options.noise, options.seed)
-    return prepared, data.head(options.images).to(device)
+    return data.head(images).to(next(factorization.parameters()).device)

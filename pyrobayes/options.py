@@ -6,6 +6,7 @@ Nothing here imports torch, so that a command line can be parsed, or refused, at
 
 import difflib
 import math
+import numbers
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,11 @@ LARGEST_SEED = 2**63 - 1
 DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
 
 
-class InputError(ValueError):
+class PyrobayesError(Exception):
+    """What went wrong in a way that its message explains."""
+
+
+class InputError(PyrobayesError, ValueError):
     """Something the user gave can't be used; the message says what, what was expected, and what to do."""
 
 
@@ -33,7 +38,7 @@ def choice(kind: str, given: str, known) -> str:
 
 def whole(name: str, value, least: int, most: int | None = None) -> None:
     """Refuse a `value` of argument `name` that is no whole number from `least` up, to `most` if given."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
     if most is not None and value > most:
         raise InputError(f"{name} must be at most {most}, got {value}")
@@ -41,7 +46,7 @@ def whole(name: str, value, least: int, most: int | None = None) -> None:
 
 def positive(name: str, value) -> None:
     """Refuse a `value` of argument `name` that is no finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
         raise InputError(f"{name} must be a finite number above 0, got {value!r}")
 
 
@@ -66,7 +71,7 @@ class Networks:
     def __post_init__(self):
         for name in ("latent", "hidden", "channels"):
             whole(name, getattr(self, name), least=1)
-        choice("likelihood", self.likelihood, LIKELIHOODS)
+        object.__setattr__(self, "likelihood", choice("likelihood", self.likelihood, LIKELIHOODS))
         positive("variance", self.variance)
 
 
@@ -88,10 +93,10 @@ class TrainingOptions:
     def __post_init__(self):
         whole("epochs", self.epochs, least=1)
         positive("lr", self.lr)
-        choice("schedule", self.schedule, SCHEDULES)
+        object.__setattr__(self, "schedule", choice("schedule", self.schedule, SCHEDULES))
         whole("batch size", self.batch_size, least=1)
         whole("train particles", self.train_particles, least=1)
-        if not 0 <= self.kl_warmup <= 1:
+        if not isinstance(self.kl_warmup, numbers.Real) or not 0 <= self.kl_warmup <= 1:
             raise InputError(f"kl warmup must be a share of the run from 0 to 1, got {self.kl_warmup!r}")
         whole("seed", self.seed, least=0, most=LARGEST_SEED)
 
@@ -108,7 +113,7 @@ class EvaluationOptions:
 
     def __post_init__(self):
         whole("particles", self.particles, least=1)
-        choice("noise", self.noise, NOISES)
+        object.__setattr__(self, "noise", choice("noise", self.noise, NOISES))
         whole("batch size", self.batch_size, least=1)
         if self.images is not None:
             whole("images", self.images, least=1)
@@ -128,7 +133,7 @@ class AttackOptions(EvaluationOptions):
 
 def checked_eps(values) -> tuple[float, ...]:
     """The perturbation sizes as an increasing tuple; :class:`InputError` unless each lies in [0, 1]."""
-    values = tuple(float(value) for value in values)
+    values = tuple(float(value) for value in ([values] if isinstance(values, numbers.Real) else values))
     if not values:
         raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
     for value in values:
@@ -157,7 +162,7 @@ def parse_eps(text: str) -> tuple[float, ...]:
     if not all(math.isfinite(value) for value in (start, stop, step)) or step <= 0 or stop < start:
         raise InputError(f"the eps range '{text}' is empty: STEP must be above 0 and STOP at least START; {expected}")
     checked_eps((start, stop))
+    if (stop - start) / step > 10_000:
+        raise InputError(f"the eps range '{text}' has more than 10,000 values: take a larger STEP")
     count = math.floor((stop - start) / step + 1e-6) + 1
-    if count > 10_000:
-        raise InputError(f"the eps range '{text}' has {count} values: take a larger STEP")
-    return checked_eps(round(start + i * step, 10) for i in range(count))
+    return checked_eps(min(stop, float(f"{start + i * step:.12g}")) for i in range(count))

@@ -14,7 +14,9 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Torch's generators of the CPU and of `device` are seeded within, and afterwards as they were before."""
     whole("seed", seed, least=0, most=LARGEST_SEED)
     before = random_state(device)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if (kind := torch.device(device).type) != "cpu":
+        torch.get_device_module(kind).manual_seed(seed)
     try:
         yield
     finally:

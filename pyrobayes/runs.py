@@ -8,14 +8,13 @@ from pathlib import Path
 import torch
 
 from pyrobayes import evaluation, factorizations, figures, generation
-from pyrobayes.checkpoint import CONFIG, Config, load, save_tensors
+from pyrobayes.checkpoint import CONFIG, MODEL, Config, choose_device, load, read_tensors, save_tensors, versions
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images, load_data
 from pyrobayes.evaluation import AttackResult, Evaluation
 from pyrobayes.files import writable_folder, write_json
 from pyrobayes.options import (
     DATASETS,
-    DEVICES,
     NETWORKS,
     AttackOptions,
     EvaluationOptions,
@@ -24,29 +23,16 @@ from pyrobayes.options import (
     choice,
 )
 from pyrobayes.progress import Progress, silent
-from pyrobayes.training import Epoch, fit
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` takes CUDA, else MPS, else the CPU. :class:`InputError` if it is absent."""
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
-    name = choice("device", name, DEVICES)
-    if name == "auto":
-        name = next(device for device, available in there.items() if available())
-    if not there[name]():
-        raise InputError(
-            f"device {name} was asked for, but this torch ({torch.__version__}) finds none; use --device cpu"
-        )
-    return torch.device(name)
+from pyrobayes.training import Epoch, begun, fit, saved_config
 
 
 def train(
     models: Sequence[str],
     *,
-    networks: str = "paper",
+    networks: str | None = None,
     network_changes: dict | None = None,
     training_changes: dict | None = None,
-    data: str = "fashion-mnist",
+    data: str | None = None,
     data_dir: str | os.PathLike | None = None,
     runs: str | os.PathLike = "runs",
     device: str = "auto",
@@ -59,47 +45,55 @@ def train(
 
     Args:
         models: their names, in any case; `all` stands for every registered one.
-        networks: `paper` or `small`.
+        networks: `paper` (where left out) or `small`.
         network_changes: fields of :class:`pyrobayes.Networks` that differ from that.
         training_changes: fields of :class:`pyrobayes.TrainingOptions` that differ from the defaults.
-        data, data_dir: see :func:`pyrobayes.load_data`.
+        data: the data set; `fashion-mnist` where left out.
+        data_dir: see :func:`pyrobayes.load_data`.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        resume: go on with the runs that were begun, with the options they were begun with; start the others.
+        resume: go on with the runs that were begun, with the configuration they were begun with, from which what is
+            given here must not differ; start the others.
         overwrite, tensorboard, progress: see :func:`pyrobayes.fit`.
     """
     names = list(dict.fromkeys(_names(models)))
-    chosen, folder = choose_device(device), writable_folder(runs)
+    chosen, folder = choose_device(device), Path(runs)
     network_changes, training_changes = network_changes or {}, training_changes or {}
-    sizes = dataclasses.replace(NETWORKS[choice("networks", networks, NETWORKS)], **network_changes)
+    preset = NETWORKS[choice("networks", networks, NETWORKS)] if networks else None
+    sizes = dataclasses.replace(preset or NETWORKS["paper"], **network_changes)
     options = TrainingOptions(**training_changes)
-    for name in names:
-        if (folder / name / CONFIG).exists() and not (resume or overwrite):
+    data = choice("data set", data, DATASETS) if data else None
+    saved = {}
+    for name in names:  # refuse before the first is trained, not after hours
+        if not begun(folder / name) or overwrite:
+            continue
+        if not resume:
             raise InputError(
                 f"{folder / name} already holds a run: go on with it (--resume), replace it (--overwrite), "
                 "or choose another folder (--runs)"
             )
+        saved[name] = there = saved_config(folder / name)
+        wanted = dataclasses.replace(
+            there,
+            data=data or there.data,
+            networks=dataclasses.replace(preset or there.networks, **network_changes),
+            training=dataclasses.replace(there.training, **training_changes),
+        )
+        if there != wanted:
+            what = there.differences(wanted)
+            raise InputError(f"the run in {folder / name} can't be resumed with another configuration: there, {what}")
+    images: dict[str, Images] = {}
     trained = {}
     for name in names:
-        if resume and (folder / name / CONFIG).exists():
-            saved = Config.read(folder / name)
-            saved = dataclasses.replace(
-                saved,
-                networks=dataclasses.replace(saved.networks, **network_changes),
-                training=dataclasses.replace(saved.training, **training_changes),
-            )
-            images, factorization = load_data(saved.data, "train", data_dir), saved.build()
-            chosen_options, go_on = saved.training, True
-        else:
-            images, chosen_options, go_on = load_data(data, "train", data_dir), options, False
-            factorization = factorizations.build(
-                name, sizes, image_shape=images.image_shape, num_classes=len(images.classes), seed=options.seed
-            )
+        source = saved[name].data if name in saved else data or "fashion-mnist"
+        if source not in images:
+            images[source] = load_data(source, "train", data_dir)
+        config = saved.get(name) or Config.of(name, sizes, images[source], options)
         trained[name] = fit(
-            factorization.to(chosen),
-            images,
-            chosen_options,
+            config.build().to(chosen),
+            images[source],
+            config.training,
             out=folder / name,
-            resume=go_on,
+            resume=name in saved,
             overwrite=overwrite,
             tensorboard=tensorboard,
             progress=progress,
@@ -130,20 +124,28 @@ def attack(
         out: folder for the results; `runs` where left out.
         save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` too.
     """
-    classifiers, images = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    images, folder = images.head(options.images), writable_folder(out or runs)
-    examples = None if save_adversarial else 8
-    results = [
-        evaluation.attack(each, images, options, name=name, examples=examples, progress=progress)
-        for each in classifiers
-    ]
-    write_json(folder / "attack.json", evaluation.report(results, options, images))
+    classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
+    folder, results = writable_folder(out or runs), []
+    for classifier in classifiers:
+        result = evaluation.attack(
+            classifier,
+            test,
+            options.eps,
+            name=name,
+            images=options.images,
+            batch_size=options.batch_size,
+            examples=None if save_adversarial else 8,
+            progress=progress,
+        )
+        if save_adversarial:
+            labels = test.head(options.images).labels
+            tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
+            save_tensors(folder / f"adversarial-{result.model}.safetensors", tensors, {"attack": result.attack})
+        results.append(dataclasses.replace(result, examples=result.examples[:, :8].clone()))
+    write_json(folder / "attack.json", _report(results, options, test, runs))
     figures.save(figures.success_rates(results), folder / "figure1")
     for result in results:
-        figures.save(figures.adversarial_examples(result, images.classes), folder / f"figure2-{result.model}")
-        if save_adversarial:
-            tensors = {"adversarial": result.examples, "labels": images.labels, "eps": torch.tensor(result.eps)}
-            save_tensors(folder / f"adversarial-{result.model}.safetensors", tensors, {"attack": result.attack})
+        figures.save(figures.adversarial_examples(result, test.classes), folder / f"figure2-{result.model}")
     return results
 
 
@@ -162,13 +164,34 @@ def evaluate(
 
     The arguments are those of :func:`attack`.
     """
-    classifiers, images = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    images, folder = images.head(options.images), writable_folder(out or runs)
-    results = [evaluation.evaluate(each, images, options, progress=progress) for each in classifiers]
-    write_json(folder / "evaluation.json", evaluation.report(results, options, images))
+    classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
+    folder = writable_folder(out or runs)
+    results = [
+        evaluation.evaluate(classifier, test, images=options.images, batch_size=options.batch_size, progress=progress)
+        for classifier in classifiers
+    ]
+    write_json(folder / "evaluation.json", _report(results, options, test, runs))
     for result in results:
-        figures.save(figures.confusion_matrix(result, images.classes), folder / f"confusion-{result.model}")
+        figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
     return results
+
+
+def _report(results: Sequence, options: EvaluationOptions, test: Images, runs: str | os.PathLike) -> dict:
+    """Results with all that is needed to get them again."""
+    return {
+        "options": dataclasses.asdict(options),
+        "data": {"name": test.name, "split": test.split, "sha256": test.sha256},
+        "versions": versions(),
+        "trained": {result.model: trained(Path(runs) / result.model) for result in results},
+        "models": {result.model: result.as_dict() for result in results},
+    }
+
+
+def trained(run: Path) -> dict:
+    """How the model in a folder was trained: its configuration, and the epochs that it has behind it."""
+    config = Config.read(run)
+    _, metadata = read_tensors(run / MODEL)
+    return {"epochs": int(metadata["epoch"]), "config": dataclasses.asdict(config)}
 
 
 def open_runs(
@@ -185,22 +208,24 @@ def open_runs(
     Raises:
         InputError: there are none, they were trained on different data, or on other data than asked for.
     """
-    chosen, folder = choose_device(device), Path(runs)
-    found = [name for name in factorizations.names() if (folder / name / CONFIG).is_file()]
+    folder = Path(runs)
+    found = [
+        name for name in factorizations.names() if all((folder / name / file).is_file() for file in (CONFIG, MODEL))
+    ]
     names = list(dict.fromkeys(_names(models))) if models else found
     if not names:
-        raise InputError(
-            f"no trained model found under {folder}: train one with 'pyrobayes train', or name another --runs"
-        )
-    trained_on = {name: Config.read(folder / name).data for name in names}
-    expected = choice("data set", data, DATASETS) if data else trained_on[names[0]]
-    for name, trained in trained_on.items():
-        if trained != expected:
+        raise InputError(f"no trained model found under {folder}: train one with 'pyrobayes train', or see --runs")
+    configs = {name: Config.read(folder / name) for name in names}
+    expected = choice("data set", data, DATASETS) if data else configs[names[0]].data
+    for name, config in configs.items():
+        if config.model != name:
+            raise InputError(f"{folder / name} holds a '{config.model}'; a run's folder must have its model's name")
+        if config.data != expected:
             raise InputError(
-                f"{folder / name} was trained on {trained}, not on {expected}; train it on that, or name the models"
+                f"{folder / name} was trained on {config.data}, not on {expected}; name the models to take"
             )
     classifiers = [
-        load(folder / name, particles=options.particles, noise=options.noise, seed=options.seed, device=chosen)
+        load(folder / name, particles=options.particles, noise=options.noise, seed=options.seed, device=device)
         for name in names
     ]
     return classifiers, load_data(expected, "test", data_dir)
@@ -226,20 +251,19 @@ def draw_samples(
 
     The reconstructions are of the first test image of every class. The other arguments are those of :func:`attack`.
     """
-    (classifier,), images = open_runs(
-        [model], EvaluationOptions(seed=seed), data_dir=data_dir, runs=runs, device=device
-    )
-    factorization, folder = classifier.factorization, writable_folder(out or runs)
-    samples = generation.generate(factorization, per_class, candidates=max(200, per_class), seed=seed)
-    first = torch.stack([torch.nonzero(images.labels == c)[0, 0] for c in range(len(images.classes))])
-    x, y = images.to(samples.device).batch(first.to(samples.device))
+    name, options = factorizations.get(model).name, EvaluationOptions(seed=seed)
+    (classifier,), test = open_runs([name], options, data_dir=data_dir, runs=runs, device=device)
+    factorization = classifier.factorization
+    samples = generation.generate(factorization, per_class, seed=seed)
+    first = torch.stack([torch.nonzero(test.labels == c)[0, 0] for c in range(len(test.classes))])
+    x, y = (each.to(samples.device) for each in test.batch(first))
     reconstructed = generation.reconstruct(factorization, x, y, seed=seed)
-    name = factorization.name
-    title = f"{name.upper()}, {images.name}: mean of p(x|...) at z drawn from p(z|y)"
+    folder = writable_folder(out or runs)
+    title = f"{name.upper()}, {test.name}: mean of p(x|...) at z drawn from p(z|y)"
     return [
-        *figures.save(figures.image_grid(samples, images.classes, title), folder / f"samples-{name}"),
+        *figures.save(figures.image_grid(samples, test.classes, title), folder / f"samples-{name}"),
         *figures.save(
-            figures.reconstructions(x, reconstructed, images.classes, f"{name.upper()}, {images.name}: test images"),
+            figures.reconstructions(x, reconstructed, test.classes, f"{name.upper()}, {test.name}: test images"),
             folder / f"reconstructions-{name}",
         ),
     ]

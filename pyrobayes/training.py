@@ -5,6 +5,7 @@ What is maximised is the ELBO, E over q(z|x, y) of log p(x, z, y) - log q(z|x, y
 """
 
 import contextlib
+import importlib.util
 import json
 import math
 import signal
@@ -24,13 +25,13 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrobayes import importance
-from pyrobayes.checkpoint import CONFIG, METRICS, MODEL, RESUME, Config, put_weights, read_tensors, save_tensors
+from pyrobayes.checkpoint import CONFIG, METRICS, MODEL, RESUME, Config, read_tensors, save_tensors
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.conditionals import DataClasses
 from pyrobayes.data import Images
 from pyrobayes.factorizations import DeepBayes
-from pyrobayes.files import writable_folder, write_atomically
-from pyrobayes.options import InputError, TrainingOptions
+from pyrobayes.files import cannot_write, writable_folder, write_atomically
+from pyrobayes.options import InputError, PyrobayesError, TrainingOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.randomness import random_state, seeded, set_random_state
 
@@ -38,8 +39,8 @@ VALIDATION_IMAGES = 500  # looked at after every epoch
 COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
 
 
-class NonFiniteELBO(ArithmeticError):
-    """The ELBO became infinite or not a number."""
+class NonFiniteELBO(PyrobayesError, ArithmeticError):
+    """The ELBO, or a weight, became infinite or not a number."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -107,18 +108,19 @@ def fit(
             f"{factorization.name} was built for images {list(factorization.image_shape)} of "
             f"{factorization.num_classes} classes, but {data.name} has {list(data.image_shape)} of {len(data.classes)}"
         )
+    if len(data) < 2:
+        raise InputError(f"training takes at least two images, one of them for validation, got {len(data)}")
+    if resume and (overwrite or out is None):
+        raise InputError("resume needs the folder of a run (out), and excludes overwrite")
     if data.split != "train":
         raise InputError(f"training takes training images, got the split '{data.split}' of {data.name}")
     run = _Run(factorization, data, options)
     if out is None:
         return run.train(_Unsaved(), progress)
-    with _Folder(Path(out), Config.of(factorization, data, options), tensorboard) as folder:
-        if resume:
-            folder.restore(run)
-        elif folder.used and not overwrite:
-            raise InputError(
-                f"{out} already holds a run: go on with it (--resume), replace it (--overwrite), or choose another folder"
-            )
+    with _Folder(
+        Path(out), Config.of(factorization.name, factorization.networks, data, options), tensorboard
+    ) as folder:
+        folder.prepare(run, resume, overwrite)
         return run.train(folder, progress)
 
 
@@ -153,7 +155,7 @@ class _Run:
             vectorize_particles=self.options.train_particles > 1,
             max_plate_nesting=1,
         )
-        self.factorization.train().requires_grad_(True)
+        self.factorization.requires_grad_(True)
         with (
             pyro.get_param_store().scope(),
             pyro.validation_enabled(importance.VALIDATE),
@@ -172,8 +174,7 @@ class _Run:
                 progress.epoch(self.factorization.name, epoch, self.options.epochs)
                 if interrupted() and len(self.epochs) < self.options.epochs:
                     raise TrainingInterrupted(f"stopped after epoch {epoch.epoch} of {self.options.epochs}")
-        folder.finish(self)
-        self.factorization.eval()
+        folder.publish(self)  # again, for a run that was killed between its last writes
         return self.epochs
 
     def _epoch(self, svi: SVI, folder, progress: Progress, interrupted) -> Epoch:
@@ -184,7 +185,7 @@ class _Run:
             x, y = self.training.batch(batches[self.step])
             self.optimizer.lr = learning_rate(self.options, *self._position())
             elbo = -svi.step(x, y)
-            self._check(elbo, folder)
+            self._check(elbo, f"step {self.step + 1}", folder)
             self.step += 1
             self.elbo_sum += elbo * len(x)
             self.seconds = time.monotonic() - start
@@ -193,7 +194,7 @@ class _Run:
                 folder.save(self)
                 raise TrainingInterrupted(f"stopped at step {self.step} of epoch {number} of {self.options.epochs}")
         elbo, kl, accuracy = self._validate()
-        self._check(elbo, folder)
+        self._check(elbo, "the validation", folder)
         return Epoch(
             epoch=number,
             elbo=self.elbo_sum / len(self.training),
@@ -205,10 +206,10 @@ class _Run:
             seconds=time.monotonic() - start,
         )
 
-    def _check(self, elbo: float, folder: "_Folder | _Unsaved") -> None:
+    def _check(self, elbo: float, where: str, folder: "_Folder | _Unsaved") -> None:
         if not math.isfinite(elbo):
             raise NonFiniteELBO(
-                f"the ELBO is {elbo} at step {self.step + 1} of epoch {len(self.epochs) + 1}: training has broken down; "
+                f"the ELBO is {elbo} at {where} of epoch {len(self.epochs) + 1}: training has broken down; "
                 f"try a smaller learning rate (lr is {self.options.lr:g}). {folder.kept(self)}"
             )
 
@@ -361,36 +362,36 @@ class _Unsaved:
 
     def save(self, run: _Run) -> None: ...
 
-    def finish(self, run: _Run) -> None: ...
+    def publish(self, run: _Run) -> None: ...
 
     def kept(self, run: _Run) -> str:
         return "Nothing was saved, since no folder was given."
 
 
 class _Folder:
-    """The folder of a run, locked while it is trained in."""
+    """The folder of a run, locked while it is trained in.
+
+    `resume.safetensors` is written first and holds the configuration too: from the moment that it is there, the run
+    can be resumed, whatever of the other files is missing or still of a run that it replaces.
+    """
 
     def __init__(self, path: Path, config: Config, tensorboard: bool):
         self.path, self.config = path, config
-        self.used = (path / CONFIG).exists()
+        self.owner = {"model": config.model, "config": config.identity}
         self._tensorboard = tensorboard
-        self._writer = None
-        self._configured = False
+        self._lock = self._writer = None
 
     def __enter__(self) -> "_Folder":
         writable_folder(self.path)
-        self._lock = open(self.path / ".lock", "w")
+        try:
+            self._lock = open(self.path / ".lock", "w")
+        except OSError as error:
+            raise cannot_write(self.path / ".lock", error) from error
         try:
             _lock(self._lock)
         except OSError:
             self._lock.close()
             raise InputError(f"{self.path} is being trained in by another process; choose another folder") from None
-        if self._tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise InputError("TensorBoard files need the package tensorboard: pip install tensorboard") from None
-            self._writer = SummaryWriter(self.path / "tensorboard")
         return self
 
     def __exit__(self, *failure) -> None:
@@ -398,46 +399,62 @@ class _Folder:
             self._writer.close()
         self._lock.close()
 
-    def restore(self, run: _Run) -> None:
-        saved = Config.read(self.path)
-        differing = [name for name in vars(saved) if getattr(saved, name) != getattr(self.config, name)]
-        if differing:
-            changes = ", ".join(f"{n}: {getattr(saved, n)} there, {getattr(self.config, n)} here" for n in differing)
-            raise InputError(f"the run in {self.path} can't be resumed with another configuration ({changes})")
-        tensors, metadata = read_tensors(self.path / RESUME)
-        put_weights(run.factorization, _under("weights.", tensors), metadata, self.config, self.path / RESUME)
-        run.restore(tensors, metadata)
-        self._configured = True
+    def prepare(self, run: _Run, resume: bool, overwrite: bool) -> None:
+        """Take up the run that is there, or see that there is none."""
+        if self._tensorboard and not importlib.util.find_spec("tensorboard"):
+            raise InputError("TensorBoard files need the package tensorboard: pip install tensorboard")
+        if resume:
+            saved = saved_config(self.path)
+            if saved != self.config:
+                what = saved.differences(self.config)
+                raise InputError(f"the run in {self.path} can't be resumed with another configuration: there, {what}")
+            tensors, metadata = read_tensors(self.path / RESUME)
+            run.factorization.load_state_dict(_under("weights.", tensors))
+            run.restore(tensors, metadata)
+        elif begun(self.path) and not overwrite:
+            raise InputError(
+                f"{self.path} already holds a run: go on with it (--resume), replace it (--overwrite), "
+                "or choose another folder"
+            )
+        if self._tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(self.path / "tensorboard")
 
     def save(self, run: _Run) -> None:
-        if not self._configured:
-            for stale in (METRICS, MODEL, RESUME):
-                (self.path / stale).unlink(missing_ok=True)
-            self.config.save(self.path)
-            self._configured = True
         tensors, metadata = run.state()
-        owner = {"model": self.config.model, "config": self.config.identity}
-        save_tensors(self.path / RESUME, tensors, metadata | owner)
+        if not all(value.isfinite().all() for name, value in tensors.items() if name.startswith("weights.")):
+            raise NonFiniteELBO(f"weights are not finite after epoch {len(run.epochs)}: training has broken down")
+        save_tensors(self.path / RESUME, tensors, metadata | self.owner | {"configuration": self.config.text()})
         if run.step == 0:
-            self._publish(run)
+            self.publish(run)
+            if self._writer:
+                for name, value in vars(run.epochs[-1]).items():
+                    self._writer.add_scalar(name, value, run.epochs[-1].epoch)
+                self._writer.flush()
 
-    def _publish(self, run: _Run) -> None:
-        """Write what others read: the weights and the metrics of the last complete epoch."""
-        owner = {"model": self.config.model, "config": self.config.identity, "epoch": str(len(run.epochs))}
-        save_tensors(self.path / MODEL, run.factorization.state_dict(), owner)
+    def publish(self, run: _Run) -> None:
+        """Write what others read: weights, configuration and metrics after the last complete epoch."""
+        trained = {"epoch": str(len(run.epochs))}
+        save_tensors(self.path / MODEL, run.factorization.state_dict(), self.owner | trained)
+        write_atomically(self.path / CONFIG, self.config.text())
         write_atomically(self.path / METRICS, "".join(json.dumps(vars(epoch)) + "\n" for epoch in run.epochs))
-        if self._writer:
-            for name, value in vars(run.epochs[-1]).items():
-                self._writer.add_scalar(name, value, run.epochs[-1].epoch)
-            self._writer.flush()
-
-    def finish(self, run: _Run) -> None:
-        self._publish(run)  # again, for a run that was killed between its last two writes
 
     def kept(self, run: _Run) -> str:
         return (
             f"{self.path} keeps the weights after epoch {len(run.epochs)}." if run.epochs else "Nothing was saved yet."
         )
+
+
+def begun(path: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return (path / RESUME).exists() or (path / CONFIG).exists()
+
+
+def saved_config(path: Path) -> Config:
+    """The configuration of the run in a folder that training can go on with; :class:`InputError` if there is none."""
+    _, metadata = read_tensors(path / RESUME)
+    return Config.parse(metadata["configuration"])
 
 
 def _lock(file) -> None:

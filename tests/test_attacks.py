@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrobayes import AttackOptions, BayesClassifier, InputError, attacks, evaluation
+from pyrobayes import BayesClassifier, InputError, attacks, evaluation
 from pyrobayes.attacks import fgsm, log_odds_against
 
 EPS = [0.0, 0.05, 0.3, 1.0]
@@ -48,11 +48,14 @@ def test_changes_neither_the_classifier_nor_the_images(attack, make, batch):
 @pytest.mark.parametrize(
     ("y", "eps", "words"),
     [
-        (torch.zeros(4), 0.1, "y must hold one class for each of 4 images"),
+        (torch.zeros(4), 0.1, "y must hold one class, a torch.long, for each of 4 images"),
         (torch.zeros(3, dtype=torch.long), 0.1, "y must hold one class"),
         (torch.zeros(4, dtype=torch.long), -0.1, "eps must lie in"),
         (torch.zeros(4, dtype=torch.long), [0.1, 1.5], "eps must lie in"),
         (torch.zeros(4, dtype=torch.long), [], "eps is empty"),
+        (torch.full((4,), 10), 0.1, "y must hold classes from 0 to 9, got 10 to 10"),
+        (torch.full((4,), -1), 0.1, "y must hold classes from 0 to 9, got -1 to -1"),
+        ([0, 0, 0, 0], 0.1, "y must hold one class, a torch.long, for each of 4 images, got list"),
     ],
 )
 def test_bad_arguments_are_named(attack, y, eps, words, make, batch):
@@ -113,11 +116,8 @@ def classifier(make):
 
 @pytest.mark.parametrize("noise", ["fresh", "fixed"])
 def test_results_do_not_depend_on_batches(noise, make, tiny_images):
-    data, classifier = tiny_images.head(50), BayesClassifier(make("gbz", double=False))
-    results = [
-        evaluation.attack(classifier, data, AttackOptions(eps=(0.0, 0.1), noise=noise, particles=3, batch_size=size))
-        for size in (50, 7)
-    ]
+    data, classifier = tiny_images.head(50), BayesClassifier(make("gbz"), particles=3, noise=noise)
+    results = [evaluation.attack(classifier, data, (0.0, 0.1), batch_size=size) for size in (50, 7)]
     assert results[0].predictions == results[1].predictions
     torch.testing.assert_close(torch.tensor(results[0].posteriors), torch.tensor(results[1].posteriors))
     assert results[0].examples.shape == (2, 8, 1, 7, 7)
@@ -125,7 +125,7 @@ def test_results_do_not_depend_on_batches(noise, make, tiny_images):
 
 
 def test_eps_zero_gives_clean_accuracy(classifier, tiny_images):
-    result = evaluation.attack(classifier, tiny_images, AttackOptions(eps=(0.0, 0.2), batch_size=100))
+    result = evaluation.attack(classifier, tiny_images, (0.0, 0.2))
     assert result.predictions[0] == result.clean_predictions
     assert result.success(0).share == pytest.approx(1 - result.clean_accuracy.share)
     assert result.flipped(0).count == 0
@@ -133,14 +133,14 @@ def test_eps_zero_gives_clean_accuracy(classifier, tiny_images):
 
 
 def test_images_limits_the_images(classifier, tiny_images):
-    result = evaluation.attack(classifier, tiny_images, AttackOptions(images=30))
+    result = evaluation.attack(classifier, tiny_images, images=30)
     assert result.labels == tiny_images.labels[:30].tolist()
     with pytest.raises(InputError, match="images must be at most 240"):
-        evaluation.attack(classifier, tiny_images, AttackOptions(images=241))
+        evaluation.attack(classifier, tiny_images, images=241)
 
 
 def test_a_classifier_without_gradient_is_reported(make, tiny_images):
     classifier = BayesClassifier(make("dfx"), particles=2)
     for parameter in classifier.parameters():
         parameter.data.zero_()
-    assert evaluation.attack(classifier, tiny_images.head(20), AttackOptions(eps=(0.1,))).unmoved.share == 1
+    assert evaluation.attack(classifier, tiny_images.head(20), 0.1).unmoved.share == 1

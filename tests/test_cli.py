@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from pyrobayes_cli.main import main
 
-from pyrobayes import checkpoint, load
+from pyrobayes import checkpoint, load, load_data
 
 TINY = "--networks small --channels 4 --hidden 16 --latent 6 --data fashion-mnist-mini".split()
 
@@ -53,6 +54,16 @@ def test_attack(runs, tmp_path):
     report = json.loads((tmp_path / "attack.json").read_text())
     assert report["options"]["eps"] == [0.0, 0.1, 0.2]
     assert set(report["models"]) == {"gbz", "dbx"}
+    assert len(report["models"]["gbz"]["predictions"][2]) == 30
+    assert report["models"]["gbz"]["rates"][1]["success"]["total"] == 30
+    assert report["options"]["seed"] == 0 and report["options"]["images"] == 30
+    assert report["data"] == {
+        "name": "fashion-mnist-mini",
+        "split": "test",
+        "sha256": load_data("fashion-mnist-mini", "test").sha256,
+    }
+    assert {"pyrobayes", "python", "torch", "torchvision", "pyro", "numpy"} == set(report["versions"])
+    assert report["trained"]["gbz"]["epochs"] == 1 and report["trained"]["gbz"]["config"]["networks"]["channels"] == 4
     for figure in ("figure1", "figure2-gbz", "figure2-dbx"):
         assert (tmp_path / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
         assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
@@ -119,7 +130,15 @@ BAD = [
     ("train gbz --data fashion-mnist --data-dir {empty}", "can't find the data set fashion-mnist. Tried:"),
     ("train gbz --data fashion-mnist-mini --runs {file}/runs", "can't write"),
     ("train gbz --data fashion-mnist-mini --runs {runs}", "already holds a run"),
-    ("train gbz --epochs 7 --resume --runs {runs}", "can't be resumed with another configuration"),
+    (
+        "train gbz --epochs 7 --resume --runs {runs}",
+        "can't be resumed with another configuration: there, epochs is 1, not 7",
+    ),
+    ("train gbz --resume --data mnist --runs {runs}", "there, data is fashion-mnist-mini, not mnist"),
+    ("train gbz --resume --networks paper --runs {runs}", "there, latent is 6, not 64, hidden is 16, not 500, channels is 4, not 64"),
+    ("train gbz --seed 99999999999999999999", "seed must be at most 9223372036854775807"),
+    ("generate all --runs {runs}", "unknown model 'all'"),
+    ("attack --runs {runs} --eps-range 0:0.3:1e-320", "take a larger STEP"),
     ("attack --runs {empty}", "no trained model found under"),
     ("attack gfz --runs {runs}", "no trained model in"),
     ("attack gbx --runs {runs}", "unknown model 'gbx': did you mean 'gbz'?"),
@@ -162,6 +181,20 @@ def test_bad_input_is_one_clear_error_and_changes_nothing(line, words, runs, tmp
     assert not [path for path in tmp_path.rglob("*") if path.suffix]
 
 
+def test_a_folder_must_hold_the_model_of_its_name(runs, tmp_path):
+    shutil.copytree(runs / "gbz", tmp_path / "gfz")
+    result = invoke("attack", "--runs", tmp_path)
+    assert result.exit_code == 1 and "holds a 'gbz'" in result.stderr
+
+
+def test_a_run_without_a_complete_epoch_does_not_block_the_others(runs, tmp_path):
+    shutil.copytree(runs / "gbz", tmp_path / "gbz")
+    (tmp_path / "dfx").mkdir()
+    shutil.copy(runs / "dbx" / "resume.safetensors", tmp_path / "dfx")
+    result = invoke("evaluate", "--runs", tmp_path, "--images", 10)
+    assert result.exit_code == 0 and "dfx" not in result.stdout
+
+
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -198,7 +231,7 @@ def test_killed_and_interrupted_it_ends_with_the_same_weights(tmp_path):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130 and "Traceback" not in errors
-        assert f"to go on: pyrobayes train gfz --resume --runs {broken}" in errors
+        assert "to go on: pyrobayes train gfz" in errors and "--resume" in errors
     with start(broken, "--resume") as process:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors

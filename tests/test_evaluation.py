@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from pyrobayes import AttackOptions, BayesClassifier, EvaluationOptions, InputError, evaluation
+from pyrobayes import BayesClassifier, InputError, evaluation
 from pyrobayes.evaluation import AttackResult, Rate, calibration_error
 
 
@@ -42,9 +42,7 @@ def test_success_and_flipped_share_are_different_things():
 
 
 def test_evaluation_of_a_model(make, tiny_images):
-    classifier = BayesClassifier(make("gfz"))
-    options = EvaluationOptions(particles=5, batch_size=64)
-    result = evaluation.evaluate(classifier, tiny_images, options)
+    result = evaluation.evaluate(BayesClassifier(make("gfz"), particles=5), tiny_images, batch_size=64)
     indices = torch.arange(240)
     x, y = tiny_images.batch(indices)
     estimate = BayesClassifier(make("gfz"), particles=5).for_images(indices, evaluation.DEFENDER).estimate(x)
@@ -62,24 +60,12 @@ def test_evaluation_of_a_model(make, tiny_images):
 
 
 def test_fixed_noise_leaves_nothing_to_change(make, tiny_images):
-    options = EvaluationOptions(particles=2, noise="fixed", images=50)
-    assert evaluation.evaluate(BayesClassifier(make("gfz")), tiny_images, options).changed.count == 0
+    classifier = BayesClassifier(make("gfz"), particles=2, noise="fixed")
+    assert evaluation.evaluate(classifier, tiny_images, images=50).changed.count == 0
 
 
 def test_models_of_labels_only_have_no_evidence(make, tiny_images):
-    options = EvaluationOptions(particles=2, images=20)
-    assert evaluation.evaluate(BayesClassifier(make("dbx")), tiny_images, options).log_evidence is None
-
-
-def test_a_report_names_everything_needed_to_get_it_again(make, tiny_images):
-    options = AttackOptions(particles=2, images=20, eps=(0.1,))
-    result = evaluation.attack(BayesClassifier(make("gbz")), tiny_images, options)
-    report = json.loads(json.dumps(evaluation.report([result], options, tiny_images), allow_nan=False))
-    assert report["options"]["seed"] == 0 and report["options"]["eps"] == [0.1]
-    assert report["data"]["sha256"] == tiny_images.sha256
-    assert set(report["versions"]) == {"pyrobayes", "python", "torch", "pyro", "numpy"}
-    assert len(report["models"]["gbz"]["predictions"][0]) == 20
-    assert report["models"]["gbz"]["rates"][0]["success"]["total"] == 20
+    assert evaluation.evaluate(BayesClassifier(make("dbx")), tiny_images, images=20).log_evidence is None
 
 
 def test_another_data_set_is_refused(make, mini):

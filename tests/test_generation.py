@@ -10,10 +10,10 @@ from pyrobayes import InputError, figures, generate, reconstruct
 
 def test_samples_follow_p_of_x_given_y_where_it_is_known(make):
     factorization = make("linear-gaussian")
-    images = generate(factorization, 2000, candidates=4000)
+    images = generate(factorization, 400)
     expected = factorization.p_z.means @ factorization.p_x.a.T + factorization.p_x.b
-    assert images.shape == (2000, 10, 1, 7, 7)
-    torch.testing.assert_close(images.mean(0).flatten(1), expected, atol=0.05, rtol=0)
+    assert images.shape == (400, 10, 1, 7, 7)
+    torch.testing.assert_close(images.mean(0).flatten(1), expected, atol=0.1, rtol=0)
 
 
 def test_latent_vectors_are_drawn_given_the_class(make):
@@ -27,17 +27,18 @@ def test_latent_vectors_are_drawn_given_the_class(make):
         for layer in factorization.p_y.network.layers[1:-1]:
             layer.weight[0, 0] = 1.0
         last.weight[0, 0], last.bias[0] = 50.0, -10.0  # class 0 where z[0] is above 0.2
-    values = {}
+    values = []
 
     def spy(module, inputs):
-        values["z"] = inputs[0]
+        values.append(inputs[0])
 
-    factorization.p_x.register_forward_pre_hook(spy)
-    images = generate(factorization, 50, candidates=500)
-    decoded = factorization.p_x(values["z"]).mean  # [candidates, C, ...]
-    z = values["z"]
-    picked = [(images[k, 0] == decoded[:, 0]).flatten(1).all(1).nonzero()[0, 0] for k in range(50)]
-    assert (z[picked, 0, 0] > 0).all()
+    hook = factorization.p_x.register_forward_pre_hook(spy)
+    images = generate(factorization, 20)
+    hook.remove()
+    values = values[-20:]  # what came before was a look at the graph
+    decoded = [factorization.p_x(z).mean[:, 0] for z in values]  # of class 0, each [candidates, ...]
+    picked = [(of == image).flatten(1).all(1).nonzero()[0, 0] for of, image in zip(decoded, images[:, 0])]
+    assert all(z[i, 0, 0] > 0 for z, i in zip(values, picked))
 
 
 def test_samples_are_reproducible_and_images(name, make):

@@ -12,7 +12,6 @@ import torch
 
 from pyrobayes import (
     BayesClassifier,
-    EvaluationOptions,
     InputError,
     Progress,
     TrainingOptions,
@@ -41,7 +40,7 @@ def test_gfz_beats_70_percent_on_the_embedded_subset(mini):
     factorization = build("gfz", "small")
     epochs = fit(factorization, mini, TrainingOptions(epochs=6, batch_size=32))
     test = load_data("fashion-mnist-mini", "test")
-    result = evaluation.evaluate(BayesClassifier(factorization), test, EvaluationOptions(batch_size=50))
+    result = evaluation.evaluate(BayesClassifier(factorization), test, batch_size=50)
     assert result.accuracy.share > 0.7
     assert result.accuracy.total == 1000
     assert epochs[-1].validation_elbo > epochs[0].validation_elbo
@@ -94,11 +93,45 @@ def test_a_run_is_not_replaced_by_accident(make, tiny_images, tmp_path):
     before = (tmp_path / MODEL).read_bytes()
     with pytest.raises(InputError, match="already holds a run"):
         fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
-    with pytest.raises(InputError, match="can't be resumed with another configuration .*epochs=3.*epochs=5"):
+    with pytest.raises(InputError, match="another configuration: there, epochs is 3, not 5$"):
         fit(make("gbz"), tiny_images, TrainingOptions(epochs=5, batch_size=50), out=tmp_path, resume=True)
     assert (tmp_path / MODEL).read_bytes() == before
     fit(make("gbz"), tiny_images, TrainingOptions(epochs=1, batch_size=50), out=tmp_path, overwrite=True)
     assert (tmp_path / MODEL).read_bytes() != before
+
+
+def test_a_run_that_is_replaced_stays_until_the_new_one_is_saved(make, tiny_images, tmp_path, monkeypatch):
+    class StopEarly(Progress):
+        def step(self, model, done, steps, elbo):
+            if done == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    first = make("gbz")
+    fit(first, tiny_images, OPTIONS, out=tmp_path)
+    new = TrainingOptions(epochs=2, batch_size=50)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: missing_space())
+    with pytest.raises(InputError, match="the disk is full"):
+        fit(make("gbz", seed=1), tiny_images, new, out=tmp_path, overwrite=True)
+    monkeypatch.undo()
+    assert same_weights(load(tmp_path).factorization, first)
+    with pytest.raises(TrainingInterrupted):
+        fit(make("gbz", seed=1), tiny_images, new, out=tmp_path, overwrite=True, progress=StopEarly())
+    assert same_weights(load(tmp_path).factorization, first)
+    fit(make("gbz", seed=1), tiny_images, new, out=tmp_path, resume=True)
+    assert not same_weights(load(tmp_path).factorization, first)
+
+
+def missing_space():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_run_that_was_not_saved_once_can_start_again(make, tiny_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: missing_space())
+    with pytest.raises(InputError, match="the disk is full"):
+        fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
+    monkeypatch.undo()
+    fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
+    load(tmp_path)
 
 
 def test_two_trainings_in_one_folder_are_refused(make, tiny_images, tmp_path):
@@ -114,10 +147,7 @@ def test_two_trainings_in_one_folder_are_refused(make, tiny_images, tmp_path):
 def test_a_full_disk_keeps_the_last_checkpoint(make, tiny_images, tmp_path, monkeypatch):
     class Full(Progress):
         def epoch(self, model, epoch, epochs):
-            def fsync(descriptor):
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-            monkeypatch.setattr(os, "fsync", fsync)
+            monkeypatch.setattr(os, "fsync", lambda descriptor: missing_space())
 
     expected = make("gfz")
     fit(expected, tiny_images, OPTIONS, out=tmp_path / "whole")
@@ -265,11 +295,11 @@ def flip_a_byte(path):
         ),
         (
             lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace(": 12,", ": 13,")),
-            "holds weights of other shapes",
+            "belongs to another configuration",
         ),
         (
             lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace("0.002", "0.003")),
-            "belongs to another run",
+            "belongs to another configuration",
         ),
     ],
 )
@@ -292,4 +322,4 @@ def test_a_resume_file_holds_all_that_is_needed(run):
     tensors, metadata = read_tensors(run / RESUME)
     kinds = {name.split(".")[0] for name in tensors}
     assert kinds == {"weights", "optimizer", "random"}
-    assert {"model", "config", "epochs", "place"} <= metadata.keys()
+    assert {"model", "config", "configuration", "epochs", "place"} == metadata.keys()

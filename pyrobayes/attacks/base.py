@@ -1,5 +1,6 @@
 """What every attack is: the loss it climbs, the ball it stays in, and the registry."""
 
+import numbers
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,8 @@ def log_odds_against(log_joint: Tensor, y: Tensor) -> Tensor:
     -log p(y|x) is (1 - p(y|x)) times the gradient of this: the same direction, but where the posterior is
     saturated that factor underflows to zero in float32, and a zero gradient looks like robustness.
     """
+    if not 0 <= y.min() <= y.max() < log_joint.shape[1]:
+        raise InputError(f"y must hold classes from 0 to {log_joint.shape[1] - 1}, got {y.min()} to {y.max()}")
     truth = log_joint.gather(1, y[:, None])[:, 0]
     return log_joint.scatter(1, y[:, None], -torch.inf).logsumexp(1) - truth
 
@@ -43,19 +46,21 @@ class Attack:
             Adversarial images in [0, 1], no pixel further than eps from its original:
             [E, B, channels, height, width] for E values of eps, without the first dimension for a single number.
         """
-        single = isinstance(eps, (int, float))
-        for value in [eps] if single else eps:
-            checked_eps([value])
-        if y.shape != x.shape[:1] or y.is_floating_point():
-            raise InputError(
-                f"y must hold one class for each of {len(x)} images, got {y.dtype} of shape {list(y.shape)}"
-            )
-        bounds = torch.tensor([eps] if single else list(eps), dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1, 1)
-        if len(bounds) == 0:
-            raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
-        adversarial = self.perturb(classifier, x, y, bounds.flatten().tolist())
+        single = isinstance(eps, numbers.Real)
+        eps = [float(eps)] if single else [float(value) for value in eps]
+        checked_eps(eps)
+        if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
+            raise InputError(f"x must be images [B, channels, height, width], floats in [0, 1], got {_described(x)}")
+        if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.dtype != torch.long:
+            raise InputError(f"y must hold one class, a torch.long, for each of {len(x)} images, got {_described(y)}")
+        bounds = torch.tensor(eps, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1, 1)
+        adversarial = self.perturb(classifier, x, y, eps)
         adversarial = adversarial.clamp((x - bounds).clamp(0, 1), (x + bounds).clamp(0, 1)).detach()
         return adversarial[0] if single else adversarial
+
+
+def _described(value) -> str:
+    return f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def register(name: str):

@@ -120,11 +120,13 @@ def build(
     """
     if isinstance(networks, str):
         networks = NETWORKS[choice("networks", networks, NETWORKS)]
-    if len(image_shape) != 3:
-        raise InputError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
+    if not isinstance(networks, Networks):
+        raise InputError(f"networks must be one of {', '.join(NETWORKS)}, or a Networks, got {networks!r}")
+    if not isinstance(image_shape, (tuple, list, torch.Size)) or len(image_shape) != 3:
+        raise InputError(f"image_shape must be (channels, height, width), got {image_shape!r}")
     for size in image_shape:
         whole("every size in image_shape", size, least=1)
     whole("num_classes", num_classes, least=2)
     cls = get(name)
     with seeded(seed):
-        return cls(Conditionals(networks, image_shape, num_classes))
+        return cls(Conditionals(networks, tuple(image_shape), num_classes)).float()
