@@ -82,12 +82,12 @@ NETWORKS = {"paper": Networks(), "small": Networks(channels=32)}
 class TrainingOptions:
     """How a factorization is trained."""
 
-    epochs: int = option(10, "passes over the training images")
+    epochs: int = option(15, "passes over the training images")
     lr: float = option(2e-3, "learning rate of Adam (the peak, under a schedule)")
     schedule: str = option("one-cycle", "course of the learning rate over the whole run", SCHEDULES)
     batch_size: int = option(64, "images per step")
     train_particles: int = option(1, "particles z ~ q(z|x, y) per image in the ELBO")
-    kl_warmup: float = option(0.5, "share of the run over which the weight of the KL term rises to 1")
+    kl_warmup: float = option(0.2, "share of the run over which the weight of the KL term rises to 1")
     seed: int = option(0, "seed of the initial weights, the order of the images and the particles")
 
     def __post_init__(self):

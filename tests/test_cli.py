@@ -135,7 +135,10 @@ BAD = [
         "can't be resumed with another configuration: there, epochs is 1, not 7",
     ),
     ("train gbz --resume --data mnist --runs {runs}", "there, data is fashion-mnist-mini, not mnist"),
-    ("train gbz --resume --networks paper --runs {runs}", "there, latent is 6, not 64, hidden is 16, not 500, channels is 4, not 64"),
+    (
+        "train gbz --resume --networks paper --runs {runs}",
+        "there, latent is 6, not 64, hidden is 16, not 500, channels is 4, not 64",
+    ),
     ("train gbz --seed 99999999999999999999", "seed must be at most 9223372036854775807"),
     ("generate all --runs {runs}", "unknown model 'all'"),
     ("attack --runs {runs} --eps-range 0:0.3:1e-320", "take a larger STEP"),

@@ -251,7 +251,7 @@ def test_collapse_is_told_by_what_z_carries(make):
 
 def test_default_of_dbx_does_not_collapse(mini):
     factorization = build("dbx", "small")
-    last = fit(factorization, mini, TrainingOptions(epochs=3, batch_size=32))[-1]
+    last = fit(factorization, mini, TrainingOptions(epochs=6, batch_size=32))[-1]
     assert not last.collapsed
     assert last.validation_accuracy > 0.6
 
