@@ -3,10 +3,10 @@
 import json
 
 import click
-from pyrobayes_cli import options
-from pyrobayes_cli.output import Progress, percent, table
 
 from pyrobayes.options import AttackOptions, EvaluationOptions
+from pyrobayes_cli import options
+from pyrobayes_cli.output import Progress, percent, table, warn_of_unfinished
 
 
 @click.command("attack", short_help="Attack trained models with FGSM.")
@@ -48,6 +48,7 @@ def command(models, data, data_dir, runs, out, device, save_adversarial, as_json
             save_adversarial=save_adversarial,
             progress=progress,
         )
+    warn_of_unfinished([result.model for result in results], runs)
     if as_json:
         click.echo(json.dumps([result.as_dict() for result in results], indent=2))
         return

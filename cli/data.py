@@ -1,6 +1,7 @@
 """`pyrobayes data`."""
 
 import click
+
 from pyrobayes_cli import options
 
 

@@ -3,10 +3,10 @@
 import json
 
 import click
-from pyrobayes_cli import options
-from pyrobayes_cli.output import Progress, percent, table
 
 from pyrobayes.options import EvaluationOptions
+from pyrobayes_cli import options
+from pyrobayes_cli.output import Progress, percent, table, warn_of_unfinished
 
 
 @click.command("evaluate", short_help="Evaluate trained models on clean test images.")
@@ -38,6 +38,7 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
         results = evaluate(
             models, chosen, data=data, data_dir=data_dir, runs=runs, out=out, device=device, progress=progress
         )
+    warn_of_unfinished([result.model for result in results], runs)
     if as_json:
         click.echo(json.dumps([result.as_dict() for result in results], indent=2))
         return

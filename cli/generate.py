@@ -1,6 +1,7 @@
 """`pyrobayes generate`."""
 
 import click
+
 from pyrobayes_cli import options
 
 

@@ -3,10 +3,10 @@
 import sys
 
 import click
-from pyrobayes_cli import attack, data, evaluate, generate, reproduce, show, train
 
 from pyrobayes import __version__
 from pyrobayes.options import PyrobayesError
+from pyrobayes_cli import attack, data, evaluate, generate, reproduce, show, train
 
 
 class Main(click.Group):

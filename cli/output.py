@@ -57,9 +57,9 @@ class Progress:
                 self._bar = tqdm(total=total, initial=done, desc=model, unit=unit, leave=False, dynamic_ncols=True)
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self._bar.n)
-        elif now - self._last >= EVERY:
+        elif now - self._last >= EVERY or (unit == "image" and done == total):
             self._last = now
-            rate = (done - self._first) / (now - self._started)
+            rate = (done - self._first) / max(now - self._started, 1e-9)
             left = f"{rate:.1f} {unit}s/s, {(total - done) / rate:.0f} s left" if rate else ""
             click.echo(f"{model}  {unit} {done}/{total}  {left}  {note}".rstrip(), err=True)
         if done == total:
@@ -78,6 +78,18 @@ def table(header: list[str], rows: list[list[str]]) -> None:
     for row in [header, ["-" * width for width in widths], *rows]:
         cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
         click.echo("  ".join(cells).rstrip())
+
+
+def warn_of_unfinished(models, runs) -> None:
+    """Say which models were taken although their training hasn't ended."""
+    from pathlib import Path
+
+    from pyrobayes.runs import trained
+
+    for model in models:
+        run = trained(Path(runs) / model)
+        if run["epochs"] < (epochs := run["config"]["training"]["epochs"]):
+            click.echo(f"warning: {model} has {run['epochs']} of {epochs} epochs of its training behind it", err=True)
 
 
 def percent(rate) -> str:

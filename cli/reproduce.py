@@ -3,13 +3,13 @@
 import dataclasses
 
 import click
+
+from pyrobayes.options import AttackOptions, EvaluationOptions, TrainingOptions
 from pyrobayes_cli import options
 from pyrobayes_cli.attack import show_attack
 from pyrobayes_cli.evaluate import show_evaluation
 from pyrobayes_cli.output import Progress
 from pyrobayes_cli.train import show_training
-
-from pyrobayes.options import AttackOptions, EvaluationOptions, TrainingOptions
 
 FULL = {
     "data": "fashion-mnist",
@@ -19,7 +19,7 @@ FULL = {
 }
 QUICK = {
     "data": "fashion-mnist-mini",
-    "training": TrainingOptions(epochs=6, batch_size=32),
+    "training": TrainingOptions(epochs=5, batch_size=32),
     "images": 200,
     "time": "about six minutes on two CPU cores",
 }

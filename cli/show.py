@@ -3,6 +3,7 @@
 import json
 
 import click
+
 from pyrobayes_cli import options
 
 

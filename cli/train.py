@@ -6,10 +6,10 @@ import shlex
 import sys
 
 import click
-from pyrobayes_cli import options
-from pyrobayes_cli.output import Progress, table
 
 from pyrobayes.options import NETWORKS, InputError, Networks, TrainingOptions
+from pyrobayes_cli import options
+from pyrobayes_cli.output import Progress, table
 
 
 @click.command("train", short_help="Train models.")
@@ -75,12 +75,12 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
 
 def how_to_go_on(current: str | None, overwrite: bool) -> str:
     """What to type after an interrupt: the same command with --resume, unless it was replacing other runs."""
-    typed = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--overwrite")]
-    if current is None or not overwrite:
-        return f"to go on: {shlex.join(['pyrobayes', *typed, '--resume' if current else '--overwrite' * overwrite])}".rstrip(
-            " '"
-        )
-    return f"to go on with {current}, name only {current} and give --resume; the models after it are as they were"
+    if current is None:
+        return "nothing was begun"
+    if overwrite:
+        return f"to go on with {current}, name only {current} and give --resume; the models after it are as they were"
+    typed = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return f"to go on: {shlex.join(['pyrobayes', *typed, '--resume'])}"
 
 
 def show_training(trained, runs) -> None:

@@ -11,9 +11,9 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from pyrobayes_cli.main import main
 
 from pyrobayes import checkpoint, load, load_data
+from pyrobayes_cli.main import main
 
 TINY = "--networks small --channels 4 --hidden 16 --latent 6 --data fashion-mnist-mini".split()
 
