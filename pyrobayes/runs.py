@@ -182,12 +182,12 @@ def _report(results: Sequence, options: EvaluationOptions, test: Images, runs: s
         "options": dataclasses.asdict(options),
         "data": {"name": test.name, "split": test.split, "sha256": test.sha256},
         "versions": versions(),
-        "trained": {result.model: trained(Path(runs) / result.model) for result in results},
+        "trained": {result.model: how_trained(Path(runs) / result.model) for result in results},
         "models": {result.model: result.as_dict() for result in results},
     }
 
 
-def trained(run: Path) -> dict:
+def how_trained(run: Path) -> dict:
     """How the model in a folder was trained: its configuration, and the epochs that it has behind it."""
     config = Config.read(run)
     _, metadata = read_tensors(run / MODEL)

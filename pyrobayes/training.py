@@ -454,7 +454,10 @@ def begun(path: Path) -> bool:
 def saved_config(path: Path) -> Config:
     """The configuration of the run in a folder that training can go on with; :class:`InputError` if there is none."""
     _, metadata = read_tensors(path / RESUME)
-    return Config.parse(metadata["configuration"])
+    try:
+        return Config.parse(metadata["configuration"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path / RESUME} was written by another version: {error}; train the model again") from error
 
 
 def _lock(file) -> None:

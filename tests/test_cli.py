@@ -198,6 +198,13 @@ def test_a_run_without_a_complete_epoch_does_not_block_the_others(runs, tmp_path
     assert result.exit_code == 0 and "dfx" not in result.stdout
 
 
+def test_models_whose_training_has_not_ended_are_named(runs, tmp_path, monkeypatch):
+    unfinished = {"epochs": 1, "config": {"training": {"epochs": 3}}}
+    monkeypatch.setattr("pyrobayes.runs.how_trained", lambda run: unfinished)
+    result = invoke("evaluate", "gbz", "--runs", runs, "--out", tmp_path, "--images", 5)
+    assert "warning: gbz has 1 of 3 epochs of its training behind it" in result.stderr
+
+
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
