@@ -21,7 +21,7 @@ QUICK = {
     "data": "fashion-mnist-mini",
     "training": TrainingOptions(epochs=5, batch_size=32),
     "images": 200,
-    "time": "about six minutes on two CPU cores",
+    "time": "about seven minutes on two CPU cores",
 }
 
 
