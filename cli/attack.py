@@ -6,7 +6,7 @@ import click
 
 from pyrobayes.options import AttackOptions, EvaluationOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import Progress, percent, table, warn_of_unfinished
+from pyrobayes_cli.output import RANK, Progress, percent, table, tell_approximation, warn_of_unfinished
 
 
 @click.command("attack", short_help="Attack trained models with FGSM.")
@@ -72,11 +72,12 @@ def show_attack(results, folder) -> None:
             for i, eps in enumerate(result.eps)
         ],
     )
-    for result in results:
+    for result in () if RANK else results:
         if result.unmoved.count and result.eps[-1] > 0:
             click.echo(
                 f"warning: {result.model} gave no gradient for {result.unmoved.count} of {result.unmoved.total} images, "
                 "which the attack left as they were: their robustness is not known",
                 err=True,
             )
+    tell_approximation(results)
     click.echo(f"Data: {results[0].data}, test images. Figures and attack.json are in {folder}.")

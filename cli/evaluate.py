@@ -6,7 +6,7 @@ import click
 
 from pyrobayes.options import EvaluationOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import Progress, percent, table, warn_of_unfinished
+from pyrobayes_cli.output import Progress, percent, table, tell_approximation, warn_of_unfinished
 
 
 @click.command("evaluate", short_help="Evaluate trained models on clean test images.")
@@ -63,4 +63,5 @@ def show_evaluation(results, folder) -> None:
             for result in results
         ],
     )
+    tell_approximation(results)
     click.echo(f"Data: {results[0].data}, test images. Figures and evaluation.json are in {folder}.")

@@ -1,5 +1,6 @@
 """The command `pyrobayes`. Libraries that take long to load are imported inside the commands that need them."""
 
+import os
 import sys
 
 import click
@@ -7,12 +8,15 @@ import click
 from pyrobayes import __version__
 from pyrobayes.options import PyrobayesError
 from pyrobayes_cli import attack, data, evaluate, generate, reproduce, show, train
+from pyrobayes_cli.output import RANK
 
 
 class Main(click.Group):
     """Turns whatever the user can mend into one line on standard error and a non-zero exit status."""
 
     def main(self, *args, standalone_mode: bool = True, **kwargs):
+        if RANK:
+            sys.stdout = open(os.devnull, "w")
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
         try:
@@ -34,7 +38,7 @@ class Main(click.Group):
 
 def refuse(message: str, status: int = 1) -> None:
     """Print an error and leave."""
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error{f' in process {RANK}' if RANK else ''}: {message}", err=True)
     sys.exit(status)
 
 

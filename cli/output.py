@@ -1,11 +1,13 @@
 """How the command line shows tables and progress."""
 
+import os
 import sys
 import time
 
 import click
 
 EVERY = 10.0  # seconds between the plain lines in a log
+RANK = int(os.environ.get("RANK", "0"))  # of the processes that torchrun started, the first one speaks
 
 
 class Progress:
@@ -30,6 +32,8 @@ class Progress:
         self._advance(model, done, images, "image", "")
 
     def epoch(self, model: str, epoch, epochs: int) -> None:
+        if RANK:
+            return
         from tqdm import tqdm
 
         line = (
@@ -46,6 +50,8 @@ class Progress:
             )
 
     def _advance(self, model: str, done: int, total: int, unit: str, note: str) -> None:
+        if RANK:
+            return
         from tqdm import tqdm
 
         now = time.monotonic()
@@ -86,7 +92,7 @@ def warn_of_unfinished(models, runs) -> None:
 
     from pyrobayes.runs import how_trained
 
-    for model in models:
+    for model in () if RANK else models:
         run = how_trained(Path(runs) / model)
         if run["epochs"] < (epochs := run["config"]["training"]["epochs"]):
             click.echo(f"warning: {model} has {run['epochs']} of {epochs} epochs of its training behind it", err=True)
@@ -98,3 +104,13 @@ def percent(rate) -> str:
         return "-"
     low, high = rate.interval
     return f"{100 * rate.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def tell_approximation(results) -> None:
+    """Say what lower precision or pruning changed, where they were asked for."""
+    for result in results:
+        if result.approximation:
+            click.echo(
+                f"{result.model}: lower precision or pruning changes {percent(result.approximation)}% of "
+                f"{result.approximation.total} predictions on clean images, with the same noise."
+            )

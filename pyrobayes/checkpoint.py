@@ -109,20 +109,13 @@ class Config:
         return ", ".join(f"{name.replace('_', '-')} is {ours[name]}, not {theirs[name]}" for name in names)
 
 
-def load(
-    folder: str | os.PathLike,
-    *,
-    particles: int = 10,
-    noise: str = "fresh",
-    seed: int = 0,
-    device: str = "auto",
-) -> BayesClassifier:
+def load(folder: str | os.PathLike, *, device: str = "auto", **options) -> BayesClassifier:
     """A trained model, ready to classify.
 
     Args:
         folder: the run, such as `runs/gbz`.
-        particles, noise, seed: see :class:`pyrobayes.BayesClassifier`.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        options: `particles`, `noise`, `seed` and the other arguments of :class:`pyrobayes.BayesClassifier`.
 
     Raises:
         InputError: files are missing or damaged, or the weights belong to another model or run.
@@ -133,7 +126,7 @@ def load(
     factorization = config.build()
     factorization.load_state_dict(tensors)
     factorization.eval().requires_grad_(False)
-    return BayesClassifier(factorization, particles, noise, seed).to(chosen)
+    return BayesClassifier(factorization, **options).to(chosen)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -144,6 +137,8 @@ def choose_device(name: str = "auto") -> torch.device:
         name = next(device for device, available in there.items() if available())
     if not there[name]():
         raise InputError(f"device {name} was asked for, but this torch ({torch.__version__}) finds none; take cpu")
+    if name == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device(name)
 
 

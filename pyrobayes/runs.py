@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pyrobayes import evaluation, factorizations, figures, generation
+from pyrobayes import distributed, evaluation, factorizations, figures, generation
 from pyrobayes.checkpoint import CONFIG, MODEL, Config, choose_device, load, read_tensors, save_tensors, versions
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images, load_data
@@ -23,7 +23,9 @@ from pyrobayes.options import (
     choice,
 )
 from pyrobayes.progress import Progress, silent
-from pyrobayes.training import Epoch, begun, fit, saved_config
+from pyrobayes.training import Epoch, begun, fit, must_be_new, must_be_the_same, saved_config
+
+CHECKED = 200  # clean images on which an attack looks at what an approximation changes
 
 
 def train(
@@ -67,10 +69,7 @@ def train(
         if not begun(folder / name) or overwrite:
             continue
         if not resume:
-            raise InputError(
-                f"{folder / name} already holds a run: go on with it (--resume), replace it (--overwrite), "
-                "or choose another folder (--runs)"
-            )
+            must_be_new(folder / name)
         saved[name] = there = saved_config(folder / name)
         wanted = dataclasses.replace(
             there,
@@ -78,27 +77,32 @@ def train(
             networks=dataclasses.replace(preset or there.networks, **network_changes),
             training=dataclasses.replace(there.training, **training_changes),
         )
-        if there != wanted:
-            what = there.differences(wanted)
-            raise InputError(f"the run in {folder / name} can't be resumed with another configuration: there, {what}")
+        must_be_the_same(there, wanted, folder / name)
     images: dict[str, Images] = {}
     trained = {}
-    for name in names:
-        source = saved[name].data if name in saved else data or "fashion-mnist"
-        if source not in images:
-            images[source] = load_data(source, "train", data_dir)
-        config = saved.get(name) or Config.of(name, sizes, images[source], options)
-        trained[name] = fit(
-            config.build().to(chosen),
-            images[source],
-            config.training,
-            out=folder / name,
-            resume=name in saved,
-            overwrite=overwrite,
-            tensorboard=tensorboard,
-            progress=progress,
-        )
+    with distributed.joined(chosen):
+        for name in names:
+            source = saved[name].data if name in saved else data or "fashion-mnist"
+            if source not in images:
+                images[source] = _load_data(source, "train", data_dir)
+            config = saved.get(name) or Config.of(name, sizes, images[source], options)
+            trained[name] = fit(
+                config.build().to(chosen),
+                images[source],
+                config.training,
+                out=folder / name,
+                resume=name in saved,
+                overwrite=overwrite,
+                tensorboard=tensorboard,
+                progress=progress,
+            )
     return trained
+
+
+def _load_data(name: str, split: str, data_dir: str | os.PathLike | None) -> Images:
+    """The first process of a machine fills the cache; the others find it there."""
+    with distributed.first_alone():
+        return load_data(name, split, data_dir)
 
 
 def attack(
@@ -124,28 +128,35 @@ def attack(
         out: folder for the results; `runs` where left out.
         save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` too.
     """
-    classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder, results = writable_folder(out or runs), []
-    for classifier in classifiers:
-        result = evaluation.attack(
-            classifier,
-            test,
-            options.eps,
-            name=name,
-            images=options.images,
-            batch_size=options.batch_size,
-            examples=None if save_adversarial else 8,
-            progress=progress,
-        )
-        if save_adversarial:
-            labels = test.head(options.images).labels
-            tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
-            save_tensors(folder / f"adversarial-{result.model}.safetensors", tensors, {"attack": result.attack})
-        results.append(dataclasses.replace(result, examples=result.examples[:, :8].clone()))
-    write_json(folder / "attack.json", _report(results, options, test, runs))
-    figures.save(figures.success_rates(results), folder / "figure1")
-    for result in results:
-        figures.save(figures.adversarial_examples(result, test.classes), folder / f"figure2-{result.model}")
+    results: list[AttackResult] = []
+    with distributed.joined(choose_device(device)):
+        classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
+        folder = _result_folder(out or runs)
+        for classifier in classifiers:
+            result = evaluation.attack(
+                classifier,
+                test,
+                options.eps,
+                name=name,
+                images=options.images,
+                batch_size=options.batch_size,
+                examples=None if save_adversarial else 8,
+                progress=progress,
+            )
+            if save_adversarial and folder:
+                labels = test.head(options.images).labels
+                tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
+                save_tensors(folder / f"adversarial-{result.model}.safetensors", tensors, {"attack": result.attack})
+            checked = test.head(min(CHECKED, options.images or len(test)))
+            approximation = evaluation.approximation(classifier, checked, batch_size=options.batch_size)
+            results.append(
+                dataclasses.replace(result, examples=result.examples[:, :8].clone(), approximation=approximation)
+            )
+    if folder:
+        write_json(folder / "attack.json", _report(results, options, test, runs))
+        figures.save(figures.success_rates(results), folder / "figure1")
+        for result in results:
+            figures.save(figures.adversarial_examples(result, test.classes), folder / f"figure2-{result.model}")
     return results
 
 
@@ -164,16 +175,25 @@ def evaluate(
 
     The arguments are those of :func:`attack`.
     """
-    classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder = writable_folder(out or runs)
-    results = [
-        evaluation.evaluate(classifier, test, images=options.images, batch_size=options.batch_size, progress=progress)
-        for classifier in classifiers
-    ]
-    write_json(folder / "evaluation.json", _report(results, options, test, runs))
-    for result in results:
-        figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
+    results: list[Evaluation] = []
+    with distributed.joined(choose_device(device)):
+        classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
+        folder = _result_folder(out or runs)
+        for classifier in classifiers:
+            limits = {"images": options.images, "batch_size": options.batch_size}
+            result = evaluation.evaluate(classifier, test, **limits, progress=progress)
+            approximation = evaluation.approximation(classifier, test, **limits)
+            results.append(dataclasses.replace(result, approximation=approximation))
+    if folder:
+        write_json(folder / "evaluation.json", _report(results, options, test, runs))
+        for result in results:
+            figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
     return results
+
+
+def _result_folder(path: str | os.PathLike) -> Path | None:
+    """The folder for results; None in a process that doesn't write any."""
+    return writable_folder(path) if distributed.rank() == 0 else None
 
 
 def _report(results: Sequence, options: EvaluationOptions, test: Images, runs: str | os.PathLike) -> dict:
@@ -224,11 +244,8 @@ def open_runs(
             raise InputError(
                 f"{folder / name} was trained on {config.data}, not on {expected}; name the models to take"
             )
-    classifiers = [
-        load(folder / name, particles=options.particles, noise=options.noise, seed=options.seed, device=device)
-        for name in names
-    ]
-    return classifiers, load_data(expected, "test", data_dir)
+    classifiers = [load(folder / name, device=device, **vars(options.classifier)) for name in names]
+    return classifiers, _load_data(expected, "test", data_dir)
 
 
 def _names(models: Sequence[str]) -> list[str]:

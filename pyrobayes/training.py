@@ -1,7 +1,7 @@
 """Training by stochastic variational inference, in a way that can be stopped at any instant and go on.
 
 What is maximised is the ELBO, E over q(z|x, y) of log p(x, z, y) - log q(z|x, y), per image, with Pyro's
-`SVI` and `Trace_ELBO`.
+`SVI` and `Trace_ELBO`. Processes that `torchrun` started share every batch.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import math
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from pyro.optim import PyroOptim
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrobayes import importance
+from pyrobayes import distributed, importance
 from pyrobayes.checkpoint import CONFIG, METRICS, MODEL, RESUME, Config, read_tensors, save_tensors
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.conditionals import DataClasses
@@ -36,6 +35,7 @@ from pyrobayes.progress import Progress, silent
 from pyrobayes.randomness import random_state, seeded, set_random_state
 
 VALIDATION_IMAGES = 500  # looked at after every epoch
+LOOK_EVERY = 50  # steps between looks at the ELBO where a look makes the host wait for the device
 COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
 
 
@@ -132,16 +132,14 @@ class _Run:
         self.device = next(factorization.parameters()).device
         training, validation = data.hold_out()
         self.training, self.validation = training.to(self.device), validation.to(self.device)
-        self.optimizer = _OneOptimizer(
-            torch.optim.Adam(factorization.parameters(), lr=options.lr, fused=self.device.type in ("cpu", "cuda"))
-        )
+        self.inference = Inference(factorization, options)
         frequencies = training.labels.bincount(minlength=len(data.classes)) / len(training)
         for module in factorization.modules():
             if isinstance(module, DataClasses):
                 module.frequencies.copy_(frequencies)
         self.epochs: list[Epoch] = []
         self.step = 0  # of the current epoch
-        self.elbo_sum = 0.0  # of the current epoch's images
+        self.elbo_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # of the current epoch's images
         self.seconds = 0.0  # of the current epoch
         self.random_state: dict[str, Tensor] = {}  # of a run that goes on; else it follows from the seed
 
@@ -150,61 +148,62 @@ class _Run:
         return math.ceil(len(self.training) / self.options.batch_size)
 
     def train(self, folder: "_Folder | _Unsaved", progress: Progress) -> list[Epoch]:
-        loss = Trace_ELBO(
-            num_particles=self.options.train_particles,
-            vectorize_particles=self.options.train_particles > 1,
-            max_plate_nesting=1,
-        )
         self.factorization.requires_grad_(True)
         with (
-            pyro.get_param_store().scope(),
             pyro.validation_enabled(importance.VALIDATE),
             seeded(self._seed(0), self.device),
             _postponed_interrupt() as interrupted,
-            warnings.catch_warnings(),
         ):
-            warnings.filterwarnings("ignore", "Encountered NaN")  # an error of our own says more
             set_random_state(self.random_state)
-            svi = SVI(self._model, self._guide, self.optimizer, loss)
             while len(self.epochs) < self.options.epochs:
-                epoch = self._epoch(svi, folder, progress, interrupted)
+                epoch = self._epoch(folder, progress, interrupted)
                 self.epochs.append(epoch)
-                self.step, self.elbo_sum, self.seconds = 0, 0.0, 0.0
+                self.step, self.elbo_sum, self.seconds = 0, torch.zeros_like(self.elbo_sum), 0.0
                 folder.save(self)
                 progress.epoch(self.factorization.name, epoch, self.options.epochs)
-                if interrupted() and len(self.epochs) < self.options.epochs:
+                if self._agreed(interrupted) and len(self.epochs) < self.options.epochs:
                     raise TrainingInterrupted(f"stopped after epoch {epoch.epoch} of {self.options.epochs}")
         folder.publish(self)  # again, for a run that was killed between its last writes
         return self.epochs
 
-    def _epoch(self, svi: SVI, folder, progress: Progress, interrupted) -> Epoch:
+    def _epoch(self, folder, progress: Progress, interrupted) -> Epoch:
         number, start = len(self.epochs) + 1, time.monotonic() - self.seconds
         order = torch.randperm(len(self.training), generator=torch.Generator().manual_seed(self._seed(number)))
         batches = order.to(self.device).split(self.options.batch_size)
+        every = LOOK_EVERY if self.device.type != "cpu" or distributed.processes() > 1 else 1
         while self.step < len(batches):
             x, y = self.training.batch(batches[self.step])
-            self.optimizer.lr = learning_rate(self.options, *self._position())
-            elbo = -svi.step(x, y)
-            self._check(elbo, f"step {self.step + 1}", folder)
+            self.inference.optim.lr = learning_rate(self.options, *self._position())
+            elbo = self.inference.step(x, y, self._kl_weight())
             self.step += 1
             self.elbo_sum += elbo * len(x)
+            if self.step % every and self.step < len(batches):
+                continue
+            elbo = elbo.item()
+            self._check(elbo, f"step {self.step}", folder)
             self.seconds = time.monotonic() - start
             progress.step(self.factorization.name, *self._position(), elbo)
-            if interrupted() and self.step < len(batches):
+            if self.step < len(batches) and self._agreed(interrupted):
                 folder.save(self)
                 raise TrainingInterrupted(f"stopped at step {self.step} of epoch {number} of {self.options.epochs}")
         elbo, kl, accuracy = self._validate()
         self._check(elbo, "the validation", folder)
         return Epoch(
             epoch=number,
-            elbo=self.elbo_sum / len(self.training),
+            elbo=self.elbo_sum.item() / len(self.training),
             validation_elbo=elbo,
             validation_kl=kl,
             validation_accuracy=accuracy,
             collapsed=collapsed(self.factorization, kl, accuracy),
-            lr=self.optimizer.lr,
+            lr=self.inference.optim.lr,
             seconds=time.monotonic() - start,
         )
+
+    def _agreed(self, interrupted: Callable[[], bool]) -> bool:
+        """Whether any process was interrupted: then all stop at the same step."""
+        anyone = torch.tensor(float(interrupted()), device=self.device)
+        distributed.add_up(anyone)
+        return anyone.item() > 0
 
     def _check(self, elbo: float, where: str, folder: "_Folder | _Unsaved") -> None:
         if not math.isfinite(elbo):
@@ -216,15 +215,6 @@ class _Run:
     def _position(self) -> tuple[int, int]:
         """Steps taken, and steps of the whole run."""
         return len(self.epochs) * self.steps_per_epoch + self.step, self.options.epochs * self.steps_per_epoch
-
-    def _model(self, x: Tensor, y: Tensor):
-        pyro.module("factorization", self.factorization)
-        with poutine.scale(scale=1 / len(x)), LatentWeight(self._kl_weight()):
-            return self.factorization.model(x, y)
-
-    def _guide(self, x: Tensor, y: Tensor):
-        with poutine.scale(scale=1 / len(x)), LatentWeight(self._kl_weight()):
-            return self.factorization.guide(x, y)
 
     def _kl_weight(self) -> float:
         """The weight of the KL term: rises to 1 with the fourth power of time, so that z is of use before it costs."""
@@ -254,18 +244,19 @@ class _Run:
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """All that is needed to go on, as tensors and metadata."""
         tensors = {f"weights.{name}": value for name, value in self.factorization.state_dict().items()}
-        tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
+        tensors |= {f"optimizer.{name}": value for name, value in self.inference.optim.state().items()}
         tensors |= {f"random.{name}": value for name, value in random_state(self.device).items()}
-        place = {"step": self.step, "elbo_sum": self.elbo_sum, "seconds": self.seconds}
+        place = {"step": self.step, "elbo_sum": self.elbo_sum.item(), "seconds": self.seconds}
         return tensors, {"epochs": json.dumps([vars(epoch) for epoch in self.epochs]), "place": json.dumps(place)}
 
     def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         """Take over what :meth:`state` gave, except the weights."""
-        self.optimizer.restore(_under("optimizer.", tensors))
+        self.inference.optim.restore(_under("optimizer.", tensors))
         self.random_state = _under("random.", tensors)
         self.epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
-        for name, value in json.loads(metadata["place"]).items():
-            setattr(self, name, value)
+        place = json.loads(metadata["place"])
+        self.step, self.seconds = place["step"], place["seconds"]
+        self.elbo_sum.fill_(place["elbo_sum"])
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -290,6 +281,53 @@ def learning_rate(options: TrainingOptions, step: int, steps: int) -> float:
     if step < top:
         return along_cosine(options.lr / 25, options.lr, step / top)
     return along_cosine(options.lr, options.lr / 250_000, (step - top) / max(1, steps - 1 - top))
+
+
+class Inference(SVI):
+    """Pyro's `SVI` of one factorization, with one optimizer for all parameters, whose steps never wait for the device.
+
+    The noise of z is drawn for the whole batch by every process, which then takes its share of the images: several
+    processes do what one would.
+    """
+
+    def __init__(self, factorization: DeepBayes, options: TrainingOptions):
+        self.factorization = factorization
+        particles = options.train_particles
+        self._noise_shape = (particles,) if particles > 1 else ()
+        fused = next(factorization.parameters()).device.type in ("cpu", "cuda")
+        adam = torch.optim.Adam(factorization.parameters(), lr=options.lr, fused=fused)
+        elbo = _ELBO(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
+        super().__init__(factorization.model, self._guide, _OneOptimizer(adam), elbo)
+
+    def step(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> Tensor:
+        """Climb the ELBO of a batch of images [B, channels, height, width] of classes [B]: nats per image, a scalar."""
+        shape = (*self._noise_shape, len(x), self.factorization.networks.latent)
+        noise = torch.randn(shape, device=x.device, dtype=x.dtype)
+        mine = slice(distributed.rank() % distributed.processes(), None, distributed.processes())
+        self._noise = noise[..., mine, :]
+        if len(y[mine]):
+            with poutine.scale(scale=1 / len(x)), LatentWeight(kl_weight):
+                loss = self.loss_and_grads(self.model, self.guide, x[mine], y[mine])
+        else:  # fewer images than processes
+            loss = x.new_zeros(())
+            self.optim.set_gradients_to_zero()
+        distributed.add_up(loss, *self.optim.gradients())
+        self.optim()
+        return -loss
+
+    def _guide(self, x: Tensor, y: Tensor):
+        with importance.BaseNoise(self._noise):
+            return self.factorization.guide(x, y)
+
+
+class _ELBO(Trace_ELBO):
+    """`Trace_ELBO` of a reparameterized guide, whose loss is a tensor: `Trace_ELBO` itself makes numbers of it."""
+
+    def loss_and_grads(self, model, guide, *args) -> Tensor:
+        (model_trace, guide_trace), *_ = self._get_traces(model, guide, args, {})
+        loss = (guide_trace.log_prob_sum() - model_trace.log_prob_sum()) / self.num_particles
+        loss.backward()
+        return loss.detach()
 
 
 class LatentWeight(Messenger):
@@ -333,8 +371,16 @@ class _OneOptimizer(PyroOptim):
         super().__init__(type(optimizer), {})
         self.optimizer = optimizer
 
-    def __call__(self, params, *args, **kwargs) -> None:
+    def __call__(self, params=None, *args, **kwargs) -> None:
         self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self.optimizer.param_groups[0]["params"]]
+
+    def set_gradients_to_zero(self) -> None:
+        for parameter in self.optimizer.param_groups[0]["params"]:
+            parameter.grad = torch.zeros_like(parameter)
 
     @property
     def lr(self) -> float:
@@ -379,9 +425,12 @@ class _Folder:
         self.path, self.config = path, config
         self.owner = {"model": config.model, "config": config.identity}
         self._tensorboard = tensorboard
+        self._writes = distributed.rank() == 0  # of several processes one does
         self._lock = self._writer = None
 
     def __enter__(self) -> "_Folder":
+        if not self._writes:
+            return self
         writable_folder(self.path)
         try:
             self._lock = open(self.path / ".lock", "w")
@@ -397,31 +446,28 @@ class _Folder:
     def __exit__(self, *failure) -> None:
         if self._writer:
             self._writer.close()
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
     def prepare(self, run: _Run, resume: bool, overwrite: bool) -> None:
         """Take up the run that is there, or see that there is none."""
         if self._tensorboard and not importlib.util.find_spec("tensorboard"):
             raise InputError("TensorBoard files need the package tensorboard: pip install tensorboard")
         if resume:
-            saved = saved_config(self.path)
-            if saved != self.config:
-                what = saved.differences(self.config)
-                raise InputError(f"the run in {self.path} can't be resumed with another configuration: there, {what}")
+            must_be_the_same(saved_config(self.path), self.config, self.path)
             tensors, metadata = read_tensors(self.path / RESUME)
             run.factorization.load_state_dict(_under("weights.", tensors))
             run.restore(tensors, metadata)
-        elif begun(self.path) and not overwrite:
-            raise InputError(
-                f"{self.path} already holds a run: go on with it (--resume), replace it (--overwrite), "
-                "or choose another folder"
-            )
-        if self._tensorboard:
+        elif not overwrite:
+            must_be_new(self.path)
+        if self._tensorboard and self._writes:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(self.path / "tensorboard")
 
     def save(self, run: _Run) -> None:
+        if not self._writes:
+            return
         tensors, metadata = run.state()
         if not all(value.isfinite().all() for name, value in tensors.items() if name.startswith("weights.")):
             raise NonFiniteELBO(f"weights are not finite after epoch {len(run.epochs)}: training has broken down")
@@ -435,6 +481,8 @@ class _Folder:
 
     def publish(self, run: _Run) -> None:
         """Write what others read: weights, configuration and metrics after the last complete epoch."""
+        if not self._writes:
+            return
         trained = {"epoch": str(len(run.epochs))}
         save_tensors(self.path / MODEL, run.factorization.state_dict(), self.owner | trained)
         write_atomically(self.path / CONFIG, self.config.text())
@@ -449,6 +497,21 @@ class _Folder:
 def begun(path: Path) -> bool:
     """Whether a folder holds a run, finished or not."""
     return (path / RESUME).exists() or (path / CONFIG).exists()
+
+
+def must_be_new(path: Path) -> None:
+    """Refuse a folder that holds a run."""
+    if begun(path):
+        raise InputError(
+            f"{path} already holds a run: go on with it (--resume), replace it (--overwrite), or choose another folder"
+        )
+
+
+def must_be_the_same(saved: Config, wanted: Config, path: Path) -> None:
+    """Refuse to go on with the run at `path` with another configuration than its own."""
+    if saved != wanted:
+        what = saved.differences(wanted)
+        raise InputError(f"the run in {path} can't be resumed with another configuration: there, {what}")
 
 
 def saved_config(path: Path) -> Config:

@@ -1,0 +1,81 @@
+"""Several processes that share the work as one, started by `torchrun` and joined by torch.distributed.
+
+Training splits every batch and adds up the gradients; evaluation and attacks split the batches. Without
+`torchrun` there is one process, of rank 0, and nothing here does anything.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+TIMEOUT = timedelta(minutes=10)  # how long a process waits for another that says nothing
+
+
+def started() -> bool:
+    """Whether `torchrun` started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def rank() -> int:
+    """The number of this process, from 0; the one that writes and speaks is 0."""
+    return int(os.environ["RANK"]) if started() else 0
+
+
+def processes() -> int:
+    """How many processes share the work."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Join the processes that `torchrun` started, over NCCL on CUDA and gloo elsewhere; nothing where it started none."""
+    if not started() or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def first_alone() -> Iterator[None]:
+    """Let the first process of each machine do what is within before the others do it."""
+    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if processes() > 1 and not first:
+        dist.barrier()
+    yield
+    if processes() > 1 and first:
+        dist.barrier()
+
+
+def share(items: Iterable) -> Iterator:
+    """Every N-th item, from this process's own rank, of N processes."""
+    return (item for number, item in enumerate(items) if number % processes() == rank() % processes())
+
+
+def gather(mine: list) -> list:
+    """What all processes made of their shares, in the order of the items; tensors come on the CPU."""
+    if processes() == 1:
+        return mine
+    parts: list[list] = [[] for _ in range(processes())]
+    dist.all_gather_object(parts, mine)
+    return [parts[number % len(parts)][number // len(parts)] for number in range(sum(map(len, parts)))]
+
+
+def add_up(*tensors: Tensor) -> None:
+    """Replace tensors, on one device, by their sums over all processes."""
+    if processes() == 1:
+        return
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    dist.all_reduce(flat)
+    for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+        tensor.copy_(total.view_as(tensor))

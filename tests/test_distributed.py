@@ -1,0 +1,115 @@
+"""Two processes do what one does."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pyrobayes.checkpoint import MODEL, read_tensors
+
+SCRIPT = """
+import json, os, sys
+import torch
+from pyrobayes import BayesClassifier, Networks, Progress, TrainingOptions, attack, build, evaluate, fit, load_data
+from pyrobayes import distributed
+
+torch.set_num_threads(1)
+out, death, resume = sys.argv[1], sys.argv[2] == "dies", sys.argv[3] == "resumes"
+networks = Networks(latent=5, hidden=12, channels=6)
+
+class Dies(Progress):
+    def epoch(self, model, epoch, epochs):
+        if death and distributed.rank() == 1 and epoch.epoch == 2:
+            os._exit(3)
+
+with distributed.joined(torch.device("cpu")):
+    untrained = BayesClassifier(build("gbz", networks), particles=3)
+    test = load_data("fashion-mnist-mini", "test").head(70)
+    evaluated = evaluate(untrained, test, batch_size=16)
+    attacked = attack(untrained, test, [0.0, 0.1], batch_size=16)
+    options = TrainingOptions(epochs=3, batch_size=26, train_particles=2)  # 183 images: the last batch has one
+    images = load_data("fashion-mnist-mini", "train").head(200)
+    epochs = fit(build("gfz", networks), images, options, out=out + "/gfz", resume=resume, progress=Dies())
+    processes = distributed.processes()
+if distributed.rank() == 0:
+    result = {
+        "processes": processes,
+        "evaluated": evaluated.as_dict(),
+        "attacked": attacked.as_dict() | {"examples": attacked.examples.double().sum().item()},
+        "elbo": [epoch.elbo for epoch in epochs],
+    }
+    open(out + "/result.json", "w").write(json.dumps(result))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    script = tmp_path_factory.mktemp("script") / "script.py"
+    script.write_text(SCRIPT)
+
+    def run(folder, processes, *words):
+        folder.mkdir(exist_ok=True)
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command = [sys.executable, *(torchrun if processes > 1 else []), str(script), str(folder), *words]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def single(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("single")
+    done = run(folder, 1, "lives", "starts")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def weights(folder):
+    return read_tensors(folder / "gfz" / MODEL)[0]
+
+
+def test_two_processes_give_what_one_gives(run, single, tmp_path):
+    done = run(tmp_path, 2, "lives", "starts")
+    assert done.returncode == 0, done.stderr
+    ours, expected = result(tmp_path), result(single)
+    assert (ours["processes"], expected["processes"]) == (2, 1)
+    assert ours["evaluated"] == expected["evaluated"]  # bit for bit
+    assert ours["attacked"] == expected["attacked"]
+    assert ours["elbo"] == pytest.approx(expected["elbo"], rel=1e-5)
+    for name, value in weights(single).items():
+        torch.testing.assert_close(weights(tmp_path)[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_process_that_dies_ends_the_run_which_then_goes_on(run, single, tmp_path):
+    died = run(tmp_path, 2, "dies", "starts")
+    assert died.returncode != 0
+    assert not (tmp_path / "result.json").exists()
+    done = run(tmp_path, 2, "lives", "resumes")
+    assert done.returncode == 0, done.stderr
+    assert result(tmp_path)["elbo"] == pytest.approx(result(single)["elbo"], rel=1e-5)
+    for name, value in weights(single).items():
+        torch.testing.assert_close(weights(tmp_path)[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_one_process_speaks_for_all(tmp_path):
+    command = ["--standalone", "--nproc-per-node", "2", "-m", "pyrobayes_cli"]
+    train = ["train", "dbx", "--data", "fashion-mnist-mini", "--epochs", "1", "--runs", str(tmp_path), "--channels", "4"]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *command, *train, "--hidden", "20"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("validation ELBO") == 1
+    assert done.stderr.count("epoch 1/1") == 1
+    assert (tmp_path / "dbx" / MODEL).is_file()
