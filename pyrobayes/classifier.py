@@ -1,18 +1,24 @@
 """The Bayes classifier of a factorization: images in, log p(x, y) out."""
 
 import copy
+import dataclasses
+import math
+from functools import cached_property, partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pyrobayes import importance
+from pyrobayes.conditionals import in_precision
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.importance import ImportanceEstimate
-from pyrobayes.options import LARGEST_SEED, NOISES, InputError, choice, whole
+from pyrobayes.options import ClassifierOptions, InputError, whole
+from pyrobayes.randomness import splitmix, standard_normals
 
-# Base noise comes from counters (Philox, Salmon et al. 2011): any draw of any image can be had on its own.
+# What base noise is for: each has draws of its own.
 FIXED, PER_CALL, PER_IMAGE = range(3)
+MEBIBYTE = 2**20
 
 
 class BayesClassifier(nn.Module):
@@ -30,23 +36,41 @@ class BayesClassifier(nn.Module):
 
     Args:
         factorization: see :func:`pyrobayes.build`.
-        particles: K, the number of z drawn for each image and class; memory grows with it.
+        particles: K, the number of z drawn for each image and class.
         noise: `fresh` or `fixed`.
         seed: of the noise; the global random state is neither read nor changed.
+        estimator: `per-class`, :func:`pyrobayes.importance.per_class`, or `mixture`,
+            :func:`pyrobayes.importance.mixture`.
+        precision: `fp32`, the networks as they are, or `bf16`, a copy of them in bfloat16; log-probabilities are
+            in float32 at least.
+        prune: spend a fifth of the particles on all classes, and the others only on those whose log p(x, y) is then
+            not more than so many nats below the best; None spends all on all.
+        memory: MiB that the values in the networks may take. What takes more is computed in parts, images first, then
+            particles, and in parts again where its gradient is asked for; results differ by rounding only.
     """
 
-    def __init__(self, factorization: DeepBayes, particles: int = 10, noise: str = "fresh", seed: int = 0):
+    def __init__(
+        self,
+        factorization: DeepBayes,
+        particles: int = ClassifierOptions.particles,
+        noise: str = ClassifierOptions.noise,
+        seed: int = ClassifierOptions.seed,
+        *,
+        estimator: str = ClassifierOptions.estimator,
+        precision: str = ClassifierOptions.precision,
+        prune: float | None = ClassifierOptions.prune,
+        memory: int = ClassifierOptions.memory,
+    ):
         super().__init__()
         if not isinstance(factorization, DeepBayes):
             raise InputError(f"factorization must be a DeepBayes, such as pyrobayes.build makes, got {factorization!r}")
-        whole("particles", particles, least=1)
-        whole("seed", seed, least=0, most=LARGEST_SEED)
+        self.options = ClassifierOptions(particles, noise, seed, estimator, precision, prune, memory)
         self.factorization = factorization
-        self.particles = particles
-        self.noise = choice("noise", noise, NOISES)
-        self.seed = seed
+        self._low_precision = in_precision(factorization, torch.bfloat16) if self.options.precision == "bf16" else None
+        if self.options.estimator == "mixture":
+            importance.need_shared_images(factorization)
         self._calls = 0
-        self._indices: np.ndarray | None = None
+        self._indices: Tensor | None = None
         self._draw = 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,8 +80,22 @@ class BayesClassifier(nn.Module):
     def estimate(self, x: Tensor) -> ImportanceEstimate:
         """The estimate behind :meth:`forward`: log weights [K, C, B], and effective sample sizes [B, C]."""
         check_images(x, self.factorization.image_shape)
-        x = x.to(next(self.factorization.parameters()).dtype)
-        return importance.estimate(self.factorization, x, self._base_noise(len(x)).to(x))
+        weights = next(self.factorization.parameters())
+        x = x.to(weights.device, torch.promote_types(weights.dtype, torch.float32))
+        keys = self._keys(len(x)).to(x.device)
+        y = torch.arange(self.factorization.num_classes, device=x.device)[:, None]
+        particles = self.options.particles
+        if self.options.prune is None:
+            return ImportanceEstimate(self._in_parts(x, keys, y, 0, particles))
+        first = math.ceil(particles / 5)
+        log_weights = self._in_parts(x, keys, y, 0, first)
+        log_joint = ImportanceEstimate(log_weights).log_joint.T
+        y, image = torch.nonzero(log_joint >= log_joint.amax(0) - self.options.prune, as_tuple=True)
+        # A class that is out of play keeps the estimate of its first particles.
+        others = log_joint.expand(particles - first, *log_joint.shape).clone()
+        if first < particles:
+            others[:, y, image] = self._in_parts(x[image], keys[image], y[None], first, particles)[:, 0]
+        return ImportanceEstimate(torch.cat([log_weights, others]))
 
     def for_images(self, indices, draw: int = 0) -> "BayesClassifier":
         """The same classifier for a batch of known images.
@@ -70,33 +108,110 @@ class BayesClassifier(nn.Module):
             draw: tells independent draws of the noise of one image apart.
         """
         whole("draw", draw, least=0)
-        if min(indices, default=0) < 0:
-            raise InputError(f"indices must be places in a data set, from 0, got {min(indices)}")
+        indices = torch.as_tensor(indices, dtype=torch.long)
+        if (indices < 0).any():
+            raise InputError(f"indices must be places in a data set, from 0, got {indices.min()}")
+        self.bytes_per_decoding  # so that it is measured once for all copies
         pinned = copy.copy(self)
-        pinned._indices, pinned._draw = np.asarray(indices, dtype=np.uint64), draw
+        pinned._indices, pinned._draw = indices, draw
         return pinned
 
-    def _base_noise(self, images: int) -> Tensor:
-        """[K, C, B, latent], or [K, 1, 1, latent] where the noise is fixed; float32 on the CPU."""
-        latent = self.factorization.networks.latent
-        if self.noise == "fixed":
-            return self._normals(FIXED, 0, 0, (self.particles, 1, 1, latent))
-        indices, stream, draw = self._indices, PER_IMAGE, self._draw
-        if indices is None:
-            indices, stream, draw = np.arange(images), PER_CALL, self._calls
-            self._calls += 1
-        if len(indices) != images:
-            raise InputError(f"the classifier was made for {len(indices)} images, got {images}")
-        shape = (self.particles, self.factorization.num_classes, latent)
-        return torch.stack([self._normals(stream, draw, index, shape) for index in indices], dim=2)
+    def exact(self) -> "BayesClassifier":
+        """The same classifier with the same noise, in full precision and without pruning."""
+        exact = copy.copy(self)
+        exact.options = dataclasses.replace(self.options, precision="fp32", prune=None)
+        exact._modules = {"factorization": self.factorization, "_low_precision": None}
+        return exact
 
-    def _normals(self, stream: int, draw: int, index: int, shape: tuple[int, ...]) -> Tensor:
-        key, counter = np.array([self.seed, stream], np.uint64), np.array([0, 0, draw, index], np.uint64)
-        bits = np.random.Philox(key=key, counter=counter)
-        return torch.from_numpy(np.random.Generator(bits).standard_normal(shape, dtype=np.float32))
+    @property
+    def images_at_once(self) -> int:
+        """How many images fit into the memory with all their classes and particles; at least 1."""
+        return max(1, self._particles_at_once(self.factorization.num_classes) // self.options.particles)
+
+    @cached_property
+    def bytes_per_decoding(self) -> int:
+        """Bytes that one particle of one class of one image needs for its gradient, measured on an image of zeros."""
+        kept = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        parameters = {parameter.untyped_storage().data_ptr() for parameter in self.parameters()}
+        weights, classes = next(self.factorization.parameters()), self.factorization.num_classes
+        dtype = torch.promote_types(weights.dtype, torch.float32)
+        x = torch.zeros(1, *self.factorization.image_shape, device=weights.device, dtype=dtype, requires_grad=True)
+        key, y = torch.zeros(1, dtype=torch.long, device=x.device), torch.arange(classes, device=x.device)[:, None]
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            self._log_weights(x, key, y, 0, 1)
+        return sum(size for pointer, size in kept.items() if pointer not in parameters) // classes
+
+    def _particles_at_once(self, classes: int) -> int:
+        return max(1, self.options.memory * MEBIBYTE // (classes * self.bytes_per_decoding))
+
+    def _in_parts(self, x: Tensor, keys: Tensor, y: Tensor, first: int, last: int) -> Tensor:
+        """Log weights of particles `first` to `last`, [last - first, C, B], in parts that fit into the memory.
+
+        Of each part only its images and log weights are kept for the gradient; the rest is computed again.
+        """
+        at_once = self._particles_at_once(len(y))
+        particles = min(last - first, at_once)
+        images = max(1, at_once // particles)
+        weigh = self._log_weights
+        if torch.is_grad_enabled() and (images < len(x) or particles < last - first):
+            weigh = partial(checkpoint, self._log_weights, use_reentrant=False, preserve_rng_state=False)
+        return torch.cat(
+            [
+                torch.cat(
+                    [weigh(*part, start, min(start + particles, last)) for start in range(first, last, particles)]
+                )
+                for part in zip(x.split(images), keys.split(images), y.expand(-1, len(x)).split(images, dim=1))
+            ],
+            dim=2,
+        )
+
+    def _log_weights(self, x: Tensor, keys: Tensor, y: Tensor, first: int, last: int) -> Tensor:
+        """Log weights of particles `first` to `last`, [last - first, C, B].
+
+        Args:
+            x: images [B, channels, height, width].
+            keys: [B] of their noise.
+            y: classes [C, B].
+            first, last: particles, the last not included.
+        """
+        noise = self._base_noise(keys, y, first, last).to(x.dtype)
+        factorization = self._low_precision or self.factorization
+        if self.options.estimator == "mixture":
+            return importance.mixture(factorization, x, noise)
+        return importance.per_class(factorization, x, noise, y)
+
+    def _keys(self, images: int) -> Tensor:
+        """[B] a key for the noise of each image."""
+        if self.options.noise == "fixed":
+            return self._key(FIXED, 0).expand(images)
+        if self._indices is None:
+            self._calls += 1
+            return splitmix(self._key(PER_CALL, self._calls), torch.arange(images))
+        if len(self._indices) != images:
+            raise InputError(f"the classifier was made for {len(self._indices)} images, got {images}")
+        return splitmix(self._key(PER_IMAGE, self._draw), self._indices)
+
+    def _key(self, purpose: int, draw: int) -> Tensor:
+        return splitmix(splitmix(self.options.seed, purpose), draw)
+
+    def _base_noise(self, keys: Tensor, y: Tensor, first: int, last: int) -> Tensor:
+        """Standard normal [last - first, C, B, latent], or [last - first, 1, 1, latent] where the noise is fixed."""
+        if self.options.noise == "fixed":
+            keys, y = keys[:1], torch.zeros_like(y[:1, :1])
+        latent, classes = self.factorization.networks.latent, self.factorization.num_classes
+        pairs = math.ceil(latent / 2)
+        particle = torch.arange(first, last, device=keys.device)[:, None, None, None]
+        n = (particle * classes + y[..., None]) * pairs + torch.arange(pairs, device=keys.device)
+        return standard_normals(keys[:, None], n).flatten(-2)[..., :latent]
 
     def extra_repr(self) -> str:
-        return f"particles={self.particles}, noise={self.noise}, seed={self.seed}"
+        return ", ".join(f"{name}={value}" for name, value in vars(self.options).items())
 
 
 def check_images(x: Tensor, image_shape: tuple[int, int, int]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyrobayes import attacks
+from pyrobayes import attacks, distributed
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images
 from pyrobayes.options import AttackOptions, InputError, checked_eps, whole
@@ -62,8 +62,10 @@ class Evaluation:
         calibration_error: expected calibration error of the predicted class's posterior, 15 equal bins
             (Guo et al. 2017), from 0 to 1.
         log_evidence: mean log p(x), nats; None for a model without p(x|...).
-        effective_sample_size: mean over images and classes, from 1 to K.
+        effective_sample_size: mean over images and classes, from 1 to the particles that serve each class.
         confusion: [C][C] counts, true class by predicted class.
+        approximation: share of the predicted classes that lower precision or pruning changes, see
+            :func:`approximation`; None where the options ask for neither.
     """
 
     model: str
@@ -76,10 +78,11 @@ class Evaluation:
     log_evidence: float | None
     effective_sample_size: float
     confusion: list[list[int]]
+    approximation: Rate | None = None
 
     def as_dict(self) -> dict:
         """As plain JSON values."""
-        rates = {"accuracy": self.accuracy.as_dict(), "changed": self.changed.as_dict()}
+        rates = {name: value.as_dict() for name, value in vars(self).items() if isinstance(value, Rate)}
         return dataclasses.asdict(self) | rates
 
 
@@ -96,6 +99,7 @@ class AttackResult:
         posteriors: [E][N] posteriors of those predicted classes.
         unmoved: images that the attack left as they were at the largest eps; above 0, for want of a gradient.
         examples: [E, M, channels, height, width] the first adversarial images.
+        approximation: as in :class:`Evaluation`, of clean images.
     """
 
     model: str
@@ -109,6 +113,7 @@ class AttackResult:
     posteriors: list[list[float]]
     unmoved: Rate
     examples: Tensor
+    approximation: Rate | None = None
 
     @property
     def clean_accuracy(self) -> Rate:
@@ -134,8 +139,10 @@ class AttackResult:
             {"eps": eps, "success": self.success(i).as_dict(), "flipped": self.flipped(i).as_dict()}
             for i, eps in enumerate(self.eps)
         ]
-        summary = {"clean_accuracy": self.clean_accuracy.as_dict(), "unmoved": self.unmoved.as_dict(), "rates": rates}
-        return plain | summary
+        shares = {"clean_accuracy": self.clean_accuracy.as_dict(), "unmoved": self.unmoved.as_dict()}
+        if self.approximation:
+            shares["approximation"] = self.approximation.as_dict()
+        return plain | shares | {"rates": rates}
 
 
 def evaluate(
@@ -156,15 +163,15 @@ def evaluate(
         progress: called after every batch.
     """
     data = _prepared(classifier, data, images, batch_size)
-    log_joint, other, sample_sizes = [], [], []
+    batches = []
     with torch.no_grad():
-        for indices, x, _ in data.batches(batch_size):
+        for indices, x, _ in distributed.share(data.batches(batch_size)):
             estimate = classifier.for_images(indices, DEFENDER).estimate(x)
-            log_joint.append(estimate.log_joint)
-            sample_sizes.append(estimate.effective_sample_size)
-            other.append(classifier.for_images(indices, SECOND)(x).argmax(1))
+            other = classifier.for_images(indices, SECOND)(x).argmax(1)
+            batches.append([each.cpu() for each in (estimate.log_joint, estimate.effective_sample_size, other)])
             progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
-    log_joint, labels = torch.cat(log_joint), data.labels
+    log_joint, sample_sizes, other = (torch.cat(parts) for parts in zip(*distributed.gather(batches)))
+    labels = data.labels.cpu()
     predicted = log_joint.argmax(1)
     posterior = log_joint.log_softmax(1)
     classes = len(data.classes)
@@ -175,11 +182,11 @@ def evaluate(
         data=data.name,
         images=len(data),
         accuracy=Rate(int((predicted == labels).sum()), len(data)),
-        changed=Rate(int((predicted != torch.cat(other)).sum()), len(data)),
+        changed=Rate(int((predicted != other).sum()), len(data)),
         negative_log_likelihood=-posterior.gather(1, labels[:, None]).mean().item(),
         calibration_error=calibration_error(posterior.exp(), labels),
         log_evidence=log_joint.logsumexp(1).mean().item() if models_images else None,
-        effective_sample_size=torch.cat(sample_sizes).mean().item(),
+        effective_sample_size=sample_sizes.mean().item(),
         confusion=confusion.tolist(),
     )
 
@@ -218,19 +225,25 @@ def attack(
     perturb, eps = attacks.get(name), checked_eps(eps)
     data = _prepared(classifier, data, images, batch_size)
     keep = len(data) if examples is None else min(examples, len(data))
-    clean, predictions, posteriors, kept, unmoved = [], [], [], [], 0
-    for indices, x, y in data.batches(batch_size):
+    batches = []
+    for indices, x, y in distributed.share(data.batches(min(batch_size, classifier.images_at_once))):
         adversarial = perturb(classifier.for_images(indices, ATTACKER), x, y, eps)
         defender = classifier.for_images(indices, DEFENDER)
         with torch.no_grad():
-            clean.append(defender(x).argmax(1))
-            batch = [defender(images).softmax(1).max(1) for images in adversarial]
-        predictions.append(torch.stack([each.indices for each in batch]))
-        posteriors.append(torch.stack([each.values for each in batch]))
-        unmoved += int((adversarial[-1] == x).flatten(1).all(1).sum())
-        if int(indices[0]) < keep:
-            kept.append(adversarial[:, : keep - int(indices[0])].cpu())
+            unattacked = defender(x).softmax(1).max(1)
+            # At eps 0 the image is the clean one, and so is its noise.
+            attacked = [defender(image).softmax(1).max(1) if e else unattacked for e, image in zip(eps, adversarial)]
+        found = {
+            "clean": unattacked.indices,
+            "predictions": torch.stack([each.indices for each in attacked], dim=1),
+            "posteriors": torch.stack([each.values for each in attacked], dim=1),
+            "unmoved": (adversarial[-1] == x).flatten(1).all(1),
+            "examples": adversarial[:, : max(0, keep - int(indices[0]))].transpose(0, 1),
+        }
+        batches.append({name: value.cpu() for name, value in found.items()})
         progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
+    batches = distributed.gather(batches)
+    found = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
     return AttackResult(
         model=classifier.factorization.name,
         generative=classifier.factorization.generative,
@@ -238,12 +251,30 @@ def attack(
         data=data.name,
         eps=eps,
         labels=data.labels.tolist(),
-        clean_predictions=torch.cat(clean).tolist(),
-        predictions=torch.cat(predictions, dim=1).tolist(),
-        posteriors=torch.cat(posteriors, dim=1).tolist(),
-        unmoved=Rate(unmoved, len(data)),
-        examples=torch.cat(kept, dim=1) if kept else torch.empty(len(eps), 0, *data.image_shape),
+        clean_predictions=found["clean"].tolist(),
+        predictions=found["predictions"].T.tolist(),
+        posteriors=found["posteriors"].T.tolist(),
+        unmoved=Rate(int(found["unmoved"].sum()), len(data)),
+        examples=found["examples"].transpose(0, 1),
     )
+
+
+@torch.no_grad()
+def approximation(
+    classifier: BayesClassifier, data: Images, *, images: int | None = None, batch_size: int = 100
+) -> Rate | None:
+    """Share of the predicted classes that lower precision or pruning changes, with the same noise.
+
+    None where the classifier's options ask for neither. The arguments are those of :func:`evaluate`.
+    """
+    if classifier.options.exact:
+        return None
+    data = _prepared(classifier, data, images, batch_size)
+    different = 0
+    for indices, x, _ in data.batches(batch_size):
+        ours = classifier.for_images(indices, DEFENDER)
+        different += int((ours(x).argmax(1) != ours.exact()(x).argmax(1)).sum())
+    return Rate(different, len(data))
 
 
 def _prepared(classifier: BayesClassifier, data: Images, images: int | None, batch_size: int) -> Images:

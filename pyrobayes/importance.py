@@ -1,7 +1,7 @@
 """Importance sampling of log p(x, y) with the guide as the proposal.
 
 The guide is traced and the model replayed against it once for all particles, classes and images, each a
-plate: particles at dimension -3, classes at -2, images at -1. The sum of the sites' log-probabilities are
+plate: particles at dimension -3, classes at -2, images at -1. The sums of the sites' log-probabilities are
 the log importance weights [K, C, B] of Li et al. (2019), section 2.2.
 """
 
@@ -29,7 +29,7 @@ class ImportanceEstimate:
     """The importance-sampled joint density of a batch of images with every class.
 
     Attributes:
-        log_weights: [K, C, B] nats, log p(x, z, c) - log q(z|x, c) at z ~ q(z|x, c).
+        log_weights: [K, C, B] nats, log p(x, z, c) less the log-density of the proposal that z was drawn from.
     """
 
     log_weights: Tensor
@@ -45,15 +45,16 @@ class ImportanceEstimate:
         return (2 * self.log_weights.logsumexp(0) - (2 * self.log_weights).logsumexp(0)).exp().T
 
 
-def estimate(factorization: DeepBayes, x: Tensor, noise: Tensor) -> ImportanceEstimate:
-    """Estimate log p(x, c) for every class c, differentiably in x.
+def per_class(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
+    """log p(x, z, y) - log q(z|x, y) at z ~ q(z|x, y), [K, C, B] nats, differentiable in x.
 
     Args:
         factorization: gives model and guide.
         x: images [B, channels, height, width] in [0, 1].
         noise: base noise of z, standard normal, [K, C or 1, B or 1, latent]: z = loc + scale * noise.
+        y: classes [C, 1] or [C, B], one a row or one for every row and image; all of them where left out.
     """
-    y = torch.arange(factorization.num_classes, device=x.device)[:, None]
+    y = _classes(factorization, x) if y is None else y
     particles = pyro.plate("particles", len(noise), dim=-3)
     classes = pyro.plate("classes", len(y), dim=-2)
     with pyro.validation_enabled(VALIDATE):
@@ -61,7 +62,43 @@ def estimate(factorization: DeepBayes, x: Tensor, noise: Tensor) -> ImportanceEs
             guide_trace = poutine.trace(factorization.guide).get_trace(x, y)
         with particles, classes:
             model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
-        return ImportanceEstimate(log_prob(model_trace) - log_prob(guide_trace))
+        return log_prob(model_trace) - log_prob(guide_trace)
+
+
+def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor) -> Tensor:
+    """log p(x, z, c) - log (1/C) sum over c' of q(z|x, c') at z from the guides of all classes, [K C, C, B] nats.
+
+    A particle drawn for one class serves every class: the guides are one mixture proposal, weighted by the
+    balance heuristic of multiple importance sampling (Veach and Guibas 1995, section 3.2). It takes no more
+    decodings than :func:`per_class`, where p(x|...) doesn't depend on y. The arguments are those of
+    :func:`per_class`; the second dimension of noise is that of the guides.
+    """
+    y = _classes(factorization, x)
+    particles = pyro.plate("particles", len(noise), dim=-4)
+    guides = pyro.plate("guides", len(y), dim=-3)
+    classes = pyro.plate("classes", len(y), dim=-2)
+    with pyro.validation_enabled(VALIDATE):
+        with BaseNoise(noise[:, :, None]), particles, guides:
+            drawn = prune_subsample_sites(poutine.trace(factorization.guide).get_trace(x, y[:, None]))
+        values = {name: drawn.nodes[name]["value"] for name in drawn.stochastic_nodes}  # z [K, C, 1, B, latent]
+        with particles, guides, classes:
+            guide_trace = poutine.trace(poutine.condition(factorization.guide, values)).get_trace(x, y)
+            model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x, y)
+        proposal = log_prob(guide_trace).logsumexp(-2, keepdim=True) - math.log(len(y))
+        return (log_prob(model_trace) - proposal).flatten(0, 1)
+
+
+def need_shared_images(factorization: DeepBayes) -> None:
+    """Refuse a model whose p(x|...) depends on y: :func:`mixture` would need C times the decodings."""
+    if "y" in factorization.parents()["x"]:
+        raise InputError(
+            f"the mixture estimator needs a p(x|...) that doesn't depend on y, but {factorization.name} is "
+            f"{factorization.formula()}; take the estimator per-class"
+        )
+
+
+def _classes(factorization: DeepBayes, x: Tensor) -> Tensor:
+    return torch.arange(factorization.num_classes, device=x.device)[:, None]
 
 
 def log_prob(trace: poutine.Trace) -> Tensor:

@@ -7,12 +7,14 @@ Nothing here imports torch, so that a command line can be parsed, or refused, at
 import difflib
 import math
 import numbers
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 LIKELIHOODS = ("gaussian", "bernoulli", "laplace", "discretized-logistic")
 SCHEDULES = ("one-cycle", "cosine", "constant")
 NOISES = ("fresh", "fixed")
+ESTIMATORS = ("per-class", "mixture")
+PRECISIONS = ("fp32", "bf16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LARGEST_SEED = 2**63 - 1
 DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
@@ -102,22 +104,56 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
-    """How a trained model classifies a data set."""
+class ClassifierOptions:
+    """How a factorization classifies: see :class:`pyrobayes.BayesClassifier`."""
 
     particles: int = option(10, "particles K per class in the importance-sampled log p(x, y)")
     noise: str = option("fresh", "draw the particles anew for each image, or share one table of draws", NOISES)
-    batch_size: int = option(100, "images at a time; changes memory and speed, not results")
-    images: int | None = option(None, "take only the first N test images")
     seed: int = option(0, "seed of the particles")
+    estimator: str = option(
+        "per-class", "particles for each class of its own, or for all from the mixture of the guides", ESTIMATORS
+    )
+    precision: str = option("fp32", "what the networks compute in; log-probabilities stay in float32", PRECISIONS)
+    prune: float | None = option(
+        None, "after a fifth of the particles, leave out classes whose log p(x, y) is so many nats below the best"
+    )
+    memory: int = option(1024, "MiB that the networks' values may take; changes memory and speed, not results")
 
     def __post_init__(self):
         whole("particles", self.particles, least=1)
         object.__setattr__(self, "noise", choice("noise", self.noise, NOISES))
+        whole("seed", self.seed, least=0, most=LARGEST_SEED)
+        object.__setattr__(self, "estimator", choice("estimator", self.estimator, ESTIMATORS))
+        object.__setattr__(self, "precision", choice("precision", self.precision, PRECISIONS))
+        if self.prune is not None:
+            positive("prune", self.prune)
+            if self.estimator != "per-class":
+                raise InputError("prune leaves out classes' own particles, which only the estimator per-class has")
+        whole("memory", self.memory, least=1)
+
+    @property
+    def exact(self) -> bool:
+        """Whether log p(x, y) is what its particles give, to the rounding of float32."""
+        return self.precision == "fp32" and self.prune is None
+
+
+@dataclass(frozen=True)
+class EvaluationOptions(ClassifierOptions):
+    """How a trained model classifies a data set."""
+
+    batch_size: int = option(100, "images at a time; changes memory and speed, not results")
+    images: int | None = option(None, "take only the first N test images")
+
+    def __post_init__(self):
+        super().__post_init__()
         whole("batch size", self.batch_size, least=1)
         if self.images is not None:
             whole("images", self.images, least=1)
-        whole("seed", self.seed, least=0, most=LARGEST_SEED)
+
+    @property
+    def classifier(self) -> ClassifierOptions:
+        """The part of the options that concerns the classifier."""
+        return ClassifierOptions(**{field.name: getattr(self, field.name) for field in fields(ClassifierOptions)})
 
 
 @dataclass(frozen=True)

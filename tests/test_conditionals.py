@@ -58,12 +58,24 @@ def test_every_likelihood_trains_and_classifies(likelihood, make, tiny_images):
     assert BayesClassifier(factorization)(x).isfinite().all()
 
 
-@pytest.mark.parametrize(("out", "size"), [(1, (14, 14)), (3, (5, 4)), (20, (3, 3))])
-def test_upsampling_is_the_transposed_convolution(out, size):
-    layer = Upsampling(16, out, size, tuple(2 * n for n in size)).double()
-    assert layer.shuffled is (4 * out < 16)
-    x = torch.randn(2, 16, *size, dtype=torch.float64)
-    torch.testing.assert_close(layer(x), nn.ConvTranspose2d.forward(layer, x), rtol=1e-10, atol=1e-12)
+@pytest.mark.parametrize(
+    ("out", "before", "after", "block"),
+    [
+        (1, (14, 14), (28, 28), 2),
+        (1, (5, 4), (10, 8), 1),
+        (3, (6, 4), (12, 8), 1),
+        (3, (5, 4), (9, 7), 1),
+        (20, (3, 3), (6, 6), 0),
+    ],
+)
+def test_upsampling_is_the_transposed_convolution(out, before, after, block):
+    layer = Upsampling(16, out, before, after).double()
+    x = torch.randn(2, 16, *before, dtype=torch.float64)
+    expected = nn.ConvTranspose2d.forward(layer, x)
+    assert layer.block(x) == block and expected.shape[2:] == after
+    torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
+    layer.block = lambda x: 1  # as for bfloat16
+    torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (1, 9, 12), (2, 1, 1)])

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pyro
 import pytest
 import torch
@@ -12,7 +11,7 @@ from pyro.infer import Trace_ELBO
 from pyrobayes import BayesClassifier, InputError, Networks, TrainingOptions, build, factorizations, fit, load
 from pyrobayes.conditionals import Conditionals
 from pyrobayes.factorizations import parents_in
-from pyrobayes.importance import estimate
+from pyrobayes.importance import ImportanceEstimate, per_class
 
 POSTER = {
     "gfz": "p(z) p(y|z) p(x|z, y)",
@@ -49,7 +48,7 @@ def test_kinds_of_model(name, generative, models_images, make):
 
 def density(distribution, value):
     """Log-densities written out by hand, summed over the event."""
-    base = getattr(distribution, "base_dist", distribution)
+    base = getattr(distribution, "base_dist", getattr(distribution, "pixel", distribution))
     if hasattr(base, "logits"):
         return base.logits.log_softmax(-1).expand(*value.shape, -1).gather(-1, value[..., None])[..., 0]
     if not hasattr(base, "loc"):
@@ -74,7 +73,7 @@ def log_weight_by_hand(factorization, x, y, noise):
 def test_log_weights_equal_a_plain_loop_over_classes_and_particles(name, make, batch):
     factorization, x = make(name, double=True), batch[0].double()
     noise = torch.randn(3, 10, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    weights = estimate(factorization, x, noise).log_weights
+    weights = per_class(factorization, x, noise)
     assert weights.shape == (3, 10, 4)
     for k in range(3):
         for c in range(10):
@@ -87,7 +86,7 @@ def test_estimates_with_other_draws_agree_within_their_error(name, make, batch):
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(particles, 10, 2, 5, dtype=torch.float64, generator=generator) for _ in range(2)]
     with torch.no_grad():
-        ours = estimate(factorization, x, noise[0])
+        ours = ImportanceEstimate(per_class(factorization, x, noise[0]))
         loop = torch.stack(
             [
                 torch.stack([log_weight_by_hand(factorization, x, torch.full((2,), c), n) for n in noise[1][:, c]])
@@ -116,7 +115,7 @@ def test_expected_estimate_rises_with_particles(name, make, batch):
     factorization, x = make(name), batch[0][:1]
     noise = torch.randn(64 * 100, 10, 1, 5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        weights = estimate(factorization, x, noise).log_weights[:, :, 0]
+        weights = per_class(factorization, x, noise)[:, :, 0]
     limit = weights.logsumexp(0) - math.log(len(weights))
     last = None
     for particles in (1, 4, 16, 64):
@@ -198,8 +197,6 @@ def test_another_guide_converges_to_the_closed_form(batch):
 
 
 def test_effective_sample_size_of_known_weights():
-    from pyrobayes.importance import ImportanceEstimate
-
     weights = torch.tensor([1.0, 1.0, 2.0]).log().reshape(3, 1, 1) - 500
     result = ImportanceEstimate(weights)
     assert result.effective_sample_size.item() == pytest.approx(16 / 6, rel=1e-4)
@@ -221,12 +218,22 @@ def test_classifier_noise(make, batch):
 
 
 def test_base_noise_is_standard_normal_and_independent(make):
-    noise = BayesClassifier(make("gbz"), particles=50).for_images(np.arange(40))._base_noise(40)
+    classifier, y = BayesClassifier(make("gbz"), particles=50), torch.arange(10)[:, None]
+    noise = classifier._base_noise(classifier.for_images(torch.arange(40))._keys(40), y, 0, 50)
     assert noise.shape == (50, 10, 40, 5)
     assert abs(noise.mean()) < 0.01 and abs(noise.var() - 1) < 0.02
-    flat = noise.permute(2, 0, 1, 3).flatten(1)
-    correlation = torch.corrcoef(flat) - torch.eye(40)
-    assert correlation.abs().max() < 0.1
+    assert (noise**4).mean().item() == pytest.approx(3, abs=0.1)
+    for dim in range(4):  # particles, classes, images, latent dimensions
+        correlation = torch.corrcoef(noise.movedim(dim, 0).flatten(1)) - torch.eye(noise.shape[dim])
+        assert correlation.abs().max() < 6 / math.sqrt(
+            noise[0].numel() if dim == 0 else noise.numel() / noise.shape[dim]
+        )
+
+
+def test_the_first_particles_are_the_same_whatever_their_number(make):
+    few, many = (BayesClassifier(make("gbz"), particles=k).for_images([3, 9]).estimate for k in (3, 8))
+    x = torch.rand(2, 1, 7, 7)
+    torch.testing.assert_close(few(x).log_weights, many(x).log_weights[:3])
 
 
 def test_models_in_one_process_do_not_share_weights(make, tiny_images):

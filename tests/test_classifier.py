@@ -1,0 +1,157 @@
+"""How the estimate is computed: in parts, from a mixture, with pruning, in lower precision."""
+
+import math
+
+import pytest
+import torch
+from test_factorizations import density, linear_gaussian
+
+from pyrobayes import BayesClassifier, InputError, evaluation, factorizations
+from pyrobayes.factorizations import parents_in
+from pyrobayes.importance import mixture
+
+SHARED = [name for name in factorizations.names() if name not in ("gfz", "gfy")]
+INDICES = [3, 1, 4, 5]
+
+
+def with_little_memory(classifier, decodings):
+    """The classifier with a memory that holds so many decodings."""
+    classifier.__dict__["bytes_per_decoding"] = classifier.options.memory * 2**20 // decodings
+    return classifier
+
+
+@pytest.mark.parametrize("estimator", ["per-class", "mixture"])
+@pytest.mark.parametrize(("particles_at_once", "parts"), [(21, 2), (4, 8), (1, 28)])
+def test_in_parts_the_estimate_and_its_gradients_are_the_same(estimator, particles_at_once, parts, make, batch):
+    factorization, x = make("gbz", double=True), batch[0].double().requires_grad_()
+    weights = list(factorization.parameters())
+    results = []
+    for little in (False, True):
+        classifier = BayesClassifier(factorization, particles=7, estimator=estimator).for_images(INDICES)
+        calls = []
+        if little:
+            with_little_memory(classifier, 10 * particles_at_once)
+            compute = classifier._log_weights
+            classifier._log_weights = lambda *part: calls.append(part) or compute(*part)
+        log_joint = classifier(x)
+        assert len(calls) == (parts if little else 0)
+        results.append([log_joint, *torch.autograd.grad(log_joint.logsumexp(1).sum(), [x, *weights], allow_unused=True)])
+    for together, in_parts in zip(*results):
+        torch.testing.assert_close(in_parts, together, rtol=1e-9, atol=1e-9)
+
+
+def test_images_at_once_follow_from_the_memory(make):
+    classifier = BayesClassifier(make("gbz"), particles=10, memory=1)
+    assert 1000 < classifier.bytes_per_decoding < 20_000
+    assert classifier.images_at_once == 2**20 // (10 * classifier.bytes_per_decoding) // 10
+    assert BayesClassifier(make("gbz"), particles=10**6, memory=1).images_at_once == 1
+    attacked = BayesClassifier(make("gbz"), particles=10**4, memory=1)
+    assert attacked(torch.rand(2, 1, 7, 7)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_mixture_equals_the_formula_written_out(name, make, batch):
+    factorization, x = make(name, double=True), batch[0].double()
+    noise = torch.randn(2, 10, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = mixture(factorization, x, noise)
+    assert weights.shape == (20, 10, 4)
+    classes = [torch.full((4,), c) for c in range(10)]
+    guides = [factorization.q_z(x, y) for y in classes]
+    for k, drawn_for in [(0, 0), (1, 7)]:
+        z = guides[drawn_for].base_dist.loc + guides[drawn_for].base_dist.scale * noise[k, drawn_for]
+        proposal = torch.stack([density(guide, z) for guide in guides]).logsumexp(0) - math.log(10)
+        for c in (0, 7):
+            values = {"x": x, "y": classes[c], "z": z}
+            total = -proposal
+            for child, parents in parents_in(factorization.formula()).items():
+                conditional = getattr(factorization, f"p_{child}")(*(values[parent] for parent in parents))
+                total = total + density(conditional, values[child])
+            torch.testing.assert_close(weights[10 * k + drawn_for, c], total, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_mixture_and_per_class_agree_with_many_particles(name, make, batch):
+    factorization, x = make(name, double=True), batch[0].double()[:2]
+    with torch.no_grad():
+        ours, expected = (
+            BayesClassifier(factorization, particles=particles, estimator=estimator).estimate(x)
+            for estimator, particles in (("mixture", 200), ("per-class", 2000))
+        )
+    error = (1 / ours.effective_sample_size + 1 / expected.effective_sample_size).sqrt()
+    assert (error < 0.5).all()
+    assert ((ours.log_joint - expected.log_joint).abs() < 5 * error).all()
+
+
+def test_mixture_converges_to_the_closed_form(batch):
+    factorization, x = linear_gaussian(wider=1.3), batch[0].double()
+    result = BayesClassifier(factorization, particles=1000, estimator="mixture").estimate(x)
+    error = (1 / result.effective_sample_size).sqrt()
+    assert (error < 0.1).all()
+    assert ((result.log_joint - factorization.exact_log_joint(x)).abs() < 5 * error).all()
+
+
+@pytest.mark.parametrize("name", ["gfz", "gfy"])
+def test_mixture_is_refused_where_images_depend_on_the_class(name, make):
+    with pytest.raises(InputError, match=rf"doesn't depend on y, but {name} is p\(x, z, y\) = .*take .* per-class"):
+        BayesClassifier(make(name), estimator="mixture")
+
+
+def test_pruning_leaves_the_others_as_they_are(name, make, batch):
+    factorization, x = make(name, double=True), batch[0].double()
+    full = BayesClassifier(factorization, particles=10).for_images(INDICES).estimate(x)
+    pruned = BayesClassifier(factorization, particles=10, prune=2.0).for_images(INDICES).estimate(x)
+    first = full.log_weights[:2].logsumexp(0).T - math.log(2)
+    in_play = first >= first.amax(1, keepdim=True) - 2.0
+    assert in_play.any(1).all() and not in_play.all()
+    torch.testing.assert_close(pruned.log_joint, full.log_joint.where(in_play, first), rtol=1e-9, atol=1e-9)
+    everything = BayesClassifier(factorization, particles=10, prune=1e6).for_images(INDICES)(x)
+    torch.testing.assert_close(everything, full.log_joint, rtol=1e-9, atol=1e-9)
+    single = BayesClassifier(factorization, particles=1, prune=2.0).for_images(INDICES)(x)
+    assert single.shape == (4, 10)
+
+
+def test_pruned_gradient_equals_finite_differences(make, batch):
+    classifier = BayesClassifier(make("gby", double=True), particles=10, prune=2.0, noise="fixed")
+    x = (0.2 + 0.6 * batch[0].double()).requires_grad_()
+    direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(1))
+    slope = (torch.autograd.grad(classifier(x).logsumexp(1).sum(), x)[0] * direction).sum()
+    with torch.no_grad():
+        up, down = (classifier(x + step * direction).logsumexp(1).sum() for step in (1e-6, -1e-6))
+    torch.testing.assert_close(slope, (up - down) / 2e-6, rtol=1e-4, atol=1e-6)
+
+
+def test_networks_in_bfloat16_give_log_probabilities_in_float32(name, make, tiny_images):
+    factorization, (x, _) = make(name), tiny_images.batch(torch.arange(100))
+    before = {key: value.clone() for key, value in factorization.state_dict().items()}
+    classifier = BayesClassifier(factorization, precision="bf16").for_images(range(100))
+    log_joint, exact = classifier(x), classifier.exact()(x)
+    assert log_joint.dtype == torch.float32
+    expected = BayesClassifier(factorization).for_images(range(100))(x)
+    torch.testing.assert_close(exact, expected)
+    assert all(value.dtype == before[key].dtype for key, value in factorization.state_dict().items())
+    if name != "linear-gaussian":  # which has no networks of ours
+        assert not torch.equal(log_joint, expected)
+    assert (log_joint - expected).abs().max() < 0.3
+    assert (log_joint.argmax(1) == expected.argmax(1)).float().mean() > 0.9
+
+
+def test_the_share_that_an_approximation_changes(make, tiny_images):
+    assert evaluation.approximation(BayesClassifier(make("gbz")), tiny_images) is None
+    rate = evaluation.approximation(BayesClassifier(make("gbz"), prune=0.01, particles=20), tiny_images, images=100)
+    assert 0 < rate.count < rate.total == 100
+    assert evaluation.approximation(BayesClassifier(make("gbz"), prune=1e6), tiny_images, images=100).count == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"estimator": "both"}, "unknown estimator 'both'"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'"),
+        ({"prune": 0}, "prune must be a finite number above 0"),
+        ({"prune": 3.0, "estimator": "mixture"}, "which only the estimator per-class has"),
+        ({"memory": 0}, "memory must be a whole number of at least 1"),
+    ],
+)
+def test_bad_options_are_refused(arguments, words, make):
+    with pytest.raises(InputError, match=words):
+        BayesClassifier(make("gbz"), **arguments)
