@@ -1,0 +1,275 @@
+"""Speed and memory against a plain reference: `make benchmark`, or `python tests/benchmarks/benchmark.py --help`.
+
+Ours and the reference have the same weights and the same noise and run alternately in one process; reported are
+medians, ratios, and what the machine's matrix products allow. docs/performance.md explains the rows.
+"""
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+from reference import Reference, elbo
+from torch.utils.flop_counter import FlopCounterMode
+
+import pyrobayes
+from pyrobayes import BayesClassifier, TrainingOptions, evaluation
+from pyrobayes.checkpoint import choose_device, versions
+from pyrobayes.training import Inference
+
+EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+
+
+def seconds(task: Callable, device: torch.device) -> float:
+    """What a call takes, with all that it started on the device."""
+    start = time.perf_counter()
+    task()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def alternate(tasks: dict[str, Callable], device: torch.device, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each task, run in turn after one round that isn't counted."""
+    times = {name: [] for name in tasks}
+    for count in range(rounds + 1):
+        for name, task in tasks.items():
+            took = seconds(task, device)
+            if count:
+                times[name].append(took)
+    return times
+
+
+def median_ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
+    """The median over rounds of how much longer one took than the other."""
+    return statistics.median(a / b for a, b in zip(times[slow], times[fast]))
+
+
+def ceiling(dtype: torch.dtype, device: torch.device) -> float:
+    """GFLOP/s of a large matrix product, the best of several."""
+    size = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(size, size, device=device).to(dtype)
+    best = min(seconds(lambda: a @ a, device) for _ in range(10))
+    return 2 * size**3 / best / 1e9
+
+
+def bandwidth(device: torch.device) -> float:
+    """GB/s of a copy that no cache holds, bytes read and written, the best of several."""
+    source = torch.zeros(2**30 if device.type == "cuda" else 2**28, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    best = min(seconds(lambda: target.copy_(source), device) for _ in range(10))
+    return 2 * len(source) / best / 1e9
+
+
+def trained(model: str, device: torch.device, epochs: int):
+    """A model with the networks of the paper, trained on the embedded images."""
+    factorization = pyrobayes.build(model).to(device)
+    images = pyrobayes.load_data("fashion-mnist-mini", "train")
+    pyrobayes.fit(factorization, images, TrainingOptions(epochs=epochs, batch_size=32))
+    return factorization.eval().requires_grad_(False)
+
+
+def log_joint(factorization, x, device, rounds: int) -> dict:
+    """Milliseconds an image of the log joint, ours and the reference's, and the largest difference between them."""
+    reference = Reference(factorization)
+    classifiers = {p: BayesClassifier(factorization, precision=p).for_images(range(len(x))) for p in ("fp32", "bf16")}
+    y = torch.arange(10, device=device)[:, None]
+    noise = classifiers["fp32"]._base_noise(classifiers["fp32"]._keys(len(x)).to(device), y, 0, 10)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        expected = reference.log_joint(x, noise)
+    with torch.no_grad():
+        difference = (classifiers["fp32"](x) - expected).abs().max().item()
+        tasks = {"reference": lambda: reference.log_joint(x, noise)}
+        tasks |= {name: lambda c=classifier: c(x) for name, classifier in classifiers.items()}
+        times = alternate(tasks, device, rounds)
+    return {
+        "flop_per_image": counter.get_total_flops() / len(x),
+        "largest_difference_nats": difference,
+        "ms_per_image": {name: 1e3 * statistics.median(took) / len(x) for name, took in times.items()},
+        "speed_up": {name: median_ratio(times, "reference", name) for name in classifiers},
+    }
+
+
+def sweep(factorization, x, y, device, rounds: int) -> dict:
+    """Milliseconds an image of FGSM over seven eps with clean accuracy, and whether the predictions agree."""
+    reference, images = Reference(factorization), pyrobayes.load_data("fashion-mnist-mini", "test").head(len(x))
+    classifiers = {p: BayesClassifier(factorization, precision=p) for p in ("fp32", "bf16")}
+    numbers = range(len(x))
+    classes = torch.arange(10, device=device)[:, None]
+    draws = [classifiers["fp32"].for_images(numbers, draw) for draw in (evaluation.ATTACKER, evaluation.DEFENDER)]
+    noise = [draw._base_noise(draw._keys(len(x)).to(device), classes, 0, 10) for draw in draws]
+    kept = {}
+
+    def ours(precision):
+        kept[precision] = evaluation.attack(classifiers[precision], images, EPS)
+
+    tasks = {"reference": lambda: kept.update(reference=reference.attack(x, y, EPS, *noise))}
+    tasks |= {name: lambda name=name: ours(name) for name in classifiers}
+    times = alternate(tasks, device, rounds)
+    expected = kept["reference"][1].cpu()
+    return {
+        "ms_per_image": {name: 1e3 * statistics.median(took) / len(x) for name, took in times.items()},
+        "speed_up": {name: median_ratio(times, "reference", name) for name in classifiers},
+        "same_predictions": {
+            name: (torch.tensor(kept[name].predictions) == expected).float().mean().item() for name in classifiers
+        },
+    }
+
+
+def training_step(model: str, device, rounds: int, batch: int = 128) -> dict:
+    """Milliseconds of an SVI step, and of a step written by hand with the same networks and one fused Adam."""
+    images = pyrobayes.load_data("fashion-mnist-mini", "train").to(device)
+    ours, by_hand = (pyrobayes.build(model).to(device) for _ in range(2))
+    adam = torch.optim.Adam(by_hand.parameters(), lr=1e-3, fused=True)
+    x, y = images.batch(torch.arange(batch, device=device))
+
+    def reference():
+        (-elbo(by_hand, x, y)).backward()
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+
+    steps = 5
+    inference = Inference(ours, TrainingOptions())
+    tasks = {
+        "by_hand": lambda: [reference() for _ in range(steps)],
+        "svi": lambda: [inference.step(x, y) for _ in range(steps)],
+    }
+    times = alternate(tasks, device, rounds)
+    return {
+        "ms": {name: 1e3 * statistics.median(took) / steps for name, took in times.items()},
+        "ratio": median_ratio(times, "svi", "by_hand"),
+        "images_per_second": steps * batch / statistics.median(times["svi"]),
+    }
+
+
+def agreement(factorization, count: int) -> dict:
+    """Share of the test images on which bf16 predicts what fp32 predicts, with the same noise."""
+    images = pyrobayes.load_data("fashion-mnist-mini", "test")
+    differing = evaluation.approximation(BayesClassifier(factorization, precision="bf16"), images, images=count)
+    return {"images": differing.total, "agree": 1 - differing.share}
+
+
+MEMORY = """
+import resource, sys, torch, pyrobayes
+particles, images = map(int, sys.argv[1:])
+factorization = pyrobayes.build("gbz").requires_grad_(False)
+classifier = pyrobayes.BayesClassifier(factorization, particles=particles)
+x = pyrobayes.load_data("fashion-mnist-mini", "test").head(images).batch(slice(None))[0].requires_grad_()
+torch.autograd.grad(classifier(x).logsumexp(1).sum(), x)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def memory(particles: int, images: int) -> float:
+    """GiB at the peak of a process of its own that takes the gradient of the log joint, on the CPU."""
+    command = [sys.executable, "-c", MEMORY, str(particles), str(images)]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return peak / 2 ** (30 if sys.platform == "darwin" else 20)
+
+
+def help_time() -> float:
+    """Seconds until `pyrobayes --help` is done, the median of five."""
+    command = [sys.executable, "-m", "pyrobayes_cli", "--help"]
+    run = lambda: subprocess.run(command, check=True, capture_output=True)  # noqa: E731
+    return statistics.median(seconds(run, torch.device("cpu")) for _ in range(5))
+
+
+def show(result: dict) -> None:
+    """Print what was measured beside what is to be reached."""
+    joint, attack = result["log_joint"], result["sweep"]
+    floor = {p: joint["flop_per_image"] / rate / 1e6 for p, rate in result["gflops"].items()}
+    ours, step = joint["ms_per_image"], result["step"]
+    rows = [
+        (
+            "matrix products, float32 and bfloat16",
+            f"{result['gflops']['fp32']:.0f}, {result['gflops']['bf16']:.0f} GFLOP/s",
+            "",
+        ),
+        ("log joint, arithmetic", f"{joint['flop_per_image'] / 1e9:.2f} GFLOP an image", ""),
+        ("log joint, reference", f"{ours['reference']:.2f} ms an image", ""),
+        (
+            "log joint, float32",
+            f"{ours['fp32']:.2f} ms, {joint['speed_up']['fp32']:.1f} times the reference",
+            "at least 2",
+        ),
+        (
+            "log joint, float32, over the floor",
+            f"{ours['fp32'] / floor['fp32']:.2f} times {floor['fp32']:.2f} ms",
+            "at most 1.7",
+        ),
+        ("log joint, largest difference", f"{joint['largest_difference_nats']:.1e} nats", "rounding"),
+        (
+            "log joint, bf16",
+            f"{ours['bf16']:.2f} ms, {joint['speed_up']['bf16']:.1f} times the reference",
+            "at least 6",
+        ),
+        (
+            "predictions of bf16 as of float32",
+            f"{100 * result['bf16']['agree']:.1f}% of {result['bf16']['images']}",
+            "at least 99.5%",
+        ),
+        ("FGSM, seven eps, reference", f"{attack['ms_per_image']['reference']:.1f} ms an image", ""),
+        (
+            "FGSM, seven eps, float32",
+            f"{attack['ms_per_image']['fp32']:.1f} ms, {attack['speed_up']['fp32']:.1f} times",
+            "at least 6",
+        ),
+        (
+            "FGSM, seven eps, bf16",
+            f"{attack['ms_per_image']['bf16']:.1f} ms, {attack['speed_up']['bf16']:.1f} times",
+            "at least 20",
+        ),
+    ]
+    rows += [
+        (f"SVI step, {name}", f"{s['ms']['svi']:.1f} ms, {s['ratio']:.2f} times one by hand", "at most 1.05")
+        for name, s in step.items()
+    ]
+    rows += [(f"peak memory, {name}", f"{gib:.2f} GiB", "under 2, flat") for name, gib in result["peak_gib"].items()]
+    rows += [("pyrobayes --help", f"{result['help_seconds']:.2f} s", "under 0.3")]
+    for what, measured, reach in rows:
+        click.echo(f"{what:36}  {measured:40}  {reach}".rstrip())
+
+
+@click.command()
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--model", default="gbz", show_default=True)
+@click.option("--images", default=20, show_default=True, help="images in the timed batches")
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--epochs", default=4, show_default=True, help="of the model whose predictions are compared")
+@click.option("--large", default=1000, show_default=True, help="particles of the largest memory measurement")
+@click.option("--out", default="benchmark.json", show_default=True, type=click.Path(path_type=Path))
+def main(device, model, images, rounds, epochs, large, out):
+    """Measure, print a table, and write everything as JSON."""
+    device = choose_device(device)
+    result = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "versions": versions(),
+        "gflops": {"fp32": ceiling(torch.float32, device), "bf16": ceiling(torch.bfloat16, device)},
+        "gb_per_second": bandwidth(device),
+    }
+    factorization = trained(model, device, epochs)
+    x, y = (
+        each.to(device) for each in pyrobayes.load_data("fashion-mnist-mini", "test").head(images).batch(slice(None))
+    )
+    result["log_joint"] = log_joint(factorization, x, device, rounds)
+    result["sweep"] = sweep(factorization, x, y, device, rounds)
+    result["step"] = {name: training_step(name, device, rounds) for name in (pyrobayes.factorizations.names())}
+    result["bf16"] = agreement(factorization, 1000)
+    result["help_seconds"] = help_time()
+    result["peak_gib"] = {
+        f"K={k}, {n} images": memory(k, n) for k, n in ((100, 10), (100, 100), (large, 10), (large, 100))
+    }
+    out.write_text(json.dumps(result, indent=2) + "\n")
+    show(result)
+
+
+if __name__ == "__main__":
+    main()
