@@ -1,17 +1,21 @@
 # make reproduce [QUICK=1]   environment, data, training of all seven models, attack, figures
 # make test                  environment and test suite
+# make benchmark             speed and memory against a plain reference, in about a quarter of an hour
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: reproduce test clean
+.PHONY: reproduce test benchmark clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/pyrobayes reproduce $(if $(QUICK),--quick)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+benchmark: $(VENV)/installed
+	$(BIN)/python tests/benchmarks/benchmark.py
 
 # Installs afresh whenever the dependencies change; an interrupted installation starts again.
 $(VENV)/installed: pyproject.toml

@@ -111,7 +111,7 @@ class BayesClassifier(nn.Module):
         indices = torch.as_tensor(indices, dtype=torch.long)
         if (indices < 0).any():
             raise InputError(f"indices must be places in a data set, from 0, got {indices.min()}")
-        self.bytes_per_decoding  # so that it is measured once for all copies
+        _ = self.bytes_per_decoding  # measured once, for all copies
         pinned = copy.copy(self)
         pinned._indices, pinned._draw = indices, draw
         return pinned
@@ -121,6 +121,7 @@ class BayesClassifier(nn.Module):
         exact = copy.copy(self)
         exact.options = dataclasses.replace(self.options, precision="fp32", prune=None)
         exact._modules = {"factorization": self.factorization, "_low_precision": None}
+        exact.__dict__.pop("bytes_per_decoding", None)
         return exact
 
     @property

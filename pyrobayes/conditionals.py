@@ -267,7 +267,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        leading, out = hidden.shape[:-1], hidden.reshape(-1, hidden.shape[-1])
+        leading, out = hidden.shape[:-1], hidden.reshape(-1, hidden.shape[-1]).to(self.linear.weight.dtype)
         out = F.relu(self.linear(out), inplace=True).unflatten(1, self.smallest)
         out = out.contiguous(memory_format=torch.channels_last)
         # On a CPU, as many at a time as leave the largest values in its cache.

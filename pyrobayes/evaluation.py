@@ -269,12 +269,12 @@ def approximation(
     """
     if classifier.options.exact:
         return None
-    data = _prepared(classifier, data, images, batch_size)
-    different = 0
-    for indices, x, _ in data.batches(batch_size):
-        ours = classifier.for_images(indices, DEFENDER)
-        different += int((ours(x).argmax(1) != ours.exact()(x).argmax(1)).sum())
-    return Rate(different, len(data))
+    data, exact = _prepared(classifier, data, images, batch_size), classifier.exact()
+    differing = []
+    for indices, x, _ in distributed.share(data.batches(batch_size)):
+        ours, theirs = (each.for_images(indices, DEFENDER)(x).argmax(1) for each in (classifier, exact))
+        differing.append(int((ours != theirs).sum()))
+    return Rate(sum(distributed.gather(differing)), len(data))
 
 
 def _prepared(classifier: BayesClassifier, data: Images, images: int | None, batch_size: int) -> Images:

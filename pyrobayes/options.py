@@ -117,7 +117,7 @@ class ClassifierOptions:
     prune: float | None = option(
         None, "after a fifth of the particles, leave out classes whose log p(x, y) is so many nats below the best"
     )
-    memory: int = option(1024, "MiB that the networks' values may take; changes memory and speed, not results")
+    memory: int = option(512, "MiB that the networks' values may take; changes memory and speed, not results")
 
     def __post_init__(self):
         whole("particles", self.particles, least=1)

@@ -101,7 +101,18 @@ def test_a_process_that_dies_ends_the_run_which_then_goes_on(run, single, tmp_pa
 
 def test_one_process_speaks_for_all(tmp_path):
     command = ["--standalone", "--nproc-per-node", "2", "-m", "pyrobayes_cli"]
-    train = ["train", "dbx", "--data", "fashion-mnist-mini", "--epochs", "1", "--runs", str(tmp_path), "--channels", "4"]
+    train = [
+        "train",
+        "dbx",
+        "--data",
+        "fashion-mnist-mini",
+        "--epochs",
+        "1",
+        "--runs",
+        str(tmp_path),
+        "--channels",
+        "4",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *command, *train, "--hidden", "20"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},

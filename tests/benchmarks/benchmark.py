@@ -241,7 +241,7 @@ def show(result: dict) -> None:
 @click.option("--model", default="gbz", show_default=True)
 @click.option("--images", default=20, show_default=True, help="images in the timed batches")
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--epochs", default=4, show_default=True, help="of the model whose predictions are compared")
+@click.option("--epochs", default=8, show_default=True, help="of the model whose predictions are compared")
 @click.option("--large", default=1000, show_default=True, help="particles of the largest memory measurement")
 @click.option("--out", default="benchmark.json", show_default=True, type=click.Path(path_type=Path))
 def main(device, model, images, rounds, epochs, large, out):
@@ -256,17 +256,17 @@ def main(device, model, images, rounds, epochs, large, out):
         "gb_per_second": bandwidth(device),
     }
     factorization = trained(model, device, epochs)
-    x, y = (
-        each.to(device) for each in pyrobayes.load_data("fashion-mnist-mini", "test").head(images).batch(slice(None))
-    )
+    batch = pyrobayes.load_data("fashion-mnist-mini", "test").head(images).batch(slice(None))
+    x, y = (each.to(device) for each in batch)
     result["log_joint"] = log_joint(factorization, x, device, rounds)
     result["sweep"] = sweep(factorization, x, y, device, rounds)
-    result["step"] = {name: training_step(name, device, rounds) for name in (pyrobayes.factorizations.names())}
+    result["step"] = {name: training_step(name, device, rounds) for name in pyrobayes.factorizations.names()}
     result["bf16"] = agreement(factorization, 1000)
     result["help_seconds"] = help_time()
-    result["peak_gib"] = {
-        f"K={k}, {n} images": memory(k, n) for k, n in ((100, 10), (100, 100), (large, 10), (large, 100))
-    }
+    result["peak_gib"] = {}
+    for particles, count in ((100, 10), (100, 100), (large, 10), (large, 100)):
+        out.write_text(json.dumps(result, indent=2) + "\n")
+        result["peak_gib"][f"K={particles}, {count} images"] = memory(particles, count)
     out.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
 

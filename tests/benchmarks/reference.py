@@ -135,5 +135,3 @@ def elbo(factorization: DeepBayes, x: Tensor, y: Tensor) -> Tensor:
         elif child == "z":
             total = total - 0.5 * (values["z"].square() + math.log(2 * math.pi)).sum(1)
     return total.mean()
-
-
