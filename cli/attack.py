@@ -5,8 +5,9 @@ import json
 import click
 
 from pyrobayes.options import AttackOptions, EvaluationOptions
+from pyrobayes.torchrun import rank
 from pyrobayes_cli import options
-from pyrobayes_cli.output import RANK, Progress, percent, table, tell_approximation, warn_of_unfinished
+from pyrobayes_cli.output import Progress, percent, table, tell_approximation, warn_of_unfinished
 
 
 @click.command("attack", short_help="Attack trained models with FGSM.")
@@ -72,7 +73,7 @@ def show_attack(results, folder) -> None:
             for i, eps in enumerate(result.eps)
         ],
     )
-    for result in () if RANK else results:
+    for result in () if rank() else results:
         if result.unmoved.count and result.eps[-1] > 0:
             click.echo(
                 f"warning: {result.model} gave no gradient for {result.unmoved.count} of {result.unmoved.total} images, "

@@ -7,16 +7,14 @@ import click
 
 from pyrobayes import __version__
 from pyrobayes.options import PyrobayesError
+from pyrobayes.torchrun import rank
 from pyrobayes_cli import attack, data, evaluate, generate, reproduce, show, train
-from pyrobayes_cli.output import RANK
 
 
 class Main(click.Group):
     """Turns whatever the user can mend into one line on standard error and a non-zero exit status."""
 
     def main(self, *args, standalone_mode: bool = True, **kwargs):
-        if RANK:
-            sys.stdout = open(os.devnull, "w")
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
         try:
@@ -29,16 +27,20 @@ class Main(click.Group):
             refuse(f"{error.filename or 'input or output'}: {error.strerror or error}")
 
     def invoke(self, ctx: click.Context):
+        if rank():  # of the processes that torchrun started, the first one speaks
+            sys.stdout = open(os.devnull, "w")
         try:
             super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            click.echo(f"\n{str(interrupt) or 'interrupted'}", err=True)
+            if not rank():
+                click.echo(f"\n{str(interrupt) or 'interrupted'}", err=True)
             sys.exit(130)
 
 
 def refuse(message: str, status: int = 1) -> None:
     """Print an error and leave."""
-    click.echo(f"Error{f' in process {RANK}' if RANK else ''}: {message}", err=True)
+    number = os.environ.get("RANK", "0")
+    click.echo(f"Error{'' if number == '0' else f' in process {number}'}: {message}", err=True)
     sys.exit(status)
 
 

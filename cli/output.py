@@ -1,13 +1,13 @@
 """How the command line shows tables and progress."""
 
-import os
 import sys
 import time
 
 import click
 
+from pyrobayes.torchrun import rank
+
 EVERY = 10.0  # seconds between the plain lines in a log
-RANK = int(os.environ.get("RANK", "0"))  # of the processes that torchrun started, the first one speaks
 
 
 class Progress:
@@ -32,7 +32,7 @@ class Progress:
         self._advance(model, done, images, "image", "")
 
     def epoch(self, model: str, epoch, epochs: int) -> None:
-        if RANK:
+        if rank():
             return
         from tqdm import tqdm
 
@@ -50,7 +50,7 @@ class Progress:
             )
 
     def _advance(self, model: str, done: int, total: int, unit: str, note: str) -> None:
-        if RANK:
+        if rank():
             return
         from tqdm import tqdm
 
@@ -92,7 +92,7 @@ def warn_of_unfinished(models, runs) -> None:
 
     from pyrobayes.runs import how_trained
 
-    for model in () if RANK else models:
+    for model in () if rank() else models:
         run = how_trained(Path(runs) / model)
         if run["epochs"] < (epochs := run["config"]["training"]["epochs"]):
             click.echo(f"warning: {model} has {run['epochs']} of {epochs} epochs of its training behind it", err=True)

@@ -7,7 +7,7 @@
 
 import importlib
 
-from pyrobayes.options import AttackOptions, EvaluationOptions, InputError, Networks, TrainingOptions
+from pyrobayes.options import AttackOptions, ClassifierOptions, EvaluationOptions, InputError, Networks, TrainingOptions
 from pyrobayes.version import __version__
 
 # Loaded when first asked for, so that a command line can be parsed without waiting for torch.
@@ -17,6 +17,7 @@ _PLACES = {
     "classifier": None,
     "conditionals": None,
     "data": None,
+    "distributed": None,
     "evaluation": None,
     "factorizations": None,
     "figures": None,
@@ -43,6 +44,7 @@ _PLACES = {
 
 __all__ = [
     "AttackOptions",
+    "ClassifierOptions",
     "EvaluationOptions",
     "InputError",
     "Networks",

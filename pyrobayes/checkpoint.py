@@ -26,6 +26,7 @@ from pyrobayes.data import Images
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import write_atomically
 from pyrobayes.options import DEVICES, InputError, Networks, TrainingOptions, choice
+from pyrobayes.torchrun import local_rank
 from pyrobayes.version import __version__
 
 CONFIG, MODEL, METRICS, RESUME = "config.json", "model.safetensors", "metrics.jsonl", "resume.safetensors"
@@ -138,7 +139,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if not there[name]():
         raise InputError(f"device {name} was asked for, but this torch ({torch.__version__}) finds none; take cpu")
     if name == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return torch.device("cuda", local_rank())
     return torch.device(name)
 
 
@@ -156,7 +157,7 @@ def check_owner(metadata: dict[str, str], config: Config, path: Path) -> None:
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors as safetensors, atomically, with their checksum in the metadata."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}  # tied ones too
-    write_atomically(path, safetensors.torch.save(tensors, metadata | {"sha256": _digest(tensors, metadata)}))
+    write_atomically(path, safetensors.torch.save(tensors, metadata | {"sha256": digest(tensors, metadata)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -169,14 +170,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"damaged file {path}: {error}; train the model again") from error
-    if metadata.pop("sha256", None) != _digest(tensors, metadata):
+    if metadata.pop("sha256", None) != digest(tensors, metadata):
         raise InputError(f"damaged file {path}: its checksum is wrong; train the model again")
     return tensors, metadata
 
 
-def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+def digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 of tensors and metadata."""
+    sha256 = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        sha256.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        sha256.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()

@@ -66,9 +66,9 @@ class BayesClassifier(nn.Module):
             raise InputError(f"factorization must be a DeepBayes, such as pyrobayes.build makes, got {factorization!r}")
         self.options = ClassifierOptions(particles, noise, seed, estimator, precision, prune, memory)
         self.factorization = factorization
-        self._low_precision = in_precision(factorization, torch.bfloat16) if self.options.precision == "bf16" else None
         if self.options.estimator == "mixture":
             importance.need_shared_images(factorization)
+        self._copies: dict = {}
         self._calls = 0
         self._indices: Tensor | None = None
         self._draw = 0
@@ -78,7 +78,7 @@ class BayesClassifier(nn.Module):
         return self.estimate(x).log_joint
 
     def estimate(self, x: Tensor) -> ImportanceEstimate:
-        """The estimate behind :meth:`forward`: log weights [K, C, B], and effective sample sizes [B, C]."""
+        """The estimate behind :meth:`forward`: log weights, and effective sample sizes [B, C]."""
         check_images(x, self.factorization.image_shape)
         weights = next(self.factorization.parameters())
         x = x.to(weights.device, torch.promote_types(weights.dtype, torch.float32))
@@ -91,11 +91,12 @@ class BayesClassifier(nn.Module):
         log_weights = self._in_parts(x, keys, y, 0, first)
         log_joint = ImportanceEstimate(log_weights).log_joint.T
         y, image = torch.nonzero(log_joint >= log_joint.amax(0) - self.options.prune, as_tuple=True)
-        # A class that is out of play keeps the estimate of its first particles.
-        others = log_joint.expand(particles - first, *log_joint.shape).clone()
-        if first < particles:
-            others[:, y, image] = self._in_parts(x[image], keys[image], y[None], first, particles)[:, 0]
-        return ImportanceEstimate(torch.cat([log_weights, others]))
+        if first == particles:
+            return ImportanceEstimate(log_weights)
+        others = torch.full_like(log_joint, -torch.inf).repeat(particles - first, 1, 1)
+        others[:, y, image] = self._in_parts(x[image], keys[image], y[None], first, particles)[:, 0]
+        drawn = torch.full_like(log_joint, first).index_put((y, image), log_joint.new_tensor(particles))
+        return ImportanceEstimate(torch.cat([log_weights, others]), drawn)
 
     def for_images(self, indices, draw: int = 0) -> "BayesClassifier":
         """The same classifier for a batch of known images.
@@ -111,7 +112,7 @@ class BayesClassifier(nn.Module):
         indices = torch.as_tensor(indices, dtype=torch.long)
         if (indices < 0).any():
             raise InputError(f"indices must be places in a data set, from 0, got {indices.min()}")
-        _ = self.bytes_per_decoding  # measured once, for all copies
+        _ = self.bytes_needed  # measured once, for all copies
         pinned = copy.copy(self)
         pinned._indices, pinned._draw = indices, draw
         return pinned
@@ -120,18 +121,22 @@ class BayesClassifier(nn.Module):
         """The same classifier with the same noise, in full precision and without pruning."""
         exact = copy.copy(self)
         exact.options = dataclasses.replace(self.options, precision="fp32", prune=None)
-        exact._modules = {"factorization": self.factorization, "_low_precision": None}
-        exact.__dict__.pop("bytes_per_decoding", None)
+        exact.__dict__.pop("bytes_needed", None)
         return exact
 
     @property
     def images_at_once(self) -> int:
         """How many images fit into the memory with all their classes and particles; at least 1."""
-        return max(1, self._particles_at_once(self.factorization.num_classes) // self.options.particles)
+        return self._at_once(self.factorization.num_classes, self.options.particles)[1]
 
     @cached_property
-    def bytes_per_decoding(self) -> int:
-        """Bytes that one particle of one class of one image needs for its gradient, measured on an image of zeros."""
+    def bytes_needed(self) -> tuple[int, int]:
+        """Bytes that the gradient needs for an image, and besides for every particle of a class of it, measured."""
+        one, two = (self._bytes_kept(particles) for particles in (1, 2))
+        each = max(1, (two - one) // self.factorization.num_classes)
+        return max(0, one - each * self.factorization.num_classes), each
+
+    def _bytes_kept(self, particles: int) -> int:
         kept = {}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -139,26 +144,38 @@ class BayesClassifier(nn.Module):
             kept[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        parameters = {parameter.untyped_storage().data_ptr() for parameter in self.parameters()}
-        weights, classes = next(self.factorization.parameters()), self.factorization.num_classes
+        weights = next(self.factorization.parameters())
         dtype = torch.promote_types(weights.dtype, torch.float32)
-        x = torch.zeros(1, *self.factorization.image_shape, device=weights.device, dtype=dtype, requires_grad=True)
-        key, y = torch.zeros(1, dtype=torch.long, device=x.device), torch.arange(classes, device=x.device)[:, None]
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            self._log_weights(x, key, y, 0, 1)
-        return sum(size for pointer, size in kept.items() if pointer not in parameters) // classes
+        with torch.inference_mode(False), torch.enable_grad():
+            x = torch.zeros(1, *self.factorization.image_shape, device=weights.device, dtype=dtype, requires_grad=True)
+            key = torch.zeros(1, dtype=torch.long, device=x.device)
+            y = torch.arange(self.factorization.num_classes, device=x.device)[:, None]
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                self._log_weights(x, key, y, 0, particles)
+        parameters = {parameter.untyped_storage().data_ptr() for parameter in self._computing().parameters()}
+        return sum(size for pointer, size in kept.items() if pointer not in parameters)
 
-    def _particles_at_once(self, classes: int) -> int:
-        return max(1, self.options.memory * MEBIBYTE // (classes * self.bytes_per_decoding))
+    def _at_once(self, classes: int, particles: int) -> tuple[int, int]:
+        """How many particles, and then how many images, fit into the memory; at least one of each."""
+        memory, (image, each) = self.options.memory * MEBIBYTE, self.bytes_needed
+        particles = min(particles, max(1, (memory - image) // (classes * each)))
+        return particles, max(1, memory // (image + classes * particles * each))
+
+    def _computing(self) -> DeepBayes:
+        """The factorization, or its copy in lower precision, which is made anew when the weights have changed."""
+        if self.options.precision == "fp32":
+            return self.factorization
+        state = [(value.data_ptr(), value._version) for value in self.factorization.state_dict().values()]
+        if self._copies.get("of") != state:
+            self._copies.update(of=state, copy=in_precision(self.factorization, torch.bfloat16))
+        return self._copies["copy"]
 
     def _in_parts(self, x: Tensor, keys: Tensor, y: Tensor, first: int, last: int) -> Tensor:
         """Log weights of particles `first` to `last`, [last - first, C, B], in parts that fit into the memory.
 
         Of each part only its images and log weights are kept for the gradient; the rest is computed again.
         """
-        at_once = self._particles_at_once(len(y))
-        particles = min(last - first, at_once)
-        images = max(1, at_once // particles)
+        particles, images = self._at_once(len(y), last - first)
         weigh = self._log_weights
         if torch.is_grad_enabled() and (images < len(x) or particles < last - first):
             weigh = partial(checkpoint, self._log_weights, use_reentrant=False, preserve_rng_state=False)
@@ -182,7 +199,7 @@ class BayesClassifier(nn.Module):
             first, last: particles, the last not included.
         """
         noise = self._base_noise(keys, y, first, last).to(x.dtype)
-        factorization = self._low_precision or self.factorization
+        factorization = self._computing()
         if self.options.estimator == "mixture":
             return importance.mixture(factorization, x, noise)
         return importance.per_class(factorization, x, noise, y)

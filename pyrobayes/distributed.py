@@ -4,8 +4,8 @@ Training splits every batch and adds up the gradients; evaluation and attacks sp
 `torchrun` there is one process, of rank 0, and nothing here does anything.
 """
 
+import atexit
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
@@ -13,17 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-TIMEOUT = timedelta(minutes=10)  # how long a process waits for another that says nothing
+from pyrobayes.options import InputError
+from pyrobayes.torchrun import local_rank, rank, started
 
-
-def started() -> bool:
-    """Whether `torchrun` started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def rank() -> int:
-    """The number of this process, from 0; the one that writes and speaks is 0."""
-    return int(os.environ["RANK"]) if started() else 0
+# How long a process waits for one that is at work, or downloads; if one ends, torchrun ends the others at once.
+PATIENCE = timedelta(days=1)
 
 
 def processes() -> int:
@@ -31,25 +25,32 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-@contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[None]:
-    """Join the processes that `torchrun` started, over NCCL on CUDA and gloo elsewhere; nothing where it started none."""
+def join(device: torch.device) -> None:
+    """Join the processes that `torchrun` started, over NCCL on CUDA and gloo elsewhere, until this one ends.
+
+    Nothing happens where it started none, or where they are joined already.
+    """
     if not started() or dist.is_initialized():
-        yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    atexit.register(dist.destroy_process_group)
+
+
+def must_agree(what: str, value: str) -> None:
+    """Refuse to go on unless `value` is the same in all processes."""
+    if processes() > 1:
+        values: list[str] = [""] * processes()
+        dist.all_gather_object(values, value)
+        if len(set(values)) > 1:
+            raise InputError(f"the processes don't agree on {what}: all must have the same, and see the same folder")
 
 
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
     """Let the first process of each machine do what is within before the others do it."""
-    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    first = local_rank() == 0
     if processes() > 1 and not first:
         dist.barrier()
     yield

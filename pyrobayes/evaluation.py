@@ -64,8 +64,8 @@ class Evaluation:
         log_evidence: mean log p(x), nats; None for a model without p(x|...).
         effective_sample_size: mean over images and classes, from 1 to the particles that serve each class.
         confusion: [C][C] counts, true class by predicted class.
-        approximation: share of the predicted classes that lower precision or pruning changes, see
-            :func:`approximation`; None where the options ask for neither.
+        approximation: share of the predicted classes that lower precision or pruning changes, with the same noise;
+            None where the classifier's options ask for neither.
     """
 
     model: str
@@ -99,7 +99,7 @@ class AttackResult:
         posteriors: [E][N] posteriors of those predicted classes.
         unmoved: images that the attack left as they were at the largest eps; above 0, for want of a gradient.
         examples: [E, M, channels, height, width] the first adversarial images.
-        approximation: as in :class:`Evaluation`, of clean images.
+        approximation: as in :class:`Evaluation`, of the first clean images.
     """
 
     model: str
@@ -188,6 +188,7 @@ def evaluate(
         log_evidence=log_joint.logsumexp(1).mean().item() if models_images else None,
         effective_sample_size=sample_sizes.mean().item(),
         confusion=confusion.tolist(),
+        approximation=approximation(classifier, data, batch_size),
     )
 
 
@@ -208,6 +209,7 @@ def attack(
     images: int | None = None,
     batch_size: int = 100,
     examples: int | None = 8,
+    checked: int = 200,
     progress: Progress = silent,
 ) -> AttackResult:
     """Attack a classifier on every image of a data set.
@@ -220,6 +222,7 @@ def attack(
         images: take only the first so many images.
         batch_size: images at a time; changes memory and speed, not results.
         examples: how many adversarial images to keep; all where None.
+        checked: how many clean images to look at for what lower precision or pruning changes; none where 0.
         progress: called after every batch.
     """
     perturb, eps = attacks.get(name), checked_eps(eps)
@@ -256,20 +259,19 @@ def attack(
         posteriors=found["posteriors"].T.tolist(),
         unmoved=Rate(int(found["unmoved"].sum()), len(data)),
         examples=found["examples"].transpose(0, 1),
+        approximation=approximation(classifier, data.head(min(checked, len(data))), batch_size) if checked else None,
     )
 
 
 @torch.no_grad()
-def approximation(
-    classifier: BayesClassifier, data: Images, *, images: int | None = None, batch_size: int = 100
-) -> Rate | None:
+def approximation(classifier: BayesClassifier, data: Images, batch_size: int = 100) -> Rate | None:
     """Share of the predicted classes that lower precision or pruning changes, with the same noise.
 
     None where the classifier's options ask for neither. The arguments are those of :func:`evaluate`.
     """
     if classifier.options.exact:
         return None
-    data, exact = _prepared(classifier, data, images, batch_size), classifier.exact()
+    data, exact = _prepared(classifier, data, None, batch_size), classifier.exact()
     differing = []
     for indices, x, _ in distributed.share(data.batches(batch_size)):
         ours, theirs = (each.for_images(indices, DEFENDER)(x).argmax(1) for each in (classifier, exact))

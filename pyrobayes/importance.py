@@ -17,7 +17,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 from torch import Tensor
 
-from pyrobayes.factorizations import DeepBayes
+from pyrobayes.factorizations import DeepBayes, get, names, parents_in
 from pyrobayes.options import InputError
 
 # Whether Pyro checks shapes, supports and plates in every trace. It costs time; the tests turn it on.
@@ -29,19 +29,23 @@ class ImportanceEstimate:
     """The importance-sampled joint density of a batch of images with every class.
 
     Attributes:
-        log_weights: [K, C, B] nats, log p(x, z, c) less the log-density of the proposal that z was drawn from.
+        log_weights: [N, C, B] nats, log p(x, z, c) less the log-density of the proposal that z was drawn from, for the
+            N particles that serve a class: K, or C K where they are shared. Minus infinity: not drawn.
+        drawn: [C, B] how many were drawn; N where None.
     """
 
     log_weights: Tensor
+    drawn: Tensor | None = None
 
     @cached_property
     def log_joint(self) -> Tensor:
-        """log p(x, c), [B, C] nats: the logsumexp of the log weights over the K particles, minus log K."""
-        return (self.log_weights.logsumexp(0) - math.log(len(self.log_weights))).T
+        """log p(x, c), [B, C] nats: the logsumexp of the log weights over the particles, minus log N."""
+        log_drawn = math.log(len(self.log_weights)) if self.drawn is None else self.drawn.log()
+        return (self.log_weights.logsumexp(0) - log_drawn).T
 
     @cached_property
     def effective_sample_size(self) -> Tensor:
-        """[B, C] from 1 to K: (sum of weights)^2 / (sum of squared weights), Kong (1992)."""
+        """[B, C] from 1 to N: (sum of weights)^2 / (sum of squared weights), Kong (1992)."""
         return (2 * self.log_weights.logsumexp(0) - (2 * self.log_weights).logsumexp(0)).exp().T
 
 
@@ -91,9 +95,10 @@ def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor) -> Tensor:
 def need_shared_images(factorization: DeepBayes) -> None:
     """Refuse a model whose p(x|...) depends on y: :func:`mixture` would need C times the decodings."""
     if "y" in factorization.parents()["x"]:
+        able = [name for name in names() if "y" not in parents_in(get(name).formula())["x"]]
         raise InputError(
             f"the mixture estimator needs a p(x|...) that doesn't depend on y, but {factorization.name} is "
-            f"{factorization.formula()}; take the estimator per-class"
+            f"{factorization.formula()}; take the estimator per-class, or only models such as {', '.join(able)}"
         )
 
 
@@ -117,11 +122,14 @@ class BaseNoise(Messenger):
     def __init__(self, noise: Tensor):
         super().__init__()
         self.noise = noise
+        self.site: str | None = None
 
     def _pyro_sample(self, msg):
         if msg["is_observed"] or msg["value"] is not None or site_is_subsample(msg):
             return
-        normal = msg["fn"]
+        if self.site not in (None, msg["name"]):
+            raise InputError(f"the guide must draw one latent site, got '{self.site}' and '{msg['name']}'")
+        self.site, normal = msg["name"], msg["fn"]
         while isinstance(normal, Independent):
             normal = normal.base_dist
         if not isinstance(normal, Normal):

@@ -14,14 +14,16 @@ from pyrobayes.options import LARGEST_SEED, whole
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Torch's generators of the CPU and of `device` are seeded within, and afterwards as they were before."""
     whole("seed", seed, least=0, most=LARGEST_SEED)
-    before = random_state(device)
-    torch.default_generator.manual_seed(seed)
-    if (kind := torch.device(device).type) != "cpu":
-        torch.get_device_module(kind).manual_seed(seed)
-    try:
-        yield
-    finally:
-        set_random_state(before)
+    device = torch.device(device)
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        before = random_state(device)
+        torch.default_generator.manual_seed(seed)
+        if device.type != "cpu":
+            torch.get_device_module(device.type).manual_seed(seed)
+        try:
+            yield
+        finally:
+            set_random_state(before)
 
 
 def random_state(device: torch.device | str = "cpu") -> dict[str, Tensor]:

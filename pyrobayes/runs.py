@@ -25,8 +25,6 @@ from pyrobayes.options import (
 from pyrobayes.progress import Progress, silent
 from pyrobayes.training import Epoch, begun, fit, must_be_new, must_be_the_same, saved_config
 
-CHECKED = 200  # clean images on which an attack looks at what an approximation changes
-
 
 def train(
     models: Sequence[str],
@@ -80,22 +78,22 @@ def train(
         must_be_the_same(there, wanted, folder / name)
     images: dict[str, Images] = {}
     trained = {}
-    with distributed.joined(chosen):
-        for name in names:
-            source = saved[name].data if name in saved else data or "fashion-mnist"
-            if source not in images:
-                images[source] = _load_data(source, "train", data_dir)
-            config = saved.get(name) or Config.of(name, sizes, images[source], options)
-            trained[name] = fit(
-                config.build().to(chosen),
-                images[source],
-                config.training,
-                out=folder / name,
-                resume=name in saved,
-                overwrite=overwrite,
-                tensorboard=tensorboard,
-                progress=progress,
-            )
+    distributed.join(chosen)
+    for name in names:
+        source = saved[name].data if name in saved else data or "fashion-mnist"
+        if source not in images:
+            images[source] = _load_data(source, "train", data_dir)
+        config = saved.get(name) or Config.of(name, sizes, images[source], options)
+        trained[name] = fit(
+            config.build().to(chosen),
+            images[source],
+            config.training,
+            out=folder / name,
+            resume=name in saved,
+            overwrite=overwrite,
+            tensorboard=tensorboard,
+            progress=progress,
+        )
     return trained
 
 
@@ -129,29 +127,25 @@ def attack(
         save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` too.
     """
     results: list[AttackResult] = []
-    with distributed.joined(choose_device(device)):
-        classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-        folder = _result_folder(out or runs)
-        for classifier in classifiers:
-            result = evaluation.attack(
-                classifier,
-                test,
-                options.eps,
-                name=name,
-                images=options.images,
-                batch_size=options.batch_size,
-                examples=None if save_adversarial else 8,
-                progress=progress,
-            )
-            if save_adversarial and folder:
-                labels = test.head(options.images).labels
-                tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
-                save_tensors(folder / f"adversarial-{result.model}.safetensors", tensors, {"attack": result.attack})
-            checked = test.head(min(CHECKED, options.images or len(test)))
-            approximation = evaluation.approximation(classifier, checked, batch_size=options.batch_size)
-            results.append(
-                dataclasses.replace(result, examples=result.examples[:, :8].clone(), approximation=approximation)
-            )
+    distributed.join(choose_device(device))
+    classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
+    folder = _result_folder(out or runs)
+    for classifier in classifiers:
+        result = evaluation.attack(
+            classifier,
+            test,
+            options.eps,
+            name=name,
+            images=options.images,
+            batch_size=options.batch_size,
+            examples=None if save_adversarial else 8,
+            progress=progress,
+        )
+        if save_adversarial and folder:
+            labels = test.head(options.images).labels
+            tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
+            save_tensors(folder / f"adversarial-{result.model}.safetensors", tensors, {"attack": result.attack})
+        results.append(dataclasses.replace(result, examples=result.examples[:, :8].clone()))
     if folder:
         write_json(folder / "attack.json", _report(results, options, test, runs))
         figures.save(figures.success_rates(results), folder / "figure1")
@@ -175,15 +169,13 @@ def evaluate(
 
     The arguments are those of :func:`attack`.
     """
-    results: list[Evaluation] = []
-    with distributed.joined(choose_device(device)):
-        classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-        folder = _result_folder(out or runs)
-        for classifier in classifiers:
-            limits = {"images": options.images, "batch_size": options.batch_size}
-            result = evaluation.evaluate(classifier, test, **limits, progress=progress)
-            approximation = evaluation.approximation(classifier, test, **limits)
-            results.append(dataclasses.replace(result, approximation=approximation))
+    distributed.join(choose_device(device))
+    classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
+    folder = _result_folder(out or runs)
+    results = [
+        evaluation.evaluate(classifier, test, images=options.images, batch_size=options.batch_size, progress=progress)
+        for classifier in classifiers
+    ]
     if folder:
         write_json(folder / "evaluation.json", _report(results, options, test, runs))
         for result in results:
@@ -268,6 +260,8 @@ def draw_samples(
 
     The reconstructions are of the first test image of every class. The other arguments are those of :func:`attack`.
     """
+    if distributed.rank():
+        return []  # the first process draws
     name, options = factorizations.get(model).name, EvaluationOptions(seed=seed)
     (classifier,), test = open_runs([name], options, data_dir=data_dir, runs=runs, device=device)
     factorization = classifier.factorization

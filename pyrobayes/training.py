@@ -24,7 +24,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrobayes import distributed, importance
-from pyrobayes.checkpoint import CONFIG, METRICS, MODEL, RESUME, Config, read_tensors, save_tensors
+from pyrobayes.checkpoint import CONFIG, METRICS, MODEL, RESUME, Config, digest, read_tensors, save_tensors
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.conditionals import DataClasses
 from pyrobayes.data import Images
@@ -139,7 +139,7 @@ class _Run:
                 module.frequencies.copy_(frequencies)
         self.epochs: list[Epoch] = []
         self.step = 0  # of the current epoch
-        self.elbo_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # of the current epoch's images
+        self.elbo_sum = 0.0  # of the current epoch's images
         self.seconds = 0.0  # of the current epoch
         self.random_state: dict[str, Tensor] = {}  # of a run that goes on; else it follows from the seed
 
@@ -155,10 +155,12 @@ class _Run:
             _postponed_interrupt() as interrupted,
         ):
             set_random_state(self.random_state)
+            tensors, metadata = self.state()
+            distributed.must_agree("where the training starts", digest(tensors, metadata))
             while len(self.epochs) < self.options.epochs:
                 epoch = self._epoch(folder, progress, interrupted)
                 self.epochs.append(epoch)
-                self.step, self.elbo_sum, self.seconds = 0, torch.zeros_like(self.elbo_sum), 0.0
+                self.step, self.elbo_sum, self.seconds = 0, 0.0, 0.0
                 folder.save(self)
                 progress.epoch(self.factorization.name, epoch, self.options.epochs)
                 if self._agreed(interrupted) and len(self.epochs) < self.options.epochs:
@@ -171,16 +173,18 @@ class _Run:
         order = torch.randperm(len(self.training), generator=torch.Generator().manual_seed(self._seed(number)))
         batches = order.to(self.device).split(self.options.batch_size)
         every = LOOK_EVERY if self.device.type != "cpu" or distributed.processes() > 1 else 1
+        unseen = torch.zeros((), device=self.device)  # sum over images since the last look
         while self.step < len(batches):
             x, y = self.training.batch(batches[self.step])
             self.inference.optim.lr = learning_rate(self.options, *self._position())
             elbo = self.inference.step(x, y, self._kl_weight())
             self.step += 1
-            self.elbo_sum += elbo * len(x)
+            unseen += elbo * len(x)
             if self.step % every and self.step < len(batches):
                 continue
-            elbo = elbo.item()
-            self._check(elbo, f"step {self.step}", folder)
+            self._check(unseen.item(), f"step {self.step}", folder)
+            self.elbo_sum += unseen.item()
+            unseen, elbo = torch.zeros_like(unseen), elbo.item()
             self.seconds = time.monotonic() - start
             progress.step(self.factorization.name, *self._position(), elbo)
             if self.step < len(batches) and self._agreed(interrupted):
@@ -190,7 +194,7 @@ class _Run:
         self._check(elbo, "the validation", folder)
         return Epoch(
             epoch=number,
-            elbo=self.elbo_sum.item() / len(self.training),
+            elbo=self.elbo_sum / len(self.training),
             validation_elbo=elbo,
             validation_kl=kl,
             validation_accuracy=accuracy,
@@ -246,7 +250,7 @@ class _Run:
         tensors = {f"weights.{name}": value for name, value in self.factorization.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in self.inference.optim.state().items()}
         tensors |= {f"random.{name}": value for name, value in random_state(self.device).items()}
-        place = {"step": self.step, "elbo_sum": self.elbo_sum.item(), "seconds": self.seconds}
+        place = {"step": self.step, "elbo_sum": self.elbo_sum, "seconds": self.seconds}
         return tensors, {"epochs": json.dumps([vars(epoch) for epoch in self.epochs]), "place": json.dumps(place)}
 
     def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -254,9 +258,8 @@ class _Run:
         self.inference.optim.restore(_under("optimizer.", tensors))
         self.random_state = _under("random.", tensors)
         self.epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
-        place = json.loads(metadata["place"])
-        self.step, self.seconds = place["step"], place["seconds"]
-        self.elbo_sum.fill_(place["elbo_sum"])
+        for name, value in json.loads(metadata["place"]).items():
+            setattr(self, name, value)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -294,6 +297,7 @@ class Inference(SVI):
         self.factorization = factorization
         particles = options.train_particles
         self._noise_shape = (particles,) if particles > 1 else ()
+        self._noise: Tensor | None = None  # of z in the step that is under way
         fused = next(factorization.parameters()).device.type in ("cpu", "cuda")
         adam = torch.optim.Adam(factorization.parameters(), lr=options.lr, fused=fused)
         elbo = _ELBO(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
@@ -310,12 +314,15 @@ class Inference(SVI):
                 loss = self.loss_and_grads(self.model, self.guide, x[mine], y[mine])
         else:  # fewer images than processes
             loss = x.new_zeros(())
-            self.optim.set_gradients_to_zero()
-        distributed.add_up(loss, *self.optim.gradients())
+        if distributed.processes() > 1:
+            distributed.add_up(loss, *self.optim.gradients())
         self.optim()
+        self._noise = None
         return -loss
 
     def _guide(self, x: Tensor, y: Tensor):
+        if self._noise is None:
+            return self.factorization.guide(x, y)
         with importance.BaseNoise(self._noise):
             return self.factorization.guide(x, y)
 
@@ -376,11 +383,11 @@ class _OneOptimizer(PyroOptim):
         self.optimizer.zero_grad()
 
     def gradients(self) -> list[Tensor]:
-        return [parameter.grad for parameter in self.optimizer.param_groups[0]["params"]]
-
-    def set_gradients_to_zero(self) -> None:
-        for parameter in self.optimizer.param_groups[0]["params"]:
-            parameter.grad = torch.zeros_like(parameter)
+        """The gradients of all parameters, zero where there is none."""
+        parameters = self.optimizer.param_groups[0]["params"]
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        return [parameter.grad for parameter in parameters]
 
     @property
     def lr(self) -> float:

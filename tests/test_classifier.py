@@ -2,6 +2,7 @@
 
 import math
 
+import pyro
 import pytest
 import torch
 from test_factorizations import density, linear_gaussian
@@ -16,7 +17,7 @@ INDICES = [3, 1, 4, 5]
 
 def with_little_memory(classifier, decodings):
     """The classifier with a memory that holds so many decodings."""
-    classifier.__dict__["bytes_per_decoding"] = classifier.options.memory * 2**20 // decodings
+    classifier.__dict__["bytes_needed"] = 0, classifier.options.memory * 2**20 // decodings
     return classifier
 
 
@@ -49,8 +50,9 @@ def test_in_parts_the_estimate_and_its_gradients_are_the_same(estimator, particl
 
 def test_images_at_once_follow_from_the_memory(make):
     classifier = BayesClassifier(make("gbz"), particles=10, memory=1)
-    assert 1000 < classifier.bytes_per_decoding < 20_000
-    assert classifier.images_at_once == 2**20 // (10 * classifier.bytes_per_decoding) // 10
+    image, each = classifier.bytes_needed
+    assert 500 < each < 10_000 and 500 < image < 20_000
+    assert classifier.images_at_once == 2**20 // (image + 100 * each)
     assert BayesClassifier(make("gbz"), particles=10**6, memory=1).images_at_once == 1
     attacked = BayesClassifier(make("gbz"), particles=10**4, memory=1)
     assert attacked(torch.rand(2, 1, 7, 7)).isfinite().all()
@@ -111,6 +113,8 @@ def test_pruning_leaves_the_others_as_they_are(name, make, batch):
     in_play = first >= first.amax(1, keepdim=True) - 2.0
     assert in_play.any(1).all() and not in_play.all()
     torch.testing.assert_close(pruned.log_joint, full.log_joint.where(in_play, first), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(pruned.effective_sample_size[in_play], full.effective_sample_size[in_play])
+    assert (pruned.effective_sample_size[~in_play] <= 2 + 1e-9).all()
     everything = BayesClassifier(factorization, particles=10, prune=1e6).for_images(INDICES)(x)
     torch.testing.assert_close(everything, full.log_joint, rtol=1e-9, atol=1e-9)
     single = BayesClassifier(factorization, particles=1, prune=2.0).for_images(INDICES)(x)
@@ -131,6 +135,7 @@ def test_networks_in_bfloat16_give_log_probabilities_in_float32(name, make, tiny
     factorization, (x, _) = make(name), tiny_images.batch(torch.arange(100))
     before = {key: value.clone() for key, value in factorization.state_dict().items()}
     classifier = BayesClassifier(factorization, precision="bf16").for_images(range(100))
+    assert classifier.state_dict().keys() == BayesClassifier(factorization).state_dict().keys()
     log_joint, exact = classifier(x), classifier.exact()(x)
     assert log_joint.dtype == torch.float32
     expected = BayesClassifier(factorization).for_images(range(100))(x)
@@ -144,9 +149,9 @@ def test_networks_in_bfloat16_give_log_probabilities_in_float32(name, make, tiny
 
 def test_the_share_that_an_approximation_changes(make, tiny_images):
     assert evaluation.approximation(BayesClassifier(make("gbz")), tiny_images) is None
-    rate = evaluation.approximation(BayesClassifier(make("gbz"), prune=0.01, particles=20), tiny_images, images=100)
+    rate = evaluation.approximation(BayesClassifier(make("gbz"), prune=0.01, particles=20), tiny_images.head(100))
     assert 0 < rate.count < rate.total == 100
-    assert evaluation.approximation(BayesClassifier(make("gbz"), prune=1e6), tiny_images, images=100).count == 0
+    assert evaluation.approximation(BayesClassifier(make("gbz"), prune=1e6), tiny_images.head(100)).count == 0
 
 
 @pytest.mark.parametrize(
@@ -162,3 +167,34 @@ def test_the_share_that_an_approximation_changes(make, tiny_images):
 def test_bad_options_are_refused(arguments, words, make):
     with pytest.raises(InputError, match=words):
         BayesClassifier(make("gbz"), **arguments)
+
+
+def test_low_precision_follows_the_weights(make, batch):
+    factorization, x = make("gbz").requires_grad_(False), batch[0]
+    classifier = BayesClassifier(factorization, precision="bf16").for_images(INDICES)
+    before = classifier(x)
+    assert torch.equal(classifier(x), before)
+    for parameter in factorization.parameters():
+        parameter *= 1.3
+    assert (classifier(x) - classifier.exact()(x)).abs().max() < 0.2
+    assert (classifier(x) - before).abs().max() > 0.4
+
+
+def test_inference_mode(make, batch):
+    factorization = make("gbz")
+    expected = BayesClassifier(factorization, noise="fixed")(batch[0])
+    with torch.inference_mode():
+        assert torch.equal(BayesClassifier(factorization, noise="fixed")(batch[0]), expected)
+
+
+def test_a_guide_with_two_latent_sites_is_refused(make, batch):
+    factorization = make("gbz")
+
+    def guide(x, y):
+        with factorization.images(x, y):
+            pyro.sample("w", factorization.q_z(x, y))
+            return pyro.sample("z", factorization.q_z(x, y))
+
+    factorization.guide = guide
+    with pytest.raises(InputError, match="the guide must draw one latent site, got 'w' and 'z'"):
+        BayesClassifier(factorization)(batch[0])

@@ -17,7 +17,8 @@ from pyrobayes import BayesClassifier, Networks, Progress, TrainingOptions, atta
 from pyrobayes import distributed
 
 torch.set_num_threads(1)
-out, death, resume = sys.argv[1], sys.argv[2] == "dies", sys.argv[3] == "resumes"
+out, words = sys.argv[1:]
+death, resume = words == "dies", words == "resumes"
 networks = Networks(latent=5, hidden=12, channels=6)
 
 class Dies(Progress):
@@ -25,7 +26,10 @@ class Dies(Progress):
         if death and distributed.rank() == 1 and epoch.epoch == 2:
             os._exit(3)
 
-with distributed.joined(torch.device("cpu")):
+distributed.join(torch.device("cpu"))
+if words == "disagrees":
+    fit(build("gbz", networks, seed=distributed.rank()), load_data("fashion-mnist-mini").head(50))
+else:
     untrained = BayesClassifier(build("gbz", networks), particles=3)
     test = load_data("fashion-mnist-mini", "test").head(70)
     evaluated = evaluate(untrained, test, batch_size=16)
@@ -33,10 +37,9 @@ with distributed.joined(torch.device("cpu")):
     options = TrainingOptions(epochs=3, batch_size=26, train_particles=2)  # 183 images: the last batch has one
     images = load_data("fashion-mnist-mini", "train").head(200)
     epochs = fit(build("gfz", networks), images, options, out=out + "/gfz", resume=resume, progress=Dies())
-    processes = distributed.processes()
-if distributed.rank() == 0:
+if words != "disagrees" and distributed.rank() == 0:
     result = {
-        "processes": processes,
+        "processes": distributed.processes(),
         "evaluated": evaluated.as_dict(),
         "attacked": attacked.as_dict() | {"examples": attacked.examples.double().sum().item()},
         "elbo": [epoch.elbo for epoch in epochs],
@@ -50,10 +53,10 @@ def run(tmp_path_factory):
     script = tmp_path_factory.mktemp("script") / "script.py"
     script.write_text(SCRIPT)
 
-    def run(folder, processes, *words):
+    def run(folder, processes, words):
         folder.mkdir(exist_ok=True)
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [sys.executable, *(torchrun if processes > 1 else []), str(script), str(folder), *words]
+        command = [sys.executable, *(torchrun if processes > 1 else []), str(script), str(folder), words]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -63,7 +66,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def single(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("single")
-    done = run(folder, 1, "lives", "starts")
+    done = run(folder, 1, "starts")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -77,7 +80,7 @@ def weights(folder):
 
 
 def test_two_processes_give_what_one_gives(run, single, tmp_path):
-    done = run(tmp_path, 2, "lives", "starts")
+    done = run(tmp_path, 2, "starts")
     assert done.returncode == 0, done.stderr
     ours, expected = result(tmp_path), result(single)
     assert (ours["processes"], expected["processes"]) == (2, 1)
@@ -89,38 +92,53 @@ def test_two_processes_give_what_one_gives(run, single, tmp_path):
 
 
 def test_a_process_that_dies_ends_the_run_which_then_goes_on(run, single, tmp_path):
-    died = run(tmp_path, 2, "dies", "starts")
+    died = run(tmp_path, 2, "dies")
     assert died.returncode != 0
     assert not (tmp_path / "result.json").exists()
-    done = run(tmp_path, 2, "lives", "resumes")
+    done = run(tmp_path, 2, "resumes")
     assert done.returncode == 0, done.stderr
     assert result(tmp_path)["elbo"] == pytest.approx(result(single)["elbo"], rel=1e-5)
     for name, value in weights(single).items():
         torch.testing.assert_close(weights(tmp_path)[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_one_process_speaks_for_all(tmp_path):
-    command = ["--standalone", "--nproc-per-node", "2", "-m", "pyrobayes_cli"]
-    train = [
-        "train",
-        "dbx",
-        "--data",
-        "fashion-mnist-mini",
-        "--epochs",
-        "1",
-        "--runs",
-        str(tmp_path),
-        "--channels",
-        "4",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *command, *train, "--hidden", "20"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+def test_processes_that_disagree_are_refused(run, tmp_path):
+    done = run(tmp_path, 2, "disagrees")
+    assert done.returncode != 0
+    assert "the processes don't agree on where the training starts" in done.stderr
+
+
+def test_one_process_speaks_for_all_and_they_work_together_more_than_once(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from pyrobayes_cli.main import main\n"
+        "for command in (\n"
+        "    'train dbx gbz --epochs 1 --channels 4 --hidden 20 --data fashion-mnist-mini',\n"
+        "    'evaluate --images 30 --batch-size 10 --precision bf16',\n"
+        "    'attack --images 30 --batch-size 10',\n"
+        "):\n"
+        "    main([*command.split(), '--runs', sys.argv[1]], standalone_mode=False)\n"
+        "main(['evaluate', 'gfz', '--runs', sys.argv[1]])\n"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("validation ELBO") == 1
-    assert done.stderr.count("epoch 1/1") == 1
-    assert (tmp_path / "dbx" / MODEL).is_file()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [*torchrun, str(script), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert "no trained model in" in done.stderr  # from the first process, or from the second if that ended both
+    for once in ("validation ELBO", "ECE", "success rate"):
+        assert done.stdout.count(once) == 1
+    assert done.stderr.count("epoch 1/1") == 2
+    assert all((tmp_path / file).is_file() for file in ("evaluation.json", "attack.json", "figure1.pdf"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "status"), [({"RANK": "1"}, 0), ({"WORLD_SIZE": "2"}, 0), ({"WORLD_SIZE": "two"}, 1)]
+)
+def test_variables_of_torchrun_without_torchrun(variables, status):
+    command = [sys.executable, "-m", "pyrobayes_cli", "show", "gbz"]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=100)
+    assert done.returncode == status
+    assert ("p(x, z, y) = p(z) p(y|z) p(x|z)" in done.stdout) is (status == 0)
+    assert ("WORLD_SIZE must be a whole number, as torchrun sets it, got 'two'" in done.stderr) is (status == 1)
