@@ -108,6 +108,12 @@ def test_processes_that_disagree_are_refused(run, tmp_path):
     assert "the processes don't agree on where the training starts" in done.stderr
 
 
+def torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
 def test_one_process_speaks_for_all_and_they_work_together_more_than_once(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -119,18 +125,19 @@ def test_one_process_speaks_for_all_and_they_work_together_more_than_once(tmp_pa
         "    'attack --images 30 --batch-size 10',\n"
         "):\n"
         "    main([*command.split(), '--runs', sys.argv[1]], standalone_mode=False)\n"
-        "main(['evaluate', 'gfz', '--runs', sys.argv[1]])\n"
     )
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [*torchrun, str(script), str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    assert "no trained model in" in done.stderr  # from the first process, or from the second if that ended both
+    done = torchrun(str(script), str(tmp_path))
+    assert done.returncode == 0, done.stderr
     for once in ("validation ELBO", "ECE", "success rate"):
         assert done.stdout.count(once) == 1
     assert done.stderr.count("epoch 1/1") == 2
     assert all((tmp_path / file).is_file() for file in ("evaluation.json", "attack.json", "figure1.pdf"))
+
+
+def test_an_error_ends_all_processes(tmp_path):
+    done = torchrun("-m", "pyrobayes_cli", "evaluate", "gfz", "--runs", str(tmp_path))
+    assert done.returncode != 0
+    assert "no trained model in" in done.stderr  # from the first process, or from the second if that ended both
 
 
 @pytest.mark.parametrize(
