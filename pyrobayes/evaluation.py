@@ -39,7 +39,9 @@ class Rate:
         z, n, p = 1.959963984540054, self.total, self.share
         centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         scale = 1 + z * z / n
-        return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+        # Exact at both ends, where rounding would leave something over.
+        low = (centre - spread) / scale if self.count else 0.0
+        return low, (centre + spread) / scale if self.count < n else 1.0
 
     def as_dict(self) -> dict:
         """The count, the total, the share and its interval; the last two are None of no images."""

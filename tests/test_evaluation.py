@@ -19,6 +19,11 @@ def test_wilson_interval(count, total, low, high):
     assert Rate(count, total).interval == pytest.approx((low, high), abs=1e-4)
 
 
+def test_wilson_interval_is_exact_at_both_ends():
+    assert Rate(0, 1000).interval[0] == 0
+    assert Rate(1000, 1000).interval[1] == 1
+
+
 def test_rates_of_nothing_are_not_numbers():
     assert math.isnan(Rate(0, 0).share)
     assert Rate(0, 0).as_dict() == {"count": 0, "total": 0, "share": None, "interval_95": None}
