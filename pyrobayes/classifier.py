@@ -83,7 +83,7 @@ class BayesClassifier(nn.Module):
         weights = next(self.factorization.parameters())
         x = x.to(weights.device, torch.promote_types(weights.dtype, torch.float32))
         keys = self._keys(len(x)).to(x.device)
-        y = torch.arange(self.factorization.num_classes, device=x.device)[:, None]
+        y = importance.all_classes(self.factorization, x)
         particles = self.options.particles
         if self.options.prune is None:
             return ImportanceEstimate(self._in_parts(x, keys, y, 0, particles))
@@ -149,7 +149,7 @@ class BayesClassifier(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             x = torch.zeros(1, *self.factorization.image_shape, device=weights.device, dtype=dtype, requires_grad=True)
             key = torch.zeros(1, dtype=torch.long, device=x.device)
-            y = torch.arange(self.factorization.num_classes, device=x.device)[:, None]
+            y = importance.all_classes(self.factorization, x)
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 self._log_weights(x, key, y, 0, particles)
         parameters = {parameter.untyped_storage().data_ptr() for parameter in self._computing().parameters()}

@@ -402,11 +402,11 @@ class Image(dist.TorchDistribution):
 
 
 class GaussianImage(Image):
-    """Normal pixels around `mean` [..., channels, height, width], all with the same variance."""
+    """Normal pixels, all with the same `variance`: its log-density takes three passes over them instead of seven."""
 
-    def __init__(self, mean: Tensor, variance: float):
+    def __init__(self, pixel: dist.Normal, variance: float):
         self.pixel_variance = variance
-        super().__init__(dist.Normal(mean, math.sqrt(variance)))
+        super().__init__(pixel)
 
     def log_density(self, value: Tensor) -> Tensor:
         squares = (value - self.pixel.loc).square().sum((-3, -2, -1))
@@ -417,9 +417,8 @@ class GaussianImage(Image):
 
 def image_around(likelihood: str, logits: Tensor, variance: float) -> Image:
     """An image of independent pixels around sigmoid(logits), see :func:`pixels`."""
-    if likelihood == "gaussian":
-        return GaussianImage(torch.sigmoid(logits), variance)
-    return Image(pixels(likelihood, logits, variance))
+    pixel = pixels(likelihood, logits, variance)
+    return GaussianImage(pixel, variance) if likelihood == "gaussian" else Image(pixel)
 
 
 def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distribution:

@@ -6,7 +6,7 @@ Training splits every batch and adds up the gradients; evaluation and attacks sp
 
 import atexit
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
 import torch
@@ -38,11 +38,11 @@ def join(device: torch.device) -> None:
     atexit.register(dist.destroy_process_group)
 
 
-def must_agree(what: str, value: str) -> None:
-    """Refuse to go on unless `value` is the same in all processes."""
+def must_agree(what: str, value: Callable[[], str]) -> None:
+    """Refuse to go on unless `value()` is the same in all processes; it is called where there are several."""
     if processes() > 1:
         values: list[str] = [""] * processes()
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value())
         if len(set(values)) > 1:
             raise InputError(f"the processes don't agree on {what}: all must have the same, and see the same folder")
 

@@ -58,7 +58,7 @@ def per_class(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor | No
         noise: base noise of z, standard normal, [K, C or 1, B or 1, latent]: z = loc + scale * noise.
         y: classes [C, 1] or [C, B], one a row or one for every row and image; all of them where left out.
     """
-    y = _classes(factorization, x) if y is None else y
+    y = all_classes(factorization, x) if y is None else y
     particles = pyro.plate("particles", len(noise), dim=-3)
     classes = pyro.plate("classes", len(y), dim=-2)
     with pyro.validation_enabled(VALIDATE):
@@ -77,7 +77,7 @@ def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor) -> Tensor:
     decodings than :func:`per_class`, where p(x|...) doesn't depend on y. The arguments are those of
     :func:`per_class`; the second dimension of noise is that of the guides.
     """
-    y = _classes(factorization, x)
+    y = all_classes(factorization, x)
     particles = pyro.plate("particles", len(noise), dim=-4)
     guides = pyro.plate("guides", len(y), dim=-3)
     classes = pyro.plate("classes", len(y), dim=-2)
@@ -102,7 +102,8 @@ def need_shared_images(factorization: DeepBayes) -> None:
         )
 
 
-def _classes(factorization: DeepBayes, x: Tensor) -> Tensor:
+def all_classes(factorization: DeepBayes, x: Tensor) -> Tensor:
+    """Every class a row, [C, 1], on the device of x."""
     return torch.arange(factorization.num_classes, device=x.device)[:, None]
 
 

@@ -155,8 +155,7 @@ class _Run:
             _postponed_interrupt() as interrupted,
         ):
             set_random_state(self.random_state)
-            tensors, metadata = self.state()
-            distributed.must_agree("where the training starts", digest(tensors, metadata))
+            distributed.must_agree("where the training starts", lambda: digest(*self.state()))
             while len(self.epochs) < self.options.epochs:
                 epoch = self._epoch(folder, progress, interrupted)
                 self.epochs.append(epoch)
@@ -182,9 +181,10 @@ class _Run:
             unseen += elbo * len(x)
             if self.step % every and self.step < len(batches):
                 continue
-            self._check(unseen.item(), f"step {self.step}", folder)
-            self.elbo_sum += unseen.item()
-            unseen, elbo = torch.zeros_like(unseen), elbo.item()
+            seen, elbo = unseen.item(), elbo.item()
+            self._check(seen, f"step {self.step}", folder)
+            self.elbo_sum += seen
+            unseen = torch.zeros_like(unseen)
             self.seconds = time.monotonic() - start
             progress.step(self.factorization.name, *self._position(), elbo)
             if self.step < len(batches) and self._agreed(interrupted):
