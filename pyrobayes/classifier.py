@@ -29,8 +29,8 @@ class BayesClassifier(nn.Module):
 
     * `fixed`: one table of base noise [K, latent] from the seed, shared by all images and classes, makes
       the classifier a deterministic function of the image;
-    * `fresh`: new noise at every call. :meth:`for_images` gives each image of a data set noise of its own,
-      which does not depend on the batch it comes in.
+    * `fresh`: new noise at every call, [K, latent] for each image. :meth:`for_images` gives each image of a
+      data set noise of its own, which does not depend on the batch it comes in.
 
     Like Pyro itself, it serves one thread at a time.
 
@@ -198,7 +198,7 @@ class BayesClassifier(nn.Module):
             y: classes [C, B].
             first, last: particles, the last not included.
         """
-        noise = self._base_noise(keys, y, first, last).to(x.dtype)
+        noise = self._base_noise(keys, first, last).to(x.dtype)
         factorization = self._computing()
         if self.options.estimator == "mixture":
             return importance.mixture(factorization, x, noise)
@@ -218,14 +218,20 @@ class BayesClassifier(nn.Module):
     def _key(self, purpose: int, draw: int) -> Tensor:
         return splitmix(splitmix(self.options.seed, purpose), draw)
 
-    def _base_noise(self, keys: Tensor, y: Tensor, first: int, last: int) -> Tensor:
-        """Standard normal [last - first, C, B, latent], or [last - first, 1, 1, latent] where the noise is fixed."""
+    def _base_noise(self, keys: Tensor, first: int, last: int) -> Tensor:
+        """Standard normal [last - first, 1 or C, B, latent]; B is 1 where the noise is fixed.
+
+        All classes share an image's draws: with common random numbers (Kahn and Marshall 1953) log joints
+        differ less by chance. Only the guides of a mixture, whose particles serve all, draw their own.
+        """
+        guides = self.factorization.num_classes if self.options.estimator == "mixture" else 1
         if self.options.noise == "fixed":
-            keys, y = keys[:1], torch.zeros_like(y[:1, :1])
-        latent, classes = self.factorization.networks.latent, self.factorization.num_classes
+            keys, guides = keys[:1], 1
+        latent = self.factorization.networks.latent
         pairs = math.ceil(latent / 2)
         particle = torch.arange(first, last, device=keys.device)[:, None, None, None]
-        n = (particle * classes + y[..., None]) * pairs + torch.arange(pairs, device=keys.device)
+        guide = torch.arange(guides, device=keys.device)[:, None, None]
+        n = (particle * guides + guide) * pairs + torch.arange(pairs, device=keys.device)
         return standard_normals(keys[:, None], n).flatten(-2)[..., :latent]
 
     def extra_repr(self) -> str:

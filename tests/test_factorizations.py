@@ -218,16 +218,24 @@ def test_classifier_noise(make, batch):
 
 
 def test_base_noise_is_standard_normal_and_independent(make):
-    classifier, y = BayesClassifier(make("gbz"), particles=50), torch.arange(10)[:, None]
-    noise = classifier._base_noise(classifier.for_images(torch.arange(40))._keys(40), y, 0, 50)
+    classifier = BayesClassifier(make("gbz"), particles=50, estimator="mixture")
+    noise = classifier._base_noise(classifier.for_images(torch.arange(40))._keys(40), 0, 50)
     assert noise.shape == (50, 10, 40, 5)
     assert abs(noise.mean()) < 0.01 and abs(noise.var() - 1) < 0.02
     assert (noise**4).mean().item() == pytest.approx(3, abs=0.1)
-    for dim in range(4):  # particles, classes, images, latent dimensions
+    for dim in range(4):  # particles, guides, images, latent dimensions
         correlation = torch.corrcoef(noise.movedim(dim, 0).flatten(1)) - torch.eye(noise.shape[dim])
         assert correlation.abs().max() < 6 / math.sqrt(
             noise[0].numel() if dim == 0 else noise.numel() / noise.shape[dim]
         )
+
+
+def test_classes_share_the_noise_of_an_image(make, batch):
+    classifier = BayesClassifier(make("gbz"), particles=3).for_images([3, 9, 1, 2])
+    shared = classifier._base_noise(classifier._keys(4), 0, 3)
+    assert shared.shape == (3, 1, 4, 5)
+    expected = per_class(classifier.factorization, batch[0], shared.expand(-1, 10, -1, -1))
+    torch.testing.assert_close(classifier.estimate(batch[0]).log_weights, expected)
 
 
 def test_the_first_particles_are_the_same_whatever_their_number(make):

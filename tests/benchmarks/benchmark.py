@@ -79,8 +79,7 @@ def log_joint(factorization, x, device, rounds: int) -> dict:
     """Milliseconds an image of the log joint, ours and the reference's, and the largest difference between them."""
     reference = Reference(factorization)
     classifiers = {p: BayesClassifier(factorization, precision=p).for_images(range(len(x))) for p in ("fp32", "bf16")}
-    y = torch.arange(10, device=device)[:, None]
-    noise = classifiers["fp32"]._base_noise(classifiers["fp32"]._keys(len(x)).to(device), y, 0, 10)
+    noise = classifiers["fp32"]._base_noise(classifiers["fp32"]._keys(len(x)).to(device), 0, 10)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         expected = reference.log_joint(x, noise)
     with torch.no_grad():
@@ -101,9 +100,8 @@ def sweep(factorization, x, y, device, rounds: int) -> dict:
     reference, images = Reference(factorization), pyrobayes.load_data("fashion-mnist-mini", "test").head(len(x))
     classifiers = {p: BayesClassifier(factorization, precision=p) for p in ("fp32", "bf16")}
     numbers = range(len(x))
-    classes = torch.arange(10, device=device)[:, None]
     draws = [classifiers["fp32"].for_images(numbers, draw) for draw in (evaluation.ATTACKER, evaluation.DEFENDER)]
-    noise = [draw._base_noise(draw._keys(len(x)).to(device), classes, 0, 10) for draw in draws]
+    noise = [draw._base_noise(draw._keys(len(x)).to(device), 0, 10) for draw in draws]
     kept = {}
 
     def ours(precision):

@@ -89,10 +89,10 @@ class Reference:
         return total.unflatten(0, (particles, images))
 
     def log_joint(self, x: Tensor, noise: Tensor) -> Tensor:
-        """log p(x, y), [B, C] nats, with base noise [K, C, B, latent]."""
+        """log p(x, y), [B, C] nats, with base noise [K, 1, B, latent] that all classes share."""
         encoded, columns = self.encode(x), []
         for c in range(self.factorization.num_classes):
-            weights = self.log_weights(x, encoded, x.new_full((len(x),), c, dtype=torch.long), noise[:, c])
+            weights = self.log_weights(x, encoded, x.new_full((len(x),), c, dtype=torch.long), noise[:, 0])
             columns.append(weights.logsumexp(0) - math.log(len(noise)))
         return torch.stack(columns, dim=1)
 
