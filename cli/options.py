@@ -75,13 +75,15 @@ def of_record(record: type, *, defaults: bool = True):
             if isinstance(kind, types.UnionType):
                 kind = typing.get_args(kind)[0]
             choices = field.metadata["choices"]
+            flag = {"is_flag": True} if kind is bool else {}
             function = click.option(
                 f"--{field.name.replace('_', '-')}",
                 field.name,
                 default=field.default if defaults else None,
-                show_default=defaults and field.default is not None,
+                show_default=defaults and field.default not in (None, False),
                 type=click.Choice(choices, case_sensitive=False) if choices else kind,
                 help=field.metadata["help"],
+                **flag,
             )(function)
         return function
 

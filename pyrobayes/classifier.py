@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pyrobayes import importance
-from pyrobayes.conditionals import in_precision
+from pyrobayes.conditionals import for_classification
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.importance import ImportanceEstimate
 from pyrobayes.options import ClassifierOptions, InputError, whole
@@ -19,6 +19,7 @@ from pyrobayes.randomness import splitmix, standard_normals
 # What base noise is for: each has draws of its own.
 FIXED, PER_CALL, PER_IMAGE = range(3)
 MEBIBYTE = 2**20
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
 class BayesClassifier(nn.Module):
@@ -45,6 +46,8 @@ class BayesClassifier(nn.Module):
             in float32 at least.
         prune: spend a fifth of the particles on all classes, and the others only on those whose log p(x, y) is then
             not more than so many nats below the best; None spends all on all.
+        compile: have torch.compile generate code for the decoder, which takes half a minute once and a C++ compiler, or
+            Triton on a GPU; used where no gradient is asked for. The weights are taken for constants.
         memory: MiB that the values in the networks may take. What takes more is computed in parts, images first, then
             particles, and in parts again where its gradient is asked for; results differ by rounding only.
     """
@@ -59,12 +62,13 @@ class BayesClassifier(nn.Module):
         estimator: str = ClassifierOptions.estimator,
         precision: str = ClassifierOptions.precision,
         prune: float | None = ClassifierOptions.prune,
+        compile: bool = ClassifierOptions.compile,
         memory: int = ClassifierOptions.memory,
     ):
         super().__init__()
         if not isinstance(factorization, DeepBayes):
             raise InputError(f"factorization must be a DeepBayes, such as pyrobayes.build makes, got {factorization!r}")
-        self.options = ClassifierOptions(particles, noise, seed, estimator, precision, prune, memory)
+        self.options = ClassifierOptions(particles, noise, seed, estimator, precision, prune, compile, memory)
         self.factorization = factorization
         if self.options.estimator == "mixture":
             importance.need_shared_images(factorization)
@@ -120,7 +124,7 @@ class BayesClassifier(nn.Module):
     def exact(self) -> "BayesClassifier":
         """The same classifier with the same noise, in full precision and without pruning."""
         exact = copy.copy(self)
-        exact.options = dataclasses.replace(self.options, precision="fp32", prune=None)
+        exact.options = dataclasses.replace(self.options, precision="fp32", prune=None, compile=False)
         exact.__dict__.pop("bytes_needed", None)
         return exact
 
@@ -162,12 +166,13 @@ class BayesClassifier(nn.Module):
         return particles, max(1, memory // (image + classes * particles * each))
 
     def _computing(self) -> DeepBayes:
-        """The factorization, or its copy in lower precision, which is made anew when the weights have changed."""
-        if self.options.precision == "fp32":
+        """The factorization, or its copy for the options, which is made anew when the weights have changed."""
+        dtype, compiled = PRECISIONS[self.options.precision], self.options.compile
+        if not (dtype or compiled):
             return self.factorization
         state = [(value.data_ptr(), value._version) for value in self.factorization.state_dict().values()]
         if self._copies.get("of") != state:
-            self._copies.update(of=state, copy=in_precision(self.factorization, torch.bfloat16))
+            self._copies.update(of=state, copy=for_classification(self.factorization, dtype, compiled))
         return self._copies["copy"]
 
     def _in_parts(self, x: Tensor, keys: Tensor, y: Tensor, first: int, last: int) -> Tensor:

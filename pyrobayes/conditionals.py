@@ -12,6 +12,7 @@ one hidden layer for features of x, the mirror image of that for p(x|...), ReLU 
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pyro.distributions as dist
 import torch
@@ -23,6 +24,13 @@ from pyrobayes.options import InputError, Networks
 
 KERNEL, STRIDE, PADDING = 5, 2, 2
 CACHE = 6 * 2**20  # bytes
+# The compiler may take the weights for constants, and tries its own matrix products against the libraries'.
+INDUCTOR = {
+    "freezing": True,
+    "max_autotune": True,
+    "max_autotune_gemm_backends": "CPP,TRITON,ATEN",
+    "autotune_num_choices_displayed": 0,
+}
 
 
 class Conditionals:
@@ -162,12 +170,17 @@ class DataClasses(nn.Module):
 # their weights, which may be lower than that of values and log-probabilities.
 
 
-def in_precision(factorization: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of a factorization whose networks compute in `dtype`; its densities stay in float32 at least."""
-    factorization = copy.deepcopy(factorization)
+def for_classification(factorization: nn.Module, dtype: torch.dtype | None, compiled: bool) -> nn.Module:
+    """A copy of a factorization whose networks compute in `dtype`, if given, and in generated code, if so asked.
+
+    Its densities stay in float32 at least.
+    """
+    factorization = copy.deepcopy(factorization).requires_grad_(False)
     for module in factorization.modules():
-        if isinstance(module, (Perceptron, Decoder)):
+        if dtype and isinstance(module, (Perceptron, Decoder)):
             module.to(dtype)
+        if compiled and isinstance(module, Decoder):
+            module.compile_inference()
     return factorization
 
 
@@ -265,22 +278,33 @@ class Decoder(nn.Module):
         self.convolutions = nn.ModuleList(
             Upsampling(channels, out, before, after) for out, before, after in zip(outs, sizes, sizes[1:])
         )
+        self.compiled: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, hidden: Tensor) -> Tensor:
-        leading, out = hidden.shape[:-1], hidden.reshape(-1, hidden.shape[-1]).to(self.linear.weight.dtype)
-        out = F.relu(self.linear(out), inplace=True).unflatten(1, self.smallest)
-        out = out.contiguous(memory_format=torch.channels_last)
+        leading, hidden = hidden.shape[:-1], hidden.reshape(-1, hidden.shape[-1]).to(self.linear.weight.dtype)
         # On a CPU, as many at a time as leave the largest values in its cache.
-        at_once = max(1, CACHE // (self.largest * out.element_size())) if out.device.type == "cpu" else len(out)
-        layers = [convolution.prepared(out) for convolution in self.convolutions]
-        parts = [self._upsampled(part, layers) for part in out.split(at_once)]
+        tile = max(1, CACHE // (self.largest * hidden.element_size())) if hidden.device.type == "cpu" else len(hidden)
+        decode = partial(self.decode, [convolution.prepared() for convolution in self.convolutions])
+        whole = self.compiled if self.compiled and not torch.is_grad_enabled() else decode
+        parts = [(whole if len(part) == tile else decode)(part) for part in hidden.split(tile)]
         return (torch.cat(parts) if len(parts) > 1 else parts[0]).unflatten(0, leading)
 
-    def _upsampled(self, out: Tensor, layers: list[Callable]) -> Tensor:
-        *hidden, last = layers
-        for convolution in hidden:
+    def decode(self, convolutions: list[Callable], hidden: Tensor) -> Tensor:
+        """[N, hidden] -> [N, channels, height, width], with the convolutions given as they were prepared."""
+        out = F.relu(self.linear(hidden), inplace=True).unflatten(1, self.smallest)
+        out = out.contiguous(memory_format=torch.channels_last)
+        *others, last = convolutions
+        for convolution in others:
             out = F.relu(convolution(out), inplace=True)
         return last(out)
+
+    def compile_inference(self) -> None:
+        """Have whole tiles computed by generated code where no gradient is asked for, with the weights as they are."""
+
+        def decode(hidden: Tensor) -> Tensor:
+            return self.decode([convolution.prepared() for convolution in self.convolutions], hidden)
+
+        self.compiled = torch.compile(decode, fullgraph=True, dynamic=False, options=INDUCTOR)
 
 
 class Upsampling(nn.ConvTranspose2d):
@@ -296,11 +320,11 @@ class Upsampling(nn.ConvTranspose2d):
         self.before, self.after = before, after
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.prepared(x)(x)
+        return self.prepared()(x)
 
-    def prepared(self, x: Tensor) -> Callable[[Tensor], Tensor]:
-        """The layer for inputs such as x, with its weight laid out."""
-        block = self.block(x)
+    def prepared(self) -> Callable[[Tensor], Tensor]:
+        """The layer with its weight laid out."""
+        block = self.block()
         if not block:
             return super().forward
         weight, bias = self.block_weight(block), self.bias.repeat(4 * block**2)
@@ -313,7 +337,7 @@ class Upsampling(nn.ConvTranspose2d):
 
         return convolve
 
-    def block(self, x: Tensor) -> int:
+    def block(self) -> int:
         """How many inputs in each direction a block should have; 0 for no blocks.
 
         Few output channels leave a transposed convolution's matrix products half empty; in bfloat16 on a CPU the
@@ -321,7 +345,8 @@ class Upsampling(nn.ConvTranspose2d):
         """
         if 16 * self.out_channels <= self.in_channels and not any(size % 2 for size in self.before):
             return 2
-        if 4 * self.out_channels < self.in_channels or (x.dtype is torch.bfloat16 and x.device.type == "cpu"):
+        slow = self.weight.dtype is torch.bfloat16 and self.weight.device.type == "cpu"
+        if 4 * self.out_channels < self.in_channels or slow:
             return 1
         return 0
 

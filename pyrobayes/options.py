@@ -84,12 +84,12 @@ NETWORKS = {"paper": Networks(), "small": Networks(channels=32)}
 class TrainingOptions:
     """How a factorization is trained."""
 
-    epochs: int = option(15, "passes over the training images")
-    lr: float = option(2e-3, "learning rate of Adam (the peak, under a schedule)")
+    epochs: int = option(16, "passes over the training images")
+    lr: float = option(3e-3, "learning rate of Adam (the peak, under a schedule)")
     schedule: str = option("one-cycle", "course of the learning rate over the whole run", SCHEDULES)
     batch_size: int = option(64, "images per step")
     train_particles: int = option(1, "particles z ~ q(z|x, y) per image in the ELBO")
-    kl_warmup: float = option(0.2, "share of the run over which the weight of the KL term rises to 1")
+    kl_warmup: float = option(0.4, "share of the run over which the weight of the KL term rises to 1")
     seed: int = option(0, "seed of the initial weights, the order of the images and the particles")
 
     def __post_init__(self):
@@ -116,6 +116,9 @@ class ClassifierOptions:
     precision: str = option("fp32", "what the networks compute in; log-probabilities stay in float32", PRECISIONS)
     prune: float | None = option(
         None, "after a fifth of the particles, leave out classes whose log p(x, y) is so many nats below the best"
+    )
+    compile: bool = option(
+        False, "generate code for the decoder: faster after half a minute once, needs a C++ compiler (Triton on a GPU)"
     )
     memory: int = option(512, "MiB that the networks' values may take; changes memory and speed, not results")
 
