@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from pyrobayes.options import InputError, Networks
 
 KERNEL, STRIDE, PADDING = 5, 2, 2
-CACHE = 6 * 2**20  # bytes
+# Bytes of the decoder's largest values: on a CPU, those that its cache holds.
+TILE, LARGE_TILE = {"cpu": 6 * 2**20}, 512 * 2**20
 # The compiler may take the weights for constants, and tries its own matrix products against the libraries'.
 INDUCTOR = {
     "freezing": True,
@@ -282,12 +283,16 @@ class Decoder(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         leading, hidden = hidden.shape[:-1], hidden.reshape(-1, hidden.shape[-1]).to(self.linear.weight.dtype)
-        # On a CPU, as many at a time as leave the largest values in its cache.
-        tile = max(1, CACHE // (self.largest * hidden.element_size())) if hidden.device.type == "cpu" else len(hidden)
         decode = partial(self.decode, [convolution.prepared() for convolution in self.convolutions])
         whole = self.compiled if self.compiled and not torch.is_grad_enabled() else decode
-        parts = [(whole if len(part) == tile else decode)(part) for part in hidden.split(tile)]
+        parts = [(whole if len(part) == self.tile else decode)(part) for part in hidden.split(self.tile)]
         return (torch.cat(parts) if len(parts) > 1 else parts[0]).unflatten(0, leading)
+
+    @property
+    def tile(self) -> int:
+        """How many to decode at a time."""
+        weight = self.linear.weight
+        return max(1, TILE.get(weight.device.type, LARGE_TILE) // (self.largest * weight.element_size()))
 
     def decode(self, convolutions: list[Callable], hidden: Tensor) -> Tensor:
         """[N, hidden] -> [N, channels, height, width], with the convolutions given as they were prepared."""
@@ -299,12 +304,24 @@ class Decoder(nn.Module):
         return last(out)
 
     def compile_inference(self) -> None:
-        """Have whole tiles computed by generated code where no gradient is asked for, with the weights as they are."""
+        """Have whole tiles computed by generated code where no gradient is asked for, with the weights as they are.
+
+        The code is generated at once, which takes up to half a minute.
+        """
 
         def decode(hidden: Tensor) -> Tensor:
             return self.decode([convolution.prepared() for convolution in self.convolutions], hidden)
 
         self.compiled = torch.compile(decode, fullgraph=True, dynamic=False, options=INDUCTOR)
+        try:
+            with torch.no_grad():
+                self.compiled(self.linear.weight.new_zeros(self.tile, self.linear.in_features))
+        except Exception as error:  # the compiler's are of many kinds
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                "compile needs a C++ compiler that works (CXX names one; on a GPU, Triton): mend that or leave "
+                f"compile out; torch.compile says: {reason}"
+            ) from error
 
 
 class Upsampling(nn.ConvTranspose2d):

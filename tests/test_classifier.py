@@ -1,13 +1,14 @@
 """How the estimate is computed: in parts, from a mixture, with pruning, in lower precision."""
 
 import math
+import shutil
 
 import pyro
 import pytest
 import torch
 from test_factorizations import density, linear_gaussian
 
-from pyrobayes import BayesClassifier, InputError, evaluation, factorizations
+from pyrobayes import BayesClassifier, InputError, conditionals, evaluation, factorizations
 from pyrobayes.factorizations import parents_in
 from pyrobayes.importance import mixture
 
@@ -198,3 +199,32 @@ def test_a_guide_with_two_latent_sites_is_refused(make, batch):
     factorization.guide = guide
     with pytest.raises(InputError, match="the guide must draw one latent site, got 'w' and 'z'"):
         BayesClassifier(factorization)(batch[0])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_generated_code_gives_the_same_and_follows_the_weights(make, batch, monkeypatch):
+    monkeypatch.setitem(conditionals.TILE, "cpu", 8 * 1024)  # several whole tiles, and a rest
+    factorization, x = make("gbz"), batch[0]
+    plain, compiled = (BayesClassifier(factorization, particles=7, noise="fixed", compile=c) for c in (False, True))
+    for _ in range(2):
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(x), plain(x), rtol=1e-6, atol=1e-4)
+            calls = compiled._computing().p_x.decoder.compiled
+            assert calls is not None and factorization.p_x.decoder.compiled is None
+            factorization.p_x.decoder.linear.bias += 1
+    x = x.clone().requires_grad_()
+    gradients = [torch.autograd.grad(classifier(x).sum(), x)[0] for classifier in (plain, compiled)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_compiler_that_fails_is_told(make, batch, monkeypatch):
+    def broken(decode, **options):
+        def generated(hidden):
+            raise TypeError("none found\nand much more")
+
+        return generated
+
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setitem(conditionals.TILE, "cpu", 8 * 1024)
+    with torch.no_grad(), pytest.raises(InputError, match="compile needs a C.. compiler .* says: none found$"):
+        BayesClassifier(make("gbz"), compile=True)(batch[0])
