@@ -4,16 +4,16 @@ import json
 
 import click
 
-from pyrobayes.options import AttackOptions, EvaluationOptions
+from pyrobayes.options import AttackOptions
 from pyrobayes.torchrun import rank
 from pyrobayes_cli import options
 from pyrobayes_cli.output import Progress, percent, table, tell_approximation, warn_of_unfinished
 
 
-@click.command("attack", short_help="Attack trained models with FGSM.")
+@click.command("attack", short_help="Attack trained models.")
 @options.models
 @options.eps_range
-@options.of_record(EvaluationOptions)
+@options.of_record(AttackOptions)
 @click.option("--save-adversarial", is_flag=True, help="write all adversarial images too")
 @options.data_of_runs
 @options.data_dir
@@ -22,16 +22,17 @@ from pyrobayes_cli.output import Progress, percent, table, tell_approximation, w
 @options.device
 @options.as_json
 def command(models, data, data_dir, runs, out, device, save_adversarial, as_json, **given):
-    """Attack MODELs, or every model trained under RUNS, by FGSM through the importance-sampled log p(x, y).
+    """Attack MODELs, or every model trained under RUNS, through the importance-sampled log p(x, y).
 
-    Prints for each model and eps the success rate (share of all images that end up misclassified) and the
-    flipped share (share of the initially correct images that do), with 95% Wilson intervals. Writes
+    Prints for each attack, model and eps the success rate (share of all images that end up misclassified)
+    and the flipped share (share of the initially correct images that do), with 95% Wilson intervals. Writes
     attack.json, figure1 (success rate against eps) and figure2-MODEL (adversarial images), as PDF and PNG.
 
     \b
     Examples:
       pyrobayes attack --eps-range 0:0.3:0.05
       pyrobayes attack gbz dfx --eps-range 0.05,0.1 --images 1000
+      pyrobayes attack gbz --attack fgsm --attack pgd --attack-estimator mixture --eps-range 0.1
     """
     chosen = options.record(AttackOptions, given)
 
@@ -58,25 +59,34 @@ def command(models, data, data_dir, runs, out, device, save_adversarial, as_json
 
 def show_attack(results, folder) -> None:
     """Print success rates as a table, and what puts them in doubt."""
+    several = len({result.attack for result in results}) > 1
+    aimed = any(result.reached(0) for result in results)
     table(
-        ["model", "eps", "clean accuracy (%)", "success rate (%)", "flipped (%)", "images"],
+        [
+            *(["attack"] if several else []),
+            "model", "eps", "clean accuracy (%)", "success rate (%)", "flipped (%)",
+            *(["target reached (%)"] if aimed else []),
+            "images",
+        ],
         [
             [
+                *([result.attack] if several else []),
                 result.model,
                 f"{eps:g}",
                 percent(result.clean_accuracy),
                 percent(result.success(i)),
                 percent(result.flipped(i)),
+                *([percent(result.reached(i))] if aimed else []),
                 f"{len(result.labels)}",
             ]
             for result in results
             for i, eps in enumerate(result.eps)
         ],
-    )
+    )  # fmt: skip
     for result in () if rank() else results:
         if result.unmoved.count and result.eps[-1] > 0:
             click.echo(
-                f"warning: {result.model} gave no gradient for {result.unmoved.count} of {result.unmoved.total} images, "
+                f"warning: {result.model} gave {result.attack} no gradient for {result.unmoved.count} of {result.unmoved.total} images, "
                 "which the attack left as they were: their robustness is not known",
                 err=True,
             )

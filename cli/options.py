@@ -75,7 +75,9 @@ def of_record(record: type, *, defaults: bool = True):
             if isinstance(kind, types.UnionType):
                 kind = typing.get_args(kind)[0]
             choices = field.metadata["choices"]
-            flag = {"is_flag": True} if kind is bool else {}
+            more = {"is_flag": True} if kind is bool else {}
+            if typing.get_origin(kind) is tuple:
+                more, kind = {"multiple": True}, typing.get_args(kind)[0]
             function = click.option(
                 f"--{field.name.replace('_', '-')}",
                 field.name,
@@ -83,7 +85,7 @@ def of_record(record: type, *, defaults: bool = True):
                 show_default=defaults and field.default not in (None, False),
                 type=click.Choice(choices, case_sensitive=False) if choices else kind,
                 help=field.metadata["help"],
-                **flag,
+                **more,
             )(function)
         return function
 

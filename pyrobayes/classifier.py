@@ -13,7 +13,7 @@ from pyrobayes import importance
 from pyrobayes.conditionals import for_classification
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.importance import ImportanceEstimate
-from pyrobayes.options import ClassifierOptions, InputError, whole
+from pyrobayes.options import TERMS, ClassifierOptions, InputError, choice, whole
 from pyrobayes.randomness import splitmix, standard_normals
 
 # What base noise is for: each has draws of its own.
@@ -75,7 +75,8 @@ class BayesClassifier(nn.Module):
         self._copies: dict = {}
         self._calls = 0
         self._indices: Tensor | None = None
-        self._draw = 0
+        self._draw = self._number = 0
+        self._term: str | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """log p(x, y) of images [B, channels, height, width] in [0, 1] with every class, [B, C] nats."""
@@ -121,12 +122,40 @@ class BayesClassifier(nn.Module):
         pinned._indices, pinned._draw = indices, draw
         return pinned
 
+    def redrawn(self, number: int) -> "BayesClassifier":
+        """The same classifier for the same images, with the noise of another independent draw.
+
+        Number 0 is the classifier itself. Without :meth:`for_images`, every call has new noise anyway; under fixed noise
+        nothing changes.
+        """
+        whole("number", number, least=0)
+        if self._indices is None:
+            return self
+        other = copy.copy(self)
+        other._number = number
+        return other
+
+    def of_term(self, term: str | None) -> "BayesClassifier":
+        """The same, of one term of the log weights alone, for attacks on it.
+
+        `x` or `y` is log p(x|...) or log p(y|...), `z` is log p(z|...) - log q(z|x, y), and None is all of them.
+        """
+        other = copy.copy(self)
+        other._term = None if term is None else choice("term", term, TERMS)
+        return other
+
+    def replaced(self, **options) -> "BayesClassifier":
+        """The same classifier, of the same images and with the same noise, but for some of its options."""
+        other = copy.copy(self)
+        other.options = dataclasses.replace(self.options, **options)
+        if other.options.estimator == "mixture":
+            importance.need_shared_images(self.factorization)
+        other.__dict__.pop("bytes_needed", None)
+        return other
+
     def exact(self) -> "BayesClassifier":
         """The same classifier with the same noise, in full precision and without pruning."""
-        exact = copy.copy(self)
-        exact.options = dataclasses.replace(self.options, precision="fp32", prune=None, compile=False)
-        exact.__dict__.pop("bytes_needed", None)
-        return exact
+        return self.replaced(precision="fp32", prune=None, compile=False)
 
     @property
     def images_at_once(self) -> int:
@@ -171,9 +200,9 @@ class BayesClassifier(nn.Module):
         if not (dtype or compiled):
             return self.factorization
         state = [(value.data_ptr(), value._version) for value in self.factorization.state_dict().values()]
-        if self._copies.get("of") != state:
-            self._copies.update(of=state, copy=for_classification(self.factorization, dtype, compiled))
-        return self._copies["copy"]
+        if self._copies.get((dtype, compiled), (None,))[0] != state:
+            self._copies[dtype, compiled] = state, for_classification(self.factorization, dtype, compiled)
+        return self._copies[dtype, compiled][1]
 
     def _in_parts(self, x: Tensor, keys: Tensor, y: Tensor, first: int, last: int) -> Tensor:
         """Log weights of particles `first` to `last`, [last - first, C, B], in parts that fit into the memory.
@@ -206,8 +235,8 @@ class BayesClassifier(nn.Module):
         noise = self._base_noise(keys, first, last).to(x.dtype)
         factorization = self._computing()
         if self.options.estimator == "mixture":
-            return importance.mixture(factorization, x, noise)
-        return importance.per_class(factorization, x, noise, y)
+            return importance.mixture(factorization, x, noise, self._term)
+        return importance.per_class(factorization, x, noise, y, self._term)
 
     def _keys(self, images: int) -> Tensor:
         """[B] a key for the noise of each image."""
@@ -218,7 +247,8 @@ class BayesClassifier(nn.Module):
             return splitmix(self._key(PER_CALL, self._calls), torch.arange(images))
         if len(self._indices) != images:
             raise InputError(f"the classifier was made for {len(self._indices)} images, got {images}")
-        return splitmix(self._key(PER_IMAGE, self._draw), self._indices)
+        key = self._key(PER_IMAGE, self._draw)
+        return splitmix(splitmix(key, -self._number) if self._number else key, self._indices)
 
     def _key(self, purpose: int, draw: int) -> Tensor:
         return splitmix(splitmix(self.options.seed, purpose), draw)

@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from pyrobayes import attacks, distributed
+from pyrobayes.attacks import Attack
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images
 from pyrobayes.options import AttackOptions, InputError, checked_eps, whole
@@ -94,6 +96,7 @@ class AttackResult:
 
     Attributes:
         model, generative, attack, data: what was attacked, how, on what.
+        options: of the attack, and of the classifier that the attacker saw where they differ from the defender's.
         eps: [E] the bounds.
         labels: [N] true classes.
         clean_predictions: [N] predicted classes of the clean images.
@@ -107,6 +110,7 @@ class AttackResult:
     model: str
     generative: bool
     attack: str
+    options: dict
     data: str
     eps: tuple[float, ...]
     labels: list[int]
@@ -132,6 +136,14 @@ class AttackResult:
         right = [p != y for p, clean, y in triples if clean == y]
         return Rate(sum(right), len(right))
 
+    def reached(self, index: int) -> Rate | None:
+        """Share of the images of other classes that end up in the target class at `eps[index]`; None without one."""
+        target = self.options.get("target")
+        if not isinstance(target, int):
+            return None
+        others = [p == target for p, y in zip(self.predictions[index], self.labels) if y != target]
+        return Rate(sum(others), len(others))
+
     def as_dict(self) -> dict:
         """As plain JSON values, without the example images."""
         plain = {
@@ -139,6 +151,7 @@ class AttackResult:
         }
         rates = [
             {"eps": eps, "success": self.success(i).as_dict(), "flipped": self.flipped(i).as_dict()}
+            | ({"reached": reached.as_dict()} if (reached := self.reached(i)) else {})
             for i, eps in enumerate(self.eps)
         ]
         shares = {"clean_accuracy": self.clean_accuracy.as_dict(), "unmoved": self.unmoved.as_dict()}
@@ -207,7 +220,8 @@ def attack(
     data: Images,
     eps: float | Sequence[float] = AttackOptions.eps,
     *,
-    name: str = "fgsm",
+    by: Attack | str = "fgsm",
+    attacker: Mapping = MappingProxyType({}),
     images: int | None = None,
     batch_size: int = 100,
     examples: int | None = 8,
@@ -217,22 +231,26 @@ def attack(
     """Attack a classifier on every image of a data set.
 
     Args:
-        classifier: such as :func:`pyrobayes.load` gives; attacked with its own particles, noise and seed.
+        classifier: such as :func:`pyrobayes.load` gives; it defends itself with its own particles, noise and seed.
         data: labelled images.
-        eps: bounds of the perturbation in L-infinity, each in [0, 1].
-        name: of the attack.
+        eps: bounds of the perturbation in the attack's norm.
+        by: the attack, or its name.
+        attacker: options that the classifier has otherwise for the attacker than for the defender, such as particles.
         images: take only the first so many images.
         batch_size: images at a time; changes memory and speed, not results.
         examples: how many adversarial images to keep; all where None.
         checked: how many clean images to look at for what lower precision or pruning changes; none where 0.
         progress: called after every batch.
     """
-    perturb, eps = attacks.get(name), checked_eps(eps)
+    perturb = attacks.get(by) if isinstance(by, str) else by
+    eps, seen = checked_eps(eps, perturb.norm), classifier.replaced(**attacker) if attacker else classifier
     data = _prepared(classifier, data, images, batch_size)
+    if isinstance(perturb.target, int):
+        whole("target", perturb.target, least=0, most=len(data.classes) - 1)
     keep = len(data) if examples is None else min(examples, len(data))
     batches = []
-    for indices, x, y in distributed.share(data.batches(min(batch_size, classifier.images_at_once))):
-        adversarial = perturb(classifier.for_images(indices, ATTACKER), x, y, eps)
+    for indices, x, y in distributed.share(data.batches(min(batch_size, seen.images_at_once))):
+        adversarial = perturb(seen.for_images(indices, ATTACKER), x, y, eps, indices=indices)
         defender = classifier.for_images(indices, DEFENDER)
         with torch.no_grad():
             unattacked = defender(x).softmax(1).max(1)
@@ -253,6 +271,7 @@ def attack(
         model=classifier.factorization.name,
         generative=classifier.factorization.generative,
         attack=perturb.name,
+        options=dataclasses.asdict(perturb) | ({"attacker": dict(attacker)} if attacker else {}),
         data=data.name,
         eps=eps,
         labels=data.labels.tolist(),

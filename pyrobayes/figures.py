@@ -63,32 +63,42 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def success_rates(results: Sequence[AttackResult]) -> Figure:
-    """Figure 1: success rate against eps, one line a model, with 95% Wilson intervals."""
+    """Figure 1: success rate against eps with 95% Wilson intervals, a panel an attack, a line a model."""
+    panels = {}
+    for result in results:
+        panels.setdefault(result.attack, []).append(result)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(5.2, 3.6)
-        axes = figure.add_subplot()
-        for result in results:
-            rates = [result.success(i) for i in range(len(result.eps))]
-            shares = [100 * rate.share for rate in rates]
-            below = [100 * (rate.share - rate.interval[0]) for rate in rates]
-            above = [100 * (rate.interval[1] - rate.share) for rate in rates]
-            colour = COLOURS.get(result.model, OTHER)
-            axes.errorbar(
-                result.eps, shares, yerr=[below, above], label=result.model.upper(), color=colour,
-                linestyle="-" if result.generative else (0, (4, 2)), linewidth=1.4, elinewidth=0.8, capsize=2,
-                marker=MARKERS.get(result.model, "v"), markersize=4.5,
-                markerfacecolor=colour if result.generative else "white",
-            )  # fmt: skip
-        axes.set_xlabel(r"perturbation $\epsilon$ ($L_\infty$, pixels in [0, 1])")
-        axes.set_ylabel("misclassified images (%)")
-        axes.set_ylim(0, 102)
-        if results:
-            first = results[0]
-            attack = first.attack.upper()
-            axes.set_title(f"{attack} success rate, {first.data}, {len(first.labels):,} test images", fontsize=9)
-        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-        _two_part_legend(axes, results)
+        figure = _figure(1.6 + 3.6 * len(panels), 3.6)
+        grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+        for axes, (attack, shown) in zip(grid, panels.items()):
+            for result in shown:
+                _success_rate(axes, result)
+            first = shown[0]
+            norm = {"linf": r"L_\infty", "l2": "L_2"}[first.options["norm"]]
+            axes.set_xlabel(rf"perturbation $\epsilon$ (${norm}$, pixels in [0, 1])")
+            axes.set_ylim(0, 102)
+            axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+            title = f"{attack.upper()} success rate, {first.data}, {len(first.labels):,} test images"
+            axes.set_title(title if len(panels) == 1 else attack.upper(), fontsize=9)
+        grid[0].set_ylabel("misclassified images (%)")
+        _two_part_legend(grid[-1], shown)
+        if len(panels) > 1:
+            figure.suptitle(f"Success rates, {first.data}, {len(first.labels):,} test images", fontsize=9)
     return figure
+
+
+def _success_rate(axes, result: AttackResult) -> None:
+    rates = [result.success(i) for i in range(len(result.eps))]
+    shares = [100 * rate.share for rate in rates]
+    below = [100 * (rate.share - rate.interval[0]) for rate in rates]
+    above = [100 * (rate.interval[1] - rate.share) for rate in rates]
+    colour = COLOURS.get(result.model, OTHER)
+    axes.errorbar(
+        result.eps, shares, yerr=[below, above], label=result.model.upper(), color=colour,
+        linestyle="-" if result.generative else (0, (4, 2)), linewidth=1.4, elinewidth=0.8, capsize=2,
+        marker=MARKERS.get(result.model, "v"), markersize=4.5,
+        markerfacecolor=colour if result.generative else "white",
+    )  # fmt: skip
 
 
 def _two_part_legend(axes, results: Sequence[AttackResult]) -> None:

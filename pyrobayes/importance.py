@@ -49,7 +49,9 @@ class ImportanceEstimate:
         return (2 * self.log_weights.logsumexp(0) - (2 * self.log_weights).logsumexp(0)).exp().T
 
 
-def per_class(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
+def per_class(
+    factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor | None = None, term: str | None = None
+) -> Tensor:
     """log p(x, z, y) - log q(z|x, y) at z ~ q(z|x, y), [K, C, B] nats, differentiable in x.
 
     Args:
@@ -57,6 +59,7 @@ def per_class(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor | No
         x: images [B, channels, height, width] in [0, 1].
         noise: base noise of z, standard normal, [K, C or 1, B or 1, latent]: z = loc + scale * noise.
         y: classes [C, 1] or [C, B], one a row or one for every row and image; all of them where left out.
+        term: the site whose log-probabilities alone are taken, `x`, `y` or `z`; all where None.
     """
     y = all_classes(factorization, x) if y is None else y
     particles = pyro.plate("particles", len(noise), dim=-3)
@@ -66,10 +69,10 @@ def per_class(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor | No
             guide_trace = poutine.trace(factorization.guide).get_trace(x, y)
         with particles, classes:
             model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
-        return log_prob(model_trace) - log_prob(guide_trace)
+        return log_prob(model_trace, term) - log_prob(guide_trace, term)
 
 
-def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor) -> Tensor:
+def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: str | None = None) -> Tensor:
     """log p(x, z, c) - log (1/C) sum over c' of q(z|x, c') at z from the guides of all classes, [K C, C, B] nats.
 
     A particle drawn for one class serves every class: the guides are one mixture proposal, weighted by the
@@ -88,8 +91,10 @@ def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor) -> Tensor:
         with particles, guides, classes:
             guide_trace = poutine.trace(poutine.condition(factorization.guide, values)).get_trace(x, y)
             model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x, y)
-        proposal = log_prob(guide_trace).logsumexp(-2, keepdim=True) - math.log(len(y))
-        return (log_prob(model_trace) - proposal).flatten(0, 1)
+        log_weights = log_prob(model_trace, term)
+        if term in (None, "z"):
+            log_weights = log_weights - (log_prob(guide_trace).logsumexp(-2, keepdim=True) - math.log(len(y)))
+        return log_weights.flatten(0, 1)
 
 
 def need_shared_images(factorization: DeepBayes) -> None:
@@ -107,11 +112,15 @@ def all_classes(factorization: DeepBayes, x: Tensor) -> Tensor:
     return torch.arange(factorization.num_classes, device=x.device)[:, None]
 
 
-def log_prob(trace: poutine.Trace) -> Tensor:
-    """The log-probability of a trace under plates, summed over its sites and over nothing else, [K, C, B] nats."""
+def log_prob(trace: poutine.Trace, only: str | None = None) -> Tensor:
+    """The log-probability of a trace under plates, summed over its sites and over nothing else, [K, C, B] nats.
+
+    Of one site alone, where `only` names it; 0 where the trace doesn't have it.
+    """
     trace = prune_subsample_sites(trace)
     trace.compute_log_prob()
-    return sum(site["log_prob"] for site in trace.nodes.values() if site["type"] == "sample")
+    sites = {name: site["log_prob"] for name, site in trace.nodes.items() if site["type"] == "sample"}
+    return sum(sites.values()) if only is None else sites.get(only, torch.zeros(()))
 
 
 class BaseNoise(Messenger):

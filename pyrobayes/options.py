@@ -7,6 +7,7 @@ Nothing here imports torch, so that a command line can be parsed, or refused, at
 import difflib
 import math
 import numbers
+import sys
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -15,6 +16,10 @@ SCHEDULES = ("one-cycle", "cosine", "constant")
 NOISES = ("fresh", "fixed")
 ESTIMATORS = ("per-class", "mixture")
 PRECISIONS = ("fp32", "bf16")
+NORMS = ("linf", "l2")
+ATTACKS = ("fgsm", "pgd", "mim", "apgd", "uniform", "gaussian")
+LOSSES = ("cross-entropy", "margin", "dlr")
+TERMS = ("x", "y", "z")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LARGEST_SEED = 2**63 - 1
 DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
@@ -161,28 +166,67 @@ class EvaluationOptions(ClassifierOptions):
 
 @dataclass(frozen=True)
 class AttackOptions(EvaluationOptions):
-    """How a trained model is attacked."""
+    """How a trained model is attacked: see :class:`pyrobayes.attacks.Attack`. What is None is as each attack has it."""
 
+    attack: tuple[str, ...] = option(("fgsm",), "the attack; may be given several times", ATTACKS)
     eps: tuple[float, ...] = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+    norm: str = option("linf", "norm of the perturbation that eps bounds", NORMS)
+    loss: str = option("cross-entropy", "what the attack climbs", LOSSES)
+    term: str | None = option(None, "the factor whose log-probability alone the attack sees  [default: all]", TERMS)
+    snapshot: bool = option(False, "climb the mean of the losses of every particle's own log joint")
+    target: str | None = option(None, "number of the class to be predicted, or 'each'  [default: any but the true one]")
+    steps: int | None = option(None, "steps of an iterative attack  [default: pgd 40, mim 10, apgd 100]")
+    step_size: float | None = option(None, "size of the steps of pgd and mim  [default: 2.5 eps / steps]")
+    restarts: int | None = option(None, "random starts of pgd and apgd  [default: 1]")
+    draws: int | None = option(None, "draws of random noise, of which the worst counts  [default: 100]")
+    eot: int = option(1, "independent estimates of the posterior whose mean the attack sees")
+    attack_particles: int | None = option(None, "particles of the attacker's estimates  [default: --particles]")
+    attack_estimator: str | None = option(None, "estimator of the attacker  [default: --estimator]", ESTIMATORS)
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "eps", checked_eps(self.eps))
+        names = (self.attack,) if isinstance(self.attack, str) else tuple(self.attack)
+        if not names:
+            raise InputError(f"no attack given: known are {', '.join(ATTACKS)}")
+        object.__setattr__(self, "attack", tuple(dict.fromkeys(choice("attack", name, ATTACKS) for name in names)))
+        object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
+        object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES))
+        object.__setattr__(self, "eps", checked_eps(self.eps, self.norm))
+        if self.term is not None:
+            object.__setattr__(self, "term", choice("term", self.term, TERMS))
+        if self.target is not None and str(self.target).lower() != "each" and not str(self.target).isdecimal():
+            raise InputError(f"target must be the number of a class, or 'each', got '{self.target}'")
+        for name in ("steps", "restarts", "draws", "eot", "attack_particles"):
+            if getattr(self, name) is not None:
+                whole(name.replace("_", " "), getattr(self, name), least=1)
+        if self.step_size is not None:
+            positive("step size", self.step_size)
+        if self.attack_estimator is not None:
+            object.__setattr__(self, "attack_estimator", choice("estimator", self.attack_estimator, ESTIMATORS))
+
+    @property
+    def attacker(self) -> dict:
+        """What the classifier that the attacker sees has otherwise than the defender."""
+        given = {"particles": self.attack_particles, "estimator": self.attack_estimator}
+        return {name: value for name, value in given.items() if value is not None}
 
 
-def checked_eps(values) -> tuple[float, ...]:
-    """The perturbation sizes as an increasing tuple; :class:`InputError` unless each lies in [0, 1]."""
+def checked_eps(values, norm: str = "linf") -> tuple[float, ...]:
+    """The perturbation sizes as an increasing tuple; :class:`InputError` unless each is possible in the norm."""
     values = tuple(float(value) for value in ([values] if isinstance(values, numbers.Real) else values))
     if not values:
         raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
+    most = 1 if norm == "linf" else sys.float_info.max
     for value in values:
-        if not 0 <= value <= 1:
-            raise InputError(f"eps must lie in [0, 1], the range of a pixel, got {value:g}")
+        if not 0 <= value <= most:
+            raise InputError(
+                f"eps must lie in [0, 1], the range of a pixel, or in L2 be a number from 0, got {value:g}"
+            )
     return tuple(sorted(set(values)))
 
 
 def parse_eps(text: str) -> tuple[float, ...]:
-    """Read `START:STOP:STEP`, STOP included where the steps reach it, or a comma list.
+    """Read `START:STOP:STEP`, STOP included where the steps reach it, or a comma list; what is too much, the norm says.
 
     >>> parse_eps("0:0.3:0.1")
     (0.0, 0.1, 0.2, 0.3)
@@ -192,7 +236,7 @@ def parse_eps(text: str) -> tuple[float, ...]:
     expected = "expected START:STOP:STEP such as 0:0.3:0.05, or a comma list such as 0.05,0.1"
     try:
         if ":" not in text:
-            return checked_eps(float(part) for part in text.split(","))
+            return checked_eps((float(part) for part in text.split(",")), "l2")
         start, stop, step = (float(part) for part in text.split(":"))
     except InputError:
         raise
@@ -200,8 +244,8 @@ def parse_eps(text: str) -> tuple[float, ...]:
         raise InputError(f"can't read the eps range '{text}': {expected}") from None
     if not all(math.isfinite(value) for value in (start, stop, step)) or step <= 0 or stop < start:
         raise InputError(f"the eps range '{text}' is empty: STEP must be above 0 and STOP at least START; {expected}")
-    checked_eps((start, stop))
+    checked_eps((start, stop), "l2")
     if (stop - start) / step > 10_000:
         raise InputError(f"the eps range '{text}' has more than 10,000 values: take a larger STEP")
     count = math.floor((stop - start) / step + 1e-6) + 1
-    return checked_eps(min(stop, float(f"{start + i * step:.12g}")) for i in range(count))
+    return checked_eps((min(stop, float(f"{start + i * step:.12g}")) for i in range(count)), "l2")

@@ -61,6 +61,11 @@ def _shifted(bits: Tensor, places: int) -> Tensor:
     return (bits >> places) & (2 ** (64 - places) - 1)
 
 
+def uniforms(key: Tensor, n: Tensor) -> Tensor:
+    """A number from 0 to 1, in float32, for each n."""
+    return (_shifted(splitmix(key, n), 40).float() + 0.5) / 2**24
+
+
 def standard_normals(key: Tensor, n: Tensor) -> Tensor:
     """Two standard normal numbers for each n, [..., 2] float32, by the transform of Box and Muller (1958)."""
     bits = splitmix(key, n)

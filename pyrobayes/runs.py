@@ -1,13 +1,15 @@
 """A folder of runs, one folder a model: train them, find them, attack and evaluate them together."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from pyrobayes import distributed, evaluation, factorizations, figures, generation
+from pyrobayes import attacks, distributed, evaluation, factorizations, figures, generation
+from pyrobayes.attacks import Attack
 from pyrobayes.checkpoint import CONFIG, MODEL, Config, choose_device, load, read_tensors, save_tensors, versions
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images, load_data
@@ -107,7 +109,6 @@ def attack(
     models: Sequence[str] = (),
     options: AttackOptions = AttackOptions(),
     *,
-    name: str = "fgsm",
     data: str | None = None,
     data_dir: str | os.PathLike | None = None,
     runs: str | os.PathLike = "runs",
@@ -118,40 +119,67 @@ def attack(
 ) -> list[AttackResult]:
     """Attack trained models; writes `attack.json`, `figure1` and one `figure2-MODEL` each (PDF and PNG) to `out`.
 
+    With several attacks, figure 1 has a panel for each, and figure 2 is `figure2-MODEL-ATTACK`.
+
     Args:
         models: their names, in any case; every trained model under `runs` where left out.
         options: see :class:`pyrobayes.AttackOptions`.
-        name: of the attack.
         data: the data set to attack on; it must be the one that the models were trained on, and is where left out.
         out: folder for the results; `runs` where left out.
-        save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` too.
+        save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` (`-MODEL-ATTACK`) too.
     """
-    results: list[AttackResult] = []
+    chosen = chosen_attacks(options)
     distributed.join(choose_device(device))
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder = _result_folder(out or runs)
     for classifier in classifiers:
+        classifier.replaced(**options.attacker)  # refused before anything is computed
+    folder = _result_folder(out or runs)
+    results: list[AttackResult] = []
+    for by, classifier in itertools.product(chosen, classifiers):
         result = evaluation.attack(
             classifier,
             test,
             options.eps,
-            name=name,
+            by=by,
+            attacker=options.attacker,
             images=options.images,
             batch_size=options.batch_size,
             examples=None if save_adversarial else 8,
             progress=progress,
         )
-        if save_adversarial and folder:
+        which = result.model if len(chosen) == 1 else f"{result.model}-{result.attack}"
+        if folder and save_adversarial:
             labels = test.head(options.images).labels
             tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
-            save_tensors(folder / f"adversarial-{result.model}.safetensors", tensors, {"attack": result.attack})
+            save_tensors(folder / f"adversarial-{which}.safetensors", tensors, {"attack": result.attack})
         results.append(dataclasses.replace(result, examples=result.examples[:, :8].clone()))
+        if folder:
+            figures.save(figures.adversarial_examples(results[-1], test.classes), folder / f"figure2-{which}")
     if folder:
         write_json(folder / "attack.json", _report(results, options, test, runs))
         figures.save(figures.success_rates(results), folder / "figure1")
-        for result in results:
-            figures.save(figures.adversarial_examples(result, test.classes), folder / f"figure2-{result.model}")
     return results
+
+
+def chosen_attacks(options: AttackOptions) -> list[Attack]:
+    """The attacks with the options that they have.
+
+    Raises:
+        InputError: an option was given that none of them has.
+    """
+    target = int(options.target) if str(options.target).isdecimal() else options.target and options.target.lower()
+    common = {name: getattr(options, name) for name in ("norm", "loss", "term", "snapshot", "eot", "seed")}
+    common["target"] = target
+    given = {name: getattr(options, name) for name in ("steps", "step_size", "restarts", "draws")}
+    given = {name: value for name, value in given.items() if value is not None}
+    for option in given:
+        able = [name for name in attacks.names() if option in attacks.options(name)]
+        if not set(able) & set(options.attack):
+            raise InputError(f"{', '.join(options.attack)} has no option {option}: {', '.join(able)} have")
+    return [
+        attacks.get(name, **common, **{option: given[option] for option in given if option in attacks.options(name)})
+        for name in options.attack
+    ]
 
 
 def evaluate(
@@ -195,7 +223,7 @@ def _report(results: Sequence, options: EvaluationOptions, test: Images, runs: s
         "data": {"name": test.name, "split": test.split, "sha256": test.sha256},
         "versions": versions(),
         "trained": {result.model: how_trained(Path(runs) / result.model) for result in results},
-        "models": {result.model: result.as_dict() for result in results},
+        "results": [result.as_dict() for result in results],
     }
 
 

@@ -1,39 +1,55 @@
 """Invariants of every registered attack, and what FGSM computes."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 from pyrobayes import BayesClassifier, InputError, attacks, evaluation
-from pyrobayes.attacks import fgsm, log_odds_against
+from pyrobayes.attacks import LOSSES, fgsm, log_odds_against
+from pyrobayes.attacks.apgd import checkpoints
 
 EPS = [0.0, 0.05, 0.3, 1.0]
 
 
+FEW = {"steps": 3, "restarts": 2, "draws": 3}
+
+
+def quick(name, **options):
+    """An attack with few steps, where it has any; restarts where it starts at random."""
+    few = {option: value for option, value in FEW.items() if option in attacks.options(name)}
+    if name == "mim":
+        del few["restarts"]
+    return attacks.get(name, **(few | options))
+
+
 @pytest.fixture(params=attacks.names())
 def attack(request):
-    return attacks.get(request.param)
+    return quick(request.param)
 
 
-def test_stays_in_the_ball_and_in_the_range_of_pixels(attack, name, make, batch):
-    x, y = batch
-    adversarial = attack(BayesClassifier(make(name), particles=3), x, y, EPS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_stays_in_the_ball_and_in_the_range_of_pixels(norm, attack, name, make, batch):
+    (x, y), attack = batch, dataclasses.replace(attack, norm=norm)
+    adversarial = attack(BayesClassifier(make(name), particles=2), x, y, EPS)
     assert adversarial.shape == (4, *x.shape)
     assert adversarial.min() >= 0 and adversarial.max() <= 1
-    for eps, images in zip(EPS, adversarial):
-        assert (images - x).abs().max() <= eps + 1e-6
+    for eps, change in zip(EPS, (adversarial - x).flatten(2)):
+        assert change.norm(p=torch.inf if norm == "linf" else 2, dim=1).max() <= eps + 1e-6
     assert torch.equal(adversarial[0], x)
     assert not torch.equal(adversarial[1], x)
     assert not adversarial.requires_grad
 
 
 def test_the_same_seed_gives_the_same_images(attack, make, batch):
-    first, second, other = (attack(BayesClassifier(make("gbz"), seed=seed), *batch, EPS) for seed in (1, 1, 2))
+    classifiers = (BayesClassifier(make("gbz"), particles=2, seed=seed) for seed in (1, 1, 2))
+    first, second, other = (attack(classifier, *batch, EPS) for classifier in classifiers)
     assert torch.equal(first, second) and not torch.equal(first, other)
 
 
 def test_one_eps_has_no_dimension_of_its_own(attack, make, batch):
-    classifier = BayesClassifier(make("gbz"), noise="fixed")
+    classifier = BayesClassifier(make("gbz"), particles=2, noise="fixed")
     assert torch.equal(attack(classifier, *batch, 0.1), attack(classifier, *batch, [0.1])[0])
 
 
@@ -115,9 +131,9 @@ def classifier(make):
 
 
 @pytest.mark.parametrize("noise", ["fresh", "fixed"])
-def test_results_do_not_depend_on_batches(noise, make, tiny_images):
-    data, classifier = tiny_images.head(50), BayesClassifier(make("gbz"), particles=3, noise=noise)
-    results = [evaluation.attack(classifier, data, (0.0, 0.1), batch_size=size) for size in (50, 7)]
+def test_results_do_not_depend_on_batches(noise, attack, make, tiny_images):
+    data, classifier = tiny_images.head(50), BayesClassifier(make("gbz", double=True), particles=3, noise=noise)
+    results = [evaluation.attack(classifier, data, (0.0, 0.1), by=attack, batch_size=size) for size in (50, 7)]
     assert results[0].predictions == results[1].predictions
     torch.testing.assert_close(torch.tensor(results[0].posteriors), torch.tensor(results[1].posteriors))
     assert results[0].examples.shape == (2, 8, 1, 7, 7)
@@ -144,3 +160,163 @@ def test_a_classifier_without_gradient_is_reported(make, tiny_images):
     for parameter in classifier.parameters():
         parameter.data.zero_()
     assert evaluation.attack(classifier, tiny_images.head(20), 0.1).unmoved.share == 1
+
+
+def success(classifier, x, y):
+    return (classifier(x).argmax(1) != y).float().mean().item()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", ["pgd", "mim", "apgd"])
+def test_steps_and_targets_reach_what_they_aim_at_in_a_linear_classifier(name, loss, tiny_images):
+    x, y = tiny_images.head(60).batch(slice(None))
+    model = Linear()
+    attack = attacks.get(name, loss=loss, steps=20)
+    assert success(model, attack(model, x, y, 0.3), y) == 1
+    aimed = attacks.get(name, loss=loss, steps=20, target=3)(model, x, y, 0.5)
+    assert torch.equal(aimed[y == 3], x[y == 3])
+    if loss != "dlr":  # which, with a target, only weighs it against the truth
+        assert (model(aimed).argmax(1) == 3)[y != 3].float().mean() > 0.9
+    each = attacks.get(name, loss=loss, steps=20, target="each")(model, x, y, 0.3)
+    assert success(model, each, y) == 1
+
+
+def test_pgd_of_a_linear_classifier_is_known(tiny_images):
+    x, y = tiny_images.head(8).batch(slice(None))
+    model, expected = Linear(), x
+    for _ in range(3):
+        posterior = model(expected).softmax(1)
+        gradient = (posterior @ model.weight - model.weight[y]).reshape(x.shape)
+        expected = (expected + 0.05 * gradient.sign()).clamp((x - 0.1).clamp(0), (x + 0.1).clamp(max=1))
+    found = attacks.get("pgd", steps=3, step_size=0.05, random_start=False)(model, x, y, 0.1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_losses_of_known_log_joints():
+    log_joint, y, target = torch.tensor([[-500.0, -497.0, -503.0, -510.0]]), torch.tensor([0]), torch.tensor([2])
+    assert LOSSES["margin"](log_joint, y).item() == 3
+    assert LOSSES["margin"](log_joint, y, target).item() == -6
+    assert LOSSES["dlr"](log_joint, y).item() == pytest.approx(3 / 6)
+    assert LOSSES["dlr"](log_joint, y, target).item() == pytest.approx(-3 / (-497 + (503 + 510) / 2))
+    towards = -503 - torch.tensor([-500.0, -497.0, -510.0]).logsumexp(0)
+    assert LOSSES["cross-entropy"](log_joint, y, target).item() == pytest.approx(towards.item(), abs=1e-4)
+
+
+def test_mim_accumulates_normalized_gradients(tiny_images):
+    x, y = tiny_images.head(8).batch(slice(None))
+    model, expected, along = Linear(), x, torch.zeros(8, 49)
+    for _ in range(3):
+        log_odds = model(expected).detach().requires_grad_()
+        weight = torch.autograd.grad(log_odds_against(log_odds, y).sum(), log_odds)[0]
+        gradient = weight @ model.weight
+        along = 0.5 * along + gradient / gradient.abs().sum(1, keepdim=True)
+        step = 0.05 * along.sign().reshape(x.shape)
+        expected = (expected + step).clamp((x - 0.1).clamp(0), (x + 0.1).clamp(max=1))
+    found = attacks.get("mim", steps=3, step_size=0.05, decay=0.5)(model, x, y, 0.1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_checkpoints_of_apgd_are_those_of_its_paper():
+    # Croce and Hein (2020), section 3.3: p_1 = 0.22, and each period shorter by 0.03, to 0.06.
+    assert sorted(checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", ["pgd", "apgd"])
+def test_more_steps_and_restarts_climb_higher_on_fixed_noise(name, norm, make, batch):
+    (x, y), classifier = batch, BayesClassifier(make("gbz", double=True), particles=3, noise="fixed")
+    x, eps = x.double(), 0.1 if norm == "linf" else 0.7
+    reached = []
+    for more in ({"steps": 1}, {"steps": 10}, {"steps": 10, "restarts": 3}):
+        adversarial = attacks.get(name, norm=norm, **more)(classifier, x, y, eps)
+        reached.append(log_odds_against(classifier(adversarial), y).mean())
+    assert log_odds_against(classifier(x), y).mean() < reached[0] < reached[1] <= reached[2]
+
+
+def test_the_worst_draw_of_noise_counts(tiny_images):
+    x, y = tiny_images.head(20).batch(slice(None))
+    model = Linear()
+    few, many = (attacks.get("uniform", draws=draws)(model, x, y, 0.2) for draws in (1, 50))
+    assert (log_odds_against(model(many), y) >= log_odds_against(model(few), y)).all()
+    assert (few - x).abs().max() > 0.19
+
+
+def test_noise_in_l2_has_the_length_that_was_asked_for(tiny_images):
+    x, y = torch.full((4, 1, 7, 7), 0.5), torch.zeros(4, dtype=torch.long)
+    lengths = (attacks.get("gaussian", norm="l2", draws=1)(Linear(), x, y, 0.3) - x).flatten(1).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.full((4,), 0.3))
+
+
+def test_eot_sees_the_mean_of_independent_posteriors(make, batch):
+    x, y = batch
+    classifier = BayesClassifier(make("gbz"), particles=2).for_images(range(4))
+    problem = attacks.Problem(attacks.get("fgsm", eot=3), classifier, x, y, torch.arange(4))
+    posteriors = torch.stack([classifier.redrawn(draw)(x).softmax(1) for draw in (3, 4, 5)])
+    assert not torch.equal(posteriors[0], posteriors[1])
+    torch.testing.assert_close(problem.log_posterior(x, 1), posteriors.mean(0).log())
+    assert torch.equal(classifier.redrawn(0)(x), classifier(x))
+
+
+def test_terms_add_up_to_the_log_weights(name, make, batch):
+    x, _ = batch
+    for estimator in ("per-class", "mixture"):
+        if estimator == "mixture" and "y" in make(name).parents()["x"]:
+            continue
+        classifier = BayesClassifier(make(name), particles=3, estimator=estimator).for_images(range(4))
+        terms = [classifier.of_term(term).estimate(x).log_weights for term in "xyz"]
+        torch.testing.assert_close(sum(terms), classifier.estimate(x).log_weights, rtol=1e-5, atol=1e-4)
+
+
+def test_a_snapshot_climbs_every_particles_own_log_joint(make, batch):
+    x, y = batch
+    classifier = BayesClassifier(make("gbz"), particles=3).for_images(range(4))
+    problem = attacks.Problem(attacks.get("fgsm", snapshot=True), classifier, x, y, torch.arange(4))
+    particles = classifier.estimate(x).log_weights
+    expected = sum(log_odds_against(each.T, y) for each in particles) / 3
+    torch.testing.assert_close(problem.loss(x), expected)
+    with pytest.raises(InputError, match="term and snapshot need a BayesClassifier, got Linear"):
+        attacks.get("fgsm", term="y")(Linear(), x, y, 0.1)
+
+
+def test_the_attacker_may_see_another_estimate(make, tiny_images):
+    classifier, data = BayesClassifier(make("gbz"), particles=2), tiny_images.head(20)
+    plain, more, mixed = (
+        evaluation.attack(classifier, data, 0.2, attacker=attacker)
+        for attacker in ({}, {"particles": 9}, {"estimator": "mixture"})
+    )
+    assert plain.clean_predictions == more.clean_predictions == mixed.clean_predictions
+    assert not torch.equal(plain.examples, more.examples) and not torch.equal(plain.examples, mixed.examples)
+    assert more.options["attacker"] == {"particles": 9} and "attacker" not in plain.options
+
+
+def test_a_target_that_is_reached_is_counted(make, tiny_images):
+    classifier, data = BayesClassifier(make("gbz"), particles=2), tiny_images.head(40)
+    result = evaluation.attack(classifier, data, (0.0, 0.3), by=attacks.get("fgsm", target=7))
+    others = [prediction for prediction, label in zip(result.predictions[1], result.labels) if label != 7]
+    assert (result.reached(1).count, result.reached(1).total) == (others.count(7), len(others))
+    assert "reached" in result.as_dict()["rates"][0]
+    with pytest.raises(InputError, match="target must be at most 9"):
+        evaluation.attack(classifier, data, 0.1, by=attacks.get("fgsm", target=10))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("pdg", {}, "did you mean 'pgd'"),
+        ("fgsm", {"steps": 3}, "fgsm has no option steps; it has eot, loss, norm, seed, snapshot, target, term"),
+        ("pgd", {"steps": 0}, "steps must be a whole number of at least 1"),
+        ("pgd", {"step_size": 0.0}, "step size must be a finite number above 0"),
+        ("pgd", {"restarts": 2, "random_start": False}, "would all be the same"),
+        ("mim", {"decay": -1}, "decay must be a finite number from 0"),
+        ("uniform", {"draws": 0}, "draws must be"),
+        ("fgsm", {"norm": "l1"}, "unknown norm 'l1'"),
+        ("fgsm", {"loss": "hinge"}, "unknown loss 'hinge'"),
+        ("fgsm", {"target": "all"}, "target must be a whole number"),
+        ("fgsm", {"eot": 0}, "eot must be"),
+        ("fgsm", {"eot": 2, "snapshot": True}, "leave one of them out"),
+        ("fgsm", {"term": "w"}, "unknown term 'w'"),
+    ],
+)
+def test_bad_options_are_named(name, options, words):
+    with pytest.raises(InputError, match=words):
+        attacks.get(name, **options)

@@ -53,9 +53,9 @@ def test_attack(runs, tmp_path):
     assert "Data: fashion-mnist-mini" in result.stdout
     report = json.loads((tmp_path / "attack.json").read_text())
     assert report["options"]["eps"] == [0.0, 0.1, 0.2]
-    assert set(report["models"]) == {"gbz", "dbx"}
-    assert len(report["models"]["gbz"]["predictions"][2]) == 30
-    assert report["models"]["gbz"]["rates"][1]["success"]["total"] == 30
+    assert [result["model"] for result in report["results"]] == ["gbz", "dbx"]
+    assert len(report["results"][0]["predictions"][2]) == 30
+    assert report["results"][0]["rates"][1]["success"]["total"] == 30
     assert report["options"]["seed"] == 0 and report["options"]["images"] == 30
     assert report["data"] == {
         "name": "fashion-mnist-mini",

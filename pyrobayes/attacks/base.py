@@ -1,62 +1,237 @@
-"""What every attack is: the loss it climbs, the ball it stays in, and the registry."""
+"""What every attack is: its options, the loss it climbs, the ball it stays in, what it draws, and the registry."""
 
+import copy
+import dataclasses
+import math
 import numbers
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pyrobayes.options import InputError, checked_eps, choice
+from pyrobayes.attacks.losses import LOSSES
+from pyrobayes.options import LARGEST_SEED, NORMS, TERMS, InputError, checked_eps, choice, whole
+from pyrobayes.randomness import splitmix, standard_normals, uniforms
 
-_REGISTRY: dict[str, "Attack"] = {}
-
-
-def log_odds_against(log_joint: Tensor, y: Tensor) -> Tensor:
-    """log p(not y|x) - log p(y|x), [B] nats, from log p(x, y) [B, C].
-
-    It is logsumexp over c != y of log p(x, c), minus log p(x, y). The gradient of the cross-entropy
-    -log p(y|x) is (1 - p(y|x)) times the gradient of this: the same direction, but where the posterior is
-    saturated that factor underflows to zero in float32, and a zero gradient looks like robustness.
-    """
-    if not 0 <= y.min() <= y.max() < log_joint.shape[1]:
-        raise InputError(f"y must hold classes from 0 to {log_joint.shape[1] - 1}, got {y.min()} to {y.max()}")
-    truth = log_joint.gather(1, y[:, None])[:, 0]
-    return log_joint.scatter(1, y[:, None], -torch.inf).logsumexp(1) - truth
+_REGISTRY: dict[str, type["Attack"]] = {}
+EACH = "each"
 
 
+@dataclass(frozen=True)
 class Attack:
-    """An attack bounded by eps in L-infinity: a subclass gives the perturbations, the base keeps them in bounds."""
+    """An attack in an eps ball: a subclass gives the perturbations, the base keeps them in bounds.
 
-    name: str
+    A subclass is a frozen dataclass whose fields are its further options, and defines :meth:`perturb`.
 
-    def perturb(self, classifier: nn.Module, x: Tensor, y: Tensor, eps: Sequence[float]) -> Tensor:
-        """Adversarial images [E, B, channels, height, width], one for each eps, not yet kept in bounds."""
-        raise TypeError(f"{type(self).__name__} must define perturb(classifier, x, y, eps)")
+    Args:
+        norm: of the ball, `linf` or `l2`.
+        loss: what is climbed, of :data:`pyrobayes.attacks.losses.LOSSES`.
+        term: the term of the log weights that is attacked alone, see :meth:`pyrobayes.BayesClassifier.of_term`.
+        snapshot: climb the mean of the losses of every particle's own log weights (Li et al. 2019, section 4.1).
+        target: the class to be predicted, or `each`: all classes in turn, of which each image keeps the one whose
+            log-odds against the true class are highest; None for any class but the true one.
+        eot: how many independent estimates of the posterior the loss is taken of, at their mean (expectation over
+            transformation, Athalye et al. 2018); for a classifier with fresh noise.
+        seed: of what the attack draws itself.
+    """
 
-    def __call__(self, classifier: nn.Module, x: Tensor, y: Tensor, eps: float | Sequence[float]) -> Tensor:
+    norm: str = "linf"
+    loss: str = "cross-entropy"
+    term: str | None = None
+    snapshot: bool = False
+    target: int | str | None = None
+    eot: int = 1
+    seed: int = 0
+
+    name: ClassVar[str]
+
+    def __post_init__(self):
+        object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
+        object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES))
+        if self.target is not None and self.target != EACH:
+            whole("target", self.target, least=0)
+        if self.term is not None:
+            object.__setattr__(self, "term", choice("term", self.term, TERMS))
+        whole("eot", self.eot, least=1)
+        if self.snapshot and self.eot > 1:
+            raise InputError(
+                "snapshot takes every particle by itself, eot the mean of estimates: leave one of them out"
+            )
+        whole("seed", self.seed, least=0, most=LARGEST_SEED)
+
+    def perturb(self, problem: "Problem", eps: float) -> Tensor:
+        """Adversarial images [B, channels, height, width] for one eps; the base keeps them in bounds."""
+        raise TypeError(f"{type(self).__name__} must define perturb(problem, eps)")
+
+    def perturb_all(self, problem: "Problem", eps: Sequence[float]) -> Tensor:
+        """The same for several eps, [E, B, channels, height, width]; one at a time, unless a subclass knows better."""
+        return torch.stack([self.perturb(problem, value) if value else problem.x for value in eps])
+
+    def __call__(
+        self,
+        classifier: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        eps: float | Sequence[float],
+        *,
+        indices: Tensor | None = None,
+    ) -> Tensor:
         """Attack a classifier.
 
         Args:
             classifier: gives log p(x, y), or logits, [B, C], differentiably in x.
             x: images [B, channels, height, width] in [0, 1].
             y: their true classes [B].
-            eps: bounds of the perturbation in L-infinity, each in [0, 1].
+            eps: bounds of the perturbation in the attack's norm; in L-infinity each in [0, 1].
+            indices: [B] the images' places in their data set, which what the attack draws follows from; from 0 where
+                left out.
 
         Returns:
-            Adversarial images in [0, 1], no pixel further than eps from its original:
+            Adversarial images in [0, 1], none further than eps from its original:
             [E, B, channels, height, width] for E values of eps, without the first dimension for a single number.
         """
         single = isinstance(eps, numbers.Real)
-        eps = [float(eps)] if single else [float(value) for value in eps]
-        checked_eps(eps)
+        eps = [float(value) for value in ([eps] if single else eps)]
+        checked_eps(eps, self.norm)
         if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
             raise InputError(f"x must be images [B, channels, height, width], floats in [0, 1], got {_described(x)}")
         if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.dtype != torch.long:
             raise InputError(f"y must hold one class, a torch.long, for each of {len(x)} images, got {_described(y)}")
-        bounds = torch.tensor(eps, dtype=x.dtype, device=x.device).reshape(-1, 1, 1, 1, 1)
-        adversarial = self.perturb(classifier, x, y, eps)
-        adversarial = adversarial.clamp((x - bounds).clamp(0, 1), (x + bounds).clamp(0, 1)).detach()
+        indices = torch.arange(len(x)) if indices is None else torch.as_tensor(indices, dtype=torch.long)
+        problem = Problem(self, classifier, x.detach(), y, indices.to(x.device))
+        adversarial = self._to_each(problem, eps) if self.target == EACH else self._bounded(problem, eps)
         return adversarial[0] if single else adversarial
+
+    def _bounded(self, problem: "Problem", eps: Sequence[float]) -> Tensor:
+        found = self.perturb_all(problem, eps).detach()
+        if problem.target is not None:
+            found = found.where((problem.target != problem.y)[:, None, None, None], problem.x)
+        return torch.stack([problem.project(images, value) for images, value in zip(found, eps)])
+
+    def _to_each(self, problem: "Problem", eps: Sequence[float]) -> Tensor:
+        best, highest = None, None
+        for target in range(problem.num_classes):
+            found = self._bounded(problem.towards(target), eps)
+            reached = torch.stack([problem.loss_of_truth(images) for images in found])
+            if best is None:
+                best, highest = found, reached
+                continue
+            better = reached > highest
+            best, highest = found.where(better[..., None, None, None], best), reached.where(better, highest)
+        return best
+
+
+class Problem:
+    """One batch to attack: what to climb, where to stay, and numbers to draw.
+
+    Attributes:
+        x: the images [B, channels, height, width].
+        y: their true classes [B].
+        target: [B] the classes to be predicted, or None. Images of that class already are left as they are.
+    """
+
+    def __init__(self, attack: Attack, classifier: nn.Module, x: Tensor, y: Tensor, indices: Tensor):
+        self.attack, self.x, self.y, self.target = attack, x, y, None
+        self._classifier, self._indices = classifier, indices
+        if attack.term or attack.snapshot:
+            if not hasattr(classifier, "of_term"):
+                raise InputError(f"term and snapshot need a BayesClassifier, got {type(classifier).__name__}")
+            self._classifier = classifier.of_term(attack.term)
+        if attack.target is not None and attack.target != EACH:
+            self.target = torch.full_like(y, attack.target)
+
+    def towards(self, target: int) -> "Problem":
+        """The same problem with a target for all images."""
+        other = copy.copy(self)
+        other.target = torch.full_like(self.y, target)
+        return other
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the classifier knows."""
+        with torch.no_grad():
+            return self.log_posterior(self.x, 0).shape[1]
+
+    def log_posterior(self, images: Tensor, draw: int) -> Tensor:
+        """log p(x, y), [B, C], or the log of the mean of `eot` independent posteriors."""
+        n = self.attack.eot
+        if n == 1:
+            return redrawn(self._classifier, draw)(images)
+        estimates = [redrawn(self._classifier, n * draw + i)(images).log_softmax(1) for i in range(n)]
+        return torch.stack(estimates).logsumexp(0) - math.log(n)
+
+    def gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
+        """The loss [B], and its gradient in the images; another `draw` is other noise of a random classifier."""
+        images = images.detach().requires_grad_(True)
+        with torch.enable_grad():
+            loss = self._loss(images, draw, self.target)
+            gradient = torch.autograd.grad(loss.sum(), images)[0]
+        return loss.detach(), gradient
+
+    @torch.no_grad()
+    def loss(self, images: Tensor, draw: int = 0) -> Tensor:
+        """The loss [B]."""
+        return self._loss(images, draw, self.target)
+
+    @torch.no_grad()
+    def loss_of_truth(self, images: Tensor) -> Tensor:
+        """The loss without a target [B]."""
+        return self._loss(images, 0, None)
+
+    def _loss(self, images: Tensor, draw: int, target: Tensor | None) -> Tensor:
+        loss = LOSSES[self.attack.loss]
+        if not self.attack.snapshot:
+            return loss(self.log_posterior(images, draw), self.y, target)
+        log_weights = redrawn(self._classifier, draw).estimate(images).log_weights
+        return torch.stack([loss(each.T, self.y, target) for each in log_weights]).mean(0)
+
+    def project(self, images: Tensor, eps: float) -> Tensor:
+        """The images, or what is nearest to them in the ball of radius eps around x and in [0, 1]."""
+        if self.attack.norm == "linf":
+            return images.clamp((self.x - eps).clamp(0, 1), (self.x + eps).clamp(0, 1))
+        change = images - self.x
+        norm = lengths(change)
+        return (self.x + change * (eps / norm.clamp_min(eps)).where(norm > eps, 1)).clamp(0, 1)
+
+    def ascend(self, gradient: Tensor) -> Tensor:
+        """The step of length 1 in the attack's norm along which a linear loss of this gradient grows most."""
+        if self.attack.norm == "linf":
+            return gradient.sign()
+        return gradient / lengths(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+    def normals(self, draw: int) -> Tensor:
+        """Standard normal numbers like x, which follow from the attack's seed, the image and `draw`."""
+        size = self.x[0].numel()
+        n = torch.arange(math.ceil(size / 2), device=self.x.device)
+        return standard_normals(self._keys(draw), n).flatten(1)[:, :size].reshape_as(self.x).to(self.x.dtype)
+
+    def uniforms(self, draw: int) -> Tensor:
+        """Numbers like x, uniform from 0 to 1, likewise."""
+        n = torch.arange(self.x[0].numel(), device=self.x.device)
+        return uniforms(self._keys(draw), n).reshape_as(self.x).to(self.x.dtype)
+
+    def _keys(self, draw: int) -> Tensor:
+        return splitmix(splitmix(splitmix(self.attack.seed, draw), self._indices), 0)[:, None]
+
+    def in_ball(self, draw: int, eps: float) -> Tensor:
+        """Images drawn uniformly from the ball of radius eps around x, not yet in [0, 1]."""
+        if self.attack.norm == "linf":
+            return self.x + eps * (2 * self.uniforms(draw) - 1)
+        direction = self.normals(2 * draw)
+        radius = self.uniforms(2 * draw + 1)[:, :1, :1, :1] ** (1 / self.x[0].numel())
+        return self.x + eps * radius * direction / lengths(direction)
+
+
+def lengths(images: Tensor) -> Tensor:
+    """L2 norms, [B, 1, 1, 1]."""
+    return images.flatten(1).norm(dim=1)[:, None, None, None]
+
+
+def redrawn(classifier: nn.Module, draw: int) -> nn.Module:
+    """A random classifier with other noise for the same images; any other as it is."""
+    return classifier.redrawn(draw) if hasattr(classifier, "redrawn") else classifier
 
 
 def _described(value) -> str:
@@ -68,7 +243,7 @@ def register(name: str):
 
     def add(cls: type[Attack]) -> type[Attack]:
         cls.name = name
-        _REGISTRY[name] = cls()
+        _REGISTRY[name] = cls
         return cls
 
     return add
@@ -79,6 +254,18 @@ def names() -> list[str]:
     return list(_REGISTRY)
 
 
-def get(name: str) -> Attack:
-    """The attack registered under `name`; :class:`InputError` with the nearest name otherwise."""
-    return _REGISTRY[choice("attack", name, _REGISTRY)]
+def options(name: str) -> set[str]:
+    """The names of the options of an attack."""
+    return {field.name for field in dataclasses.fields(_REGISTRY[choice("attack", name, _REGISTRY)])}
+
+
+def get(name: str, **given) -> Attack:
+    """The attack registered under `name`, with its options.
+
+    Raises:
+        InputError: there is none, with the nearest name; or it has no such option.
+    """
+    name = choice("attack", name, _REGISTRY)
+    if unknown := sorted(set(given) - options(name)):
+        raise InputError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(sorted(options(name)))}")
+    return _REGISTRY[name](**given)

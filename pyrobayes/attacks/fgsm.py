@@ -1,24 +1,25 @@
 """The fast gradient sign method."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyrobayes.attacks.base import Attack, log_odds_against, register
+from pyrobayes.attacks.base import Attack, Problem, register
 
 
 @register("fgsm")
+@dataclass(frozen=True)
 class FGSM(Attack):
     """x + eps sign(gradient in x of -log p(y|x)), Goodfellow, Shlens and Szegedy (2015), equation 4.
 
-    The gradient goes through the whole importance-sampled estimate: guide, samples, decoder, logsumexp.
-    Its direction doesn't depend on eps, so one gradient serves all.
+    In L2, x + eps times the gradient over its length (Miyato et al. 2017, the fast gradient method). The gradient goes
+    through the whole importance-sampled estimate: guide, samples, decoder, logsumexp. Its direction doesn't depend on
+    eps, so one gradient serves all.
     """
 
-    def perturb(self, classifier: nn.Module, x: Tensor, y: Tensor, eps: Sequence[float]) -> Tensor:
-        x = x.detach().requires_grad_(True)
-        with torch.enable_grad():
-            loss = log_odds_against(classifier(x), y).sum()
-        direction = torch.autograd.grad(loss, x)[0].sign()
-        return torch.stack([x.detach() + value * direction for value in eps])
+    def perturb_all(self, problem: Problem, eps: Sequence[float]) -> Tensor:
+        _, gradient = problem.gradient(problem.x)
+        step = problem.ascend(gradient)
+        return torch.stack([problem.x + value * step for value in eps])

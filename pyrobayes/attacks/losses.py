@@ -1,0 +1,54 @@
+"""What attacks climb: functions of log p(x, y), or of logits, that grow as a classifier is led astray.
+
+Each takes log joints [B, C] in nats, the true classes [B], and target classes [B] or None, and gives [B].
+"""
+
+import torch
+from torch import Tensor
+
+from pyrobayes.options import InputError
+
+
+def log_odds_against(log_joint: Tensor, y: Tensor) -> Tensor:
+    """log p(not y|x) - log p(y|x), [B] nats, from log p(x, y) [B, C].
+
+    It is logsumexp over c != y of log p(x, c), minus log p(x, y). The gradient of the cross-entropy
+    -log p(y|x) is (1 - p(y|x)) times the gradient of this: the same direction, but where the posterior is
+    saturated that factor underflows to zero in float32, and a zero gradient looks like robustness.
+    """
+    if not 0 <= y.min() <= y.max() < log_joint.shape[1]:
+        raise InputError(f"y must hold classes from 0 to {log_joint.shape[1] - 1}, got {y.min()} to {y.max()}")
+    truth = log_joint.gather(1, y[:, None])[:, 0]
+    return log_joint.scatter(1, y[:, None], -torch.inf).logsumexp(1) - truth
+
+
+def cross_entropy(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """The cross-entropy with the true class, or less that with the target, as :func:`log_odds_against`."""
+    return log_odds_against(log_joint, y) if target is None else -log_odds_against(log_joint, target)
+
+
+def margin(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """The best log p(x, c) of another class less log p(x, y), in nats (Carlini and Wagner 2017, f_6).
+
+    With a target, log p(x, target) less the best of another class.
+    """
+    if target is not None:
+        return -margin(log_joint, target)
+    truth = log_joint.gather(1, y[:, None])[:, 0]
+    return log_joint.scatter(1, y[:, None], -torch.inf).amax(1) - truth
+
+
+def difference_of_logits_ratio(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """The margin over the spread of the best classes: the DLR loss of Croce and Hein (2020), equations 6 and 7.
+
+    It doesn't change when log joints are shifted or scaled. With a target it is log p(x, target) - log p(x, y) over the
+    spread, as theirs. Of fewer than three classes (four, with a target) the spread is that of all.
+    """
+    best = log_joint.topk(min(log_joint.shape[1], 3 if target is None else 4), dim=1).values
+    if target is None:
+        return margin(log_joint, y) / (best[:, 0] - best[:, -1]).clamp_min(1e-12)
+    towards, away = (log_joint.gather(1, classes[:, None])[:, 0] for classes in (target, y))
+    return (towards - away) / (best[:, 0] - best[:, -2:].mean(1)).clamp_min(1e-12)
+
+
+LOSSES = {"cross-entropy": cross_entropy, "margin": margin, "dlr": difference_of_logits_ratio}

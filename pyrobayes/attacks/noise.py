@@ -1,0 +1,56 @@
+"""Random noise: what an image's luck is worth without any gradient."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrobayes.attacks.base import Attack, Problem, register
+from pyrobayes.options import whole
+
+
+@dataclass(frozen=True)
+class RandomNoise(Attack):
+    """The worst of several random perturbations: an image keeps the one with the highest loss.
+
+    Args:
+        draws: how many. Each is judged with other noise of a random classifier.
+    """
+
+    draws: int = 100
+
+    def __post_init__(self):
+        super().__post_init__()
+        whole("draws", self.draws, least=1)
+
+    def drawn(self, problem: Problem, draw: int, eps: float) -> Tensor:
+        """Images with one perturbation each."""
+        raise TypeError(f"{type(self).__name__} must define drawn(problem, draw, eps)")
+
+    def perturb(self, problem: Problem, eps: float) -> Tensor:
+        best, highest = problem.x, torch.full_like(problem.x[:, 0, 0, 0], -torch.inf)
+        for draw in range(self.draws):
+            found = problem.project(self.drawn(problem, draw, eps), eps)
+            loss = problem.loss(found, draw)
+            better = loss > highest
+            best, highest = found.where(better[:, None, None, None], best), loss.where(better, highest)
+        return best
+
+
+@register("uniform")
+@dataclass(frozen=True)
+class Uniform(RandomNoise):
+    """Noise that is uniform in the ball."""
+
+    def drawn(self, problem: Problem, draw: int, eps: float) -> Tensor:
+        return problem.in_ball(draw, eps)
+
+
+@register("gaussian")
+@dataclass(frozen=True)
+class Gaussian(RandomNoise):
+    """Normal noise: in L-infinity of standard deviation eps / 2, cut at eps; in L2 of length eps."""
+
+    def drawn(self, problem: Problem, draw: int, eps: float) -> Tensor:
+        noise = problem.normals(draw)
+        return problem.x + (eps / 2 * noise if self.norm == "linf" else eps * problem.ascend(noise))
