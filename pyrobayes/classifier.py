@@ -47,7 +47,7 @@ class BayesClassifier(nn.Module):
         prune: spend a fifth of the particles on all classes, and the others only on those whose log p(x, y) is then
             not more than so many nats below the best; None spends all on all.
         compile: have torch.compile generate code for the decoder, which takes half a minute once and a C++ compiler, or
-            Triton on a GPU; used where no gradient is asked for. The weights are taken for constants.
+            Triton on a GPU. The weights are taken for constants.
         memory: MiB that the values in the networks may take. What takes more is computed in parts, images first, then
             particles, and in parts again where its gradient is asked for; results differ by rounding only.
     """
@@ -85,6 +85,7 @@ class BayesClassifier(nn.Module):
     def estimate(self, x: Tensor) -> ImportanceEstimate:
         """The estimate behind :meth:`forward`: log weights, and effective sample sizes [B, C]."""
         check_images(x, self.factorization.image_shape)
+        self._computing()  # whatever code it generates is generated outside the traces
         weights = next(self.factorization.parameters())
         x = x.to(weights.device, torch.promote_types(weights.dtype, torch.float32))
         keys = self._keys(len(x)).to(x.device)
@@ -170,7 +171,7 @@ class BayesClassifier(nn.Module):
         return max(0, one - each * self.factorization.num_classes), each
 
     def _bytes_kept(self, particles: int) -> int:
-        kept = {}
+        kept, computing = {}, self._computing()
 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
@@ -185,7 +186,7 @@ class BayesClassifier(nn.Module):
             y = importance.all_classes(self.factorization, x)
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 self._log_weights(x, key, y, 0, particles)
-        parameters = {parameter.untyped_storage().data_ptr() for parameter in self._computing().parameters()}
+        parameters = {parameter.untyped_storage().data_ptr() for parameter in computing.parameters()}
         return sum(size for pointer, size in kept.items() if pointer not in parameters)
 
     def _at_once(self, classes: int, particles: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pyrobayes.options import InputError, Networks
@@ -181,7 +182,7 @@ def for_classification(factorization: nn.Module, dtype: torch.dtype | None, comp
         if dtype and isinstance(module, (Perceptron, Decoder)):
             module.to(dtype)
         if compiled and isinstance(module, Decoder):
-            module.compile_inference()
+            module.generate_code()
     return factorization
 
 
@@ -279,12 +280,12 @@ class Decoder(nn.Module):
         self.convolutions = nn.ModuleList(
             Upsampling(channels, out, before, after) for out, before, after in zip(outs, sizes, sizes[1:])
         )
-        self.compiled: Callable[[Tensor], Tensor] | None = None
+        self.generated: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, hidden: Tensor) -> Tensor:
         leading, hidden = hidden.shape[:-1], hidden.reshape(-1, hidden.shape[-1]).to(self.linear.weight.dtype)
         decode = partial(self.decode, [convolution.prepared() for convolution in self.convolutions])
-        whole = self.compiled if self.compiled and not torch.is_grad_enabled() else decode
+        whole = self.generated or decode
         parts = [(whole if len(part) == self.tile else decode)(part) for part in hidden.split(self.tile)]
         return (torch.cat(parts) if len(parts) > 1 else parts[0]).unflatten(0, leading)
 
@@ -296,32 +297,60 @@ class Decoder(nn.Module):
 
     def decode(self, convolutions: list[Callable], hidden: Tensor) -> Tensor:
         """[N, hidden] -> [N, channels, height, width], with the convolutions given as they were prepared."""
+        return self.layers(convolutions, hidden)[-1]
+
+    def layers(self, convolutions: list[Callable], hidden: Tensor) -> list[Tensor]:
+        """What comes out of every layer, the last one's without a ReLU."""
         out = F.relu(self.linear(hidden), inplace=True).unflatten(1, self.smallest)
-        out = out.contiguous(memory_format=torch.channels_last)
+        out = [out.contiguous(memory_format=torch.channels_last)]
         *others, last = convolutions
         for convolution in others:
-            out = F.relu(convolution(out), inplace=True)
-        return last(out)
+            out.append(F.relu(convolution(out[-1]), inplace=True))
+        return [*out, last(out[-1])]
 
-    def compile_inference(self) -> None:
-        """Have whole tiles computed by generated code where no gradient is asked for, with the weights as they are.
+    def backward(self, gradient: Tensor, *inputs: Tensor) -> Tensor:
+        """The gradient in what was decoded, [N, hidden], from that in the result and the inputs of the convolutions."""
+        for convolution, given in zip(reversed(self.convolutions), reversed(inputs)):
+            gradient = F.conv2d(gradient, convolution.weight, stride=STRIDE, padding=PADDING) * (given > 0)
+        return gradient.flatten(1) @ self.linear.weight
+
+    def generate_code(self) -> None:
+        """Have whole tiles, and their gradients, computed by generated code, with the weights as they are.
 
         The code is generated at once, which takes up to half a minute.
         """
 
-        def decode(hidden: Tensor) -> Tensor:
-            return self.decode([convolution.prepared() for convolution in self.convolutions], hidden)
+        def forward(hidden: Tensor) -> list[Tensor]:
+            return self.layers([convolution.prepared() for convolution in self.convolutions], hidden)
 
-        self.compiled = torch.compile(decode, fullgraph=True, dynamic=False, options=INDUCTOR)
+        compiled = partial(torch.compile, fullgraph=True, dynamic=False, options=INDUCTOR)
+        self.generated = partial(Generated.apply, compiled(forward), compiled(self.backward))
+        zeros = self.linear.weight.new_zeros(self.tile, self.linear.in_features).requires_grad_()
         try:
-            with torch.no_grad():
-                self.compiled(self.linear.weight.new_zeros(self.tile, self.linear.in_features))
+            with torch.inference_mode(False), torch.enable_grad():
+                self.generated(zeros).sum().backward()
         except Exception as error:  # the compiler's are of many kinds
             reason = str(error).strip().partition("\n")[0]
             raise InputError(
                 "compile needs a C++ compiler that works (CXX names one; on a GPU, Triton): mend that or leave "
                 f"compile out; torch.compile says: {reason}"
             ) from error
+
+
+class Generated(torch.autograd.Function):
+    """A decoder in generated code: `forward` gives what :meth:`Decoder.layers` does, `backward` its gradient."""
+
+    @staticmethod
+    def forward(context, forward: Callable, backward: Callable, hidden: Tensor) -> Tensor:
+        *inputs, out = forward(hidden)
+        context.save_for_backward(*inputs)
+        context.run = backward
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(context, gradient: Tensor):
+        return None, None, context.run(gradient.contiguous(), *context.saved_tensors)
 
 
 class Upsampling(nn.ConvTranspose2d):

@@ -89,7 +89,7 @@ NETWORKS = {"paper": Networks(), "small": Networks(channels=32)}
 class TrainingOptions:
     """How a factorization is trained."""
 
-    epochs: int = option(16, "passes over the training images")
+    epochs: int = option(20, "passes over the training images")
     lr: float = option(3e-3, "learning rate of Adam (the peak, under a schedule)")
     schedule: str = option("one-cycle", "course of the learning rate over the whole run", SCHEDULES)
     batch_size: int = option(64, "images per step")
