@@ -145,6 +145,14 @@ class BayesClassifier(nn.Module):
         other._term = None if term is None else choice("term", term, TERMS)
         return other
 
+    def as_logits(self) -> nn.Module:
+        """The classifier as attack libraries expect one: logits [B, C] whose mean over the classes is 0.
+
+        Log joints are large negative numbers, which attacks that mix them with zeros fail on; the posterior is the same.
+        Under fresh noise every call is another draw.
+        """
+        return Logits(self)
+
     def replaced(self, **options) -> "BayesClassifier":
         """The same classifier, of the same images and with the same noise, but for some of its options."""
         other = copy.copy(self)
@@ -272,6 +280,18 @@ class BayesClassifier(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in vars(self.options).items())
+
+
+class Logits(nn.Module):
+    """log p(x, y) of a classifier, centred for every image, [B, C] nats."""
+
+    def __init__(self, classifier: BayesClassifier):
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        log_joint = self.classifier(x)
+        return log_joint - log_joint.mean(1, keepdim=True)
 
 
 def check_images(x: Tensor, image_shape: tuple[int, int, int]) -> None:
