@@ -22,7 +22,7 @@ model = foolbox.PyTorchModel(classifier.as_logits().eval(), bounds=(0, 1))
 for name, attack, eps in (
     ("FGSM", foolbox.attacks.LinfFastGradientAttack(), 0.1),
     ("PGD", foolbox.attacks.LinfPGD(steps=5 if quick else 40), 0.1),
-    ("Carlini and Wagner, L2", foolbox.attacks.L2CarliniWagnerAttack(steps=5 if quick else 30), 1.5),
+    ("Carlini and Wagner, L2", foolbox.attacks.L2CarliniWagnerAttack(3, steps=5 if quick else 30), 1.5),
 ):
     _, adversarial, _ = attack(model, x, y, epsilons=eps)
     wrong = pyrobayes.evaluation.Rate(int((classifier(adversarial).argmax(1) != y).sum()), len(y))

@@ -102,7 +102,8 @@ class AttackResult:
         clean_predictions: [N] predicted classes of the clean images.
         predictions: [E][N] predicted classes of the adversarial images.
         posteriors: [E][N] posteriors of those predicted classes.
-        unmoved: images that the attack left as they were at the largest eps; above 0, for want of a gradient.
+        unmoved: images, not of the target class, that the attack left as they were at the largest eps; above 0, for
+            want of a gradient.
         examples: [E, M, channels, height, width] the first adversarial images.
         approximation: as in :class:`Evaluation`, of the first clean images.
     """
@@ -249,7 +250,7 @@ def attack(
         whole("target", perturb.target, least=0, most=len(data.classes) - 1)
     keep = len(data) if examples is None else min(examples, len(data))
     batches = []
-    for indices, x, y in distributed.share(data.batches(min(batch_size, seen.images_at_once))):
+    for indices, x, y in distributed.share(data.batches(min(batch_size, max(1, seen.images_at_once // perturb.eot)))):
         adversarial = perturb(seen.for_images(indices, ATTACKER), x, y, eps, indices=indices)
         defender = classifier.for_images(indices, DEFENDER)
         with torch.no_grad():
@@ -260,7 +261,7 @@ def attack(
             "clean": unattacked.indices,
             "predictions": torch.stack([each.indices for each in attacked], dim=1),
             "posteriors": torch.stack([each.values for each in attacked], dim=1),
-            "unmoved": (adversarial[-1] == x).flatten(1).all(1),
+            "unmoved": (adversarial[-1] == x).flatten(1).all(1) & (y != perturb.target),
             "examples": adversarial[:, : max(0, keep - int(indices[0]))].transpose(0, 1),
         }
         batches.append({name: value.cpu() for name, value in found.items()})

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pyrobayes import BayesClassifier, InputError, Networks, TrainingOptions, build, fit
-from pyrobayes.conditionals import Upsampling, pixels
+from pyrobayes.conditionals import Decoder, Upsampling, pixels
 from pyrobayes.options import LIKELIHOODS
 
 
@@ -72,10 +72,19 @@ def test_upsampling_is_the_transposed_convolution(out, before, after, block):
     layer = Upsampling(16, out, before, after).double()
     x = torch.randn(2, 16, *before, dtype=torch.float64)
     expected = nn.ConvTranspose2d.forward(layer, x)
-    assert layer.block(x) == block and expected.shape[2:] == after
+    assert layer.block() == block and expected.shape[2:] == after
     torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
-    layer.block = lambda x: 1  # as for bfloat16
+    layer.block = lambda: 1  # as for bfloat16
     torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (1, 9, 12)])
+def test_the_gradient_of_the_decoder_written_out_is_that_of_autograd(image_shape):
+    decoder = Decoder(image_shape, channels=4, hidden=8).double()
+    hidden = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
+    *inputs, out = decoder.layers(decoder.convolutions, hidden)
+    gradient = torch.randn_like(out)
+    torch.testing.assert_close(decoder.backward(gradient, *inputs), torch.autograd.grad(out, hidden, gradient)[0])
 
 
 @pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (1, 9, 12), (2, 1, 1)])

@@ -298,7 +298,7 @@ def flip_a_byte(path):
             "belongs to another configuration",
         ),
         (
-            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace("0.002", "0.003")),
+            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace("0.003", "0.004")),
             "belongs to another configuration",
         ),
     ],

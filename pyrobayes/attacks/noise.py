@@ -14,7 +14,7 @@ class RandomNoise(Attack):
     """The worst of several random perturbations: an image keeps the one with the highest loss.
 
     Args:
-        draws: how many. Each is judged with other noise of a random classifier.
+        draws: how many; all are judged with the same noise of a random classifier.
     """
 
     draws: int = 100
@@ -31,7 +31,7 @@ class RandomNoise(Attack):
         best, highest = problem.x, torch.full_like(problem.x[:, 0, 0, 0], -torch.inf)
         for draw in range(self.draws):
             found = problem.project(self.drawn(problem, draw, eps), eps)
-            loss = problem.loss(found, draw)
+            loss = problem.loss(found)
             better = loss > highest
             best, highest = found.where(better[:, None, None, None], best), loss.where(better, highest)
         return best
