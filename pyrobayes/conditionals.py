@@ -320,15 +320,26 @@ class Decoder(nn.Module):
         The code is generated at once, which takes up to half a minute.
         """
 
-        def forward(hidden: Tensor) -> list[Tensor]:
+        def layers(hidden: Tensor) -> list[Tensor]:
             return self.layers([convolution.prepared() for convolution in self.convolutions], hidden)
 
+        def decode(hidden: Tensor) -> Tensor:
+            return layers(hidden)[-1]
+
         compiled = partial(torch.compile, fullgraph=True, dynamic=False, options=INDUCTOR)
-        self.generated = partial(Generated.apply, compiled(forward), compiled(self.backward))
+        with_gradient = partial(Generated.apply, compiled(layers), compiled(self.backward))
+        without = compiled(decode)  # keeps nothing, and fuses more
+
+        def generated(hidden: Tensor) -> Tensor:
+            return (with_gradient if torch.is_grad_enabled() and hidden.requires_grad else without)(hidden)
+
+        self.generated = generated
         zeros = self.linear.weight.new_zeros(self.tile, self.linear.in_features).requires_grad_()
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 self.generated(zeros).sum().backward()
+            with torch.no_grad():
+                self.generated(zeros.detach())
         except Exception as error:  # the compiler's are of many kinds
             reason = str(error).strip().partition("\n")[0]
             raise InputError(

@@ -234,8 +234,8 @@ def show(result: dict) -> None:
     ]
     rows += [(f"peak memory, {name}", f"{gib:.2f} GiB", "under 2, flat") for name, gib in result["peak_gib"].items()]
     rows += [("pyrobayes --help", f"{result['help_seconds']:.2f} s", "under 0.3")]
-    for what, measured, reach in rows:
-        click.echo(f"{what:36}  {measured:40}  {reach}".rstrip())
+    for what, measured, aim in rows:
+        click.echo(f"{what:36}  {measured:40}  {aim}".rstrip())
 
 
 @click.command()
