@@ -86,8 +86,8 @@ def show_attack(results, folder) -> None:
     for result in () if rank() else results:
         if result.unmoved.count and result.eps[-1] > 0:
             click.echo(
-                f"warning: {result.model} gave {result.attack} no gradient for {result.unmoved.count} of {result.unmoved.total} images, "
-                "which the attack left as they were: their robustness is not known",
+                f"warning: {result.model} gave {result.attack} no gradient for {result.unmoved.count} of "
+                f"{result.unmoved.total} images, which the attack left as they were: their robustness is not known",
                 err=True,
             )
     tell_approximation(results)

@@ -174,7 +174,9 @@ class AttackOptions(EvaluationOptions):
     loss: str = option("cross-entropy", "what the attack climbs", LOSSES)
     term: str | None = option(None, "the factor whose log-probability alone the attack sees  [default: all]", TERMS)
     snapshot: bool = option(False, "climb the mean of the losses of every particle's own log joint")
-    target: str | None = option(None, "number of the class to be predicted, or 'each'  [default: any but the true one]")
+    target: str | int | None = option(
+        None, "number of the class to be predicted, or 'each'  [default: any but the true one]"
+    )
     steps: int | None = option(None, "steps of an iterative attack  [default: pgd 40, mim 10, apgd 100]")
     step_size: float | None = option(None, "size of the steps of pgd and mim  [default: 2.5 eps / steps]")
     restarts: int | None = option(None, "random starts of pgd and apgd  [default: 1]")
@@ -194,8 +196,11 @@ class AttackOptions(EvaluationOptions):
         object.__setattr__(self, "eps", checked_eps(self.eps, self.norm))
         if self.term is not None:
             object.__setattr__(self, "term", choice("term", self.term, TERMS))
-        if self.target is not None and str(self.target).lower() != "each" and not str(self.target).isdecimal():
-            raise InputError(f"target must be the number of a class, or 'each', got '{self.target}'")
+        if self.target is not None:
+            target = str(self.target).lower()
+            if target != "each" and not target.isdecimal():
+                raise InputError(f"target must be the number of a class, or 'each', got '{self.target}'")
+            object.__setattr__(self, "target", int(target) if target.isdecimal() else target)
         for name in ("steps", "restarts", "draws", "eot", "attack_particles"):
             if getattr(self, name) is not None:
                 whole(name.replace("_", " "), getattr(self, name), least=1)

@@ -167,9 +167,7 @@ def chosen_attacks(options: AttackOptions) -> list[Attack]:
     Raises:
         InputError: an option was given that none of them has.
     """
-    target = int(options.target) if str(options.target).isdecimal() else options.target and options.target.lower()
-    common = {name: getattr(options, name) for name in ("norm", "loss", "term", "snapshot", "eot", "seed")}
-    common["target"] = target
+    common = {name: getattr(options, name) for name in ("norm", "loss", "term", "snapshot", "target", "eot", "seed")}
     given = {name: getattr(options, name) for name in ("steps", "step_size", "restarts", "draws")}
     given = {name: value for name, value in given.items() if value is not None}
     for option in given:

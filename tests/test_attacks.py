@@ -9,6 +9,8 @@ from torch import nn
 from pyrobayes import BayesClassifier, InputError, attacks, evaluation
 from pyrobayes.attacks import LOSSES, fgsm, log_odds_against
 from pyrobayes.attacks.apgd import checkpoints
+from pyrobayes.options import ATTACKS
+from pyrobayes.options import LOSSES as NAMES_OF_LOSSES
 
 EPS = [0.0, 0.05, 0.3, 1.0]
 
@@ -22,6 +24,10 @@ def quick(name, **options):
     if name == "mim":
         del few["restarts"]
     return attacks.get(name, **(few | options))
+
+
+def test_the_command_line_knows_every_attack_and_loss():
+    assert set(ATTACKS) == set(attacks.names()) and LOSSES.keys() == set(NAMES_OF_LOSSES)
 
 
 @pytest.fixture(params=attacks.names())

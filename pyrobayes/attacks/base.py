@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -111,16 +111,19 @@ class Attack:
         return torch.stack([problem.project(images, value) for images, value in zip(found, eps)])
 
     def _to_each(self, problem: "Problem", eps: Sequence[float]) -> Tensor:
-        best, highest = None, None
-        for target in range(problem.num_classes):
-            found = self._bounded(problem.towards(target), eps)
-            reached = torch.stack([problem.loss_of_truth(images) for images in found])
-            if best is None:
-                best, highest = found, reached
-                continue
-            better = reached > highest
-            best, highest = found.where(better[..., None, None, None], best), reached.where(better, highest)
-        return best
+        towards = (self._bounded(problem.towards(target), eps) for target in range(problem.num_classes))
+        return worst((found, torch.stack([problem.loss_of_truth(images) for images in found])) for found in towards)
+
+
+def worst(candidates: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Of candidates ([..., channels, height, width], loss [...]) each image's own with the highest loss; at least one."""
+    best = highest = None
+    for images, loss in candidates:
+        if best is None:
+            best, highest = images, torch.full_like(loss, -torch.inf)
+        better = loss > highest
+        best, highest = images.where(better[..., None, None, None], best), loss.where(better, highest)
+    return best
 
 
 class Problem:

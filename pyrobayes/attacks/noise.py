@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from pyrobayes.attacks.base import Attack, Problem, register
+from pyrobayes.attacks.base import Attack, Problem, register, worst
 from pyrobayes.options import whole
 
 
@@ -28,13 +27,8 @@ class RandomNoise(Attack):
         raise TypeError(f"{type(self).__name__} must define drawn(problem, draw, eps)")
 
     def perturb(self, problem: Problem, eps: float) -> Tensor:
-        best, highest = problem.x, torch.full_like(problem.x[:, 0, 0, 0], -torch.inf)
-        for draw in range(self.draws):
-            found = problem.project(self.drawn(problem, draw, eps), eps)
-            loss = problem.loss(found)
-            better = loss > highest
-            best, highest = found.where(better[:, None, None, None], best), loss.where(better, highest)
-        return best
+        drawn = (problem.project(self.drawn(problem, draw, eps), eps) for draw in range(self.draws))
+        return worst((images, problem.loss(images)) for images in drawn)
 
 
 @register("uniform")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyrobayes.attacks.base import Attack, Problem, register
+from pyrobayes.attacks.base import Attack, Problem, register, worst
 from pyrobayes.options import InputError, positive, whole
 
 
@@ -37,16 +37,15 @@ class Iterative(Attack):
         raise TypeError(f"{type(self).__name__} must define climb(problem, eps, start, draw)")
 
     def perturb(self, problem: Problem, eps: float) -> Tensor:
-        best, highest = problem.x, torch.full_like(problem.x[:, 0, 0, 0], -torch.inf)
-        for restart in range(self.restarts):
-            start = problem.project(problem.in_ball(restart, eps), eps) if self.random_start else problem.x
-            found = self.climb(problem, eps, start, restart * (self.steps + 1))
-            if self.restarts == 1:
-                return found
-            loss = problem.loss(found, self.restarts * (self.steps + 1))
-            better = loss > highest
-            best, highest = found.where(better[:, None, None, None], best), loss.where(better, highest)
-        return best
+        draws = self.steps + 1  # of a restart; those after the last restart's judge them all
+        ends = (self._from_start(problem, eps, restart, restart * draws) for restart in range(self.restarts))
+        if self.restarts == 1:
+            return next(ends)
+        return worst((images, problem.loss(images, self.restarts * draws)) for images in ends)
+
+    def _from_start(self, problem: Problem, eps: float, restart: int, draw: int) -> Tensor:
+        start = problem.project(problem.in_ball(restart, eps), eps) if self.random_start else problem.x
+        return self.climb(problem, eps, start, draw)
 
 
 @register("pgd")
