@@ -14,13 +14,15 @@ from pyrobayes_cli.train import show_training
 FULL = {
     "data": "fashion-mnist",
     "training": TrainingOptions(),
-    "images": 1000,
+    "evaluated": None,  # all test images
+    "attacked": 1000,
     "time": "an hour to an hour and a half on two CPU cores",
 }
 QUICK = {
     "data": "fashion-mnist-mini",
     "training": TrainingOptions(epochs=5, batch_size=32, lr=2e-3, kl_warmup=0.2),
-    "images": 200,
+    "evaluated": 200,
+    "attacked": 200,
     "time": "about seven minutes on two CPU cores",
 }
 
@@ -46,11 +48,11 @@ def command(quick, runs, data_dir, device, particles, seed):
     """
     recipe = QUICK if quick else FULL
     training = dataclasses.replace(recipe["training"], seed=seed)
-    evaluation = EvaluationOptions(particles=particles, images=recipe["images"], seed=seed)
-    attack = AttackOptions(particles=particles, images=recipe["images"], seed=seed)
+    evaluation = EvaluationOptions(particles=particles, images=recipe["evaluated"], seed=seed)
+    attack = AttackOptions(particles=particles, images=recipe["attacked"], seed=seed)
     folder = runs or ("runs-quick" if quick else "runs")
     click.echo(
-        f"All seven models with small networks on {recipe['data']}, then FGSM on {recipe['images']} test images: "
+        f"All seven models with small networks on {recipe['data']}, then FGSM on {recipe['attacked']} test images: "
         f"{recipe['time']}. Everything goes to {folder}; interrupted, it goes on where it stopped."
     )
 
