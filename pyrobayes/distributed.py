@@ -11,6 +11,10 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+# Imported before `join`: its functions' defaults would otherwise hold the group, whose threads then outlive its
+# destruction, and now and then abort a process that ends.
+import torch.distributed.nn.functional  # noqa: F401
 from torch import Tensor
 
 from pyrobayes.options import InputError
