@@ -33,6 +33,8 @@ def command(models, data, data_dir, runs, out, device, save_adversarial, as_json
       pyrobayes attack --eps-range 0:0.3:0.05
       pyrobayes attack gbz dfx --eps-range 0.05,0.1 --images 1000
       pyrobayes attack gbz --attack fgsm --attack pgd --attack-estimator mixture --eps-range 0.1
+      pyrobayes attack gbz --attack cw --eps-range 0:2:0.5
+      pyrobayes attack gbz --attack transfer --source dfx --eps-range 0.1
     """
     chosen = options.record(AttackOptions, given)
 
@@ -89,6 +91,12 @@ def show_attack(results, folder) -> None:
                 f"warning: {result.model} gave {result.attack} no gradient for {result.unmoved.count} of "
                 f"{result.unmoved.total} images, which the attack left as they were: their robustness is not known",
                 err=True,
+            )
+    for result in results:
+        if result.distances is not None:
+            click.echo(
+                f"{result.model}: the median L2 distance to what {result.attack} found is {result.median_distance:.3g}, "
+                "over the initially correct images (infinite where it found nothing that the model fell for)."
             )
     tell_approximation(results)
     click.echo(f"Data: {results[0].data}, test images. Figures and attack.json are in {folder}.")

@@ -18,6 +18,9 @@ from pyrobayes.randomness import splitmix, standard_normals
 
 # What base noise is for: each has draws of its own.
 FIXED, PER_CALL, PER_IMAGE = range(3)
+# Independent draws of an image's noise. The defender's is the same on clean and adversarial images, so that
+# eps 0 is clean accuracy; the attacker's gradient never sees it, unless the noise is fixed.
+DEFENDER, ATTACKER, SECOND = range(3)
 MEBIBYTE = 2**20
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
@@ -144,6 +147,11 @@ class BayesClassifier(nn.Module):
         other = copy.copy(self)
         other._term = None if term is None else choice("term", term, TERMS)
         return other
+
+    def latent_means(self, x: Tensor) -> Tensor:
+        """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
+        check_images(x, self.factorization.image_shape)
+        return importance.latent_means(self._computing(), x)
 
     def as_logits(self) -> nn.Module:
         """The classifier as attack libraries expect one: logits [B, C] whose mean over the classes is 0.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,14 +12,12 @@ from torch import Tensor
 
 from pyrobayes import attacks, distributed
 from pyrobayes.attacks import Attack
-from pyrobayes.classifier import BayesClassifier
+from pyrobayes.attacks.base import lengths
+from pyrobayes.classifier import ATTACKER, DEFENDER, SECOND, BayesClassifier
 from pyrobayes.data import Images
 from pyrobayes.options import AttackOptions, InputError, checked_eps, whole
 from pyrobayes.progress import Progress, silent
-
-# Independent draws of an image's noise. The defender's is the same on clean and adversarial images, so that
-# eps 0 is clean accuracy; the attacker's gradient never sees it, unless the noise is fixed.
-DEFENDER, ATTACKER, SECOND = range(3)
+from pyrobayes.randomness import splitmix, uniforms
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,10 @@ class AttackResult:
         predictions: [E][N] predicted classes of the adversarial images.
         posteriors: [E][N] posteriors of those predicted classes.
         unmoved: images, not of the target class, that the attack left as they were at the largest eps; above 0, for
-            want of a gradient.
+            want of a gradient. None of an attack that looks for the nearest image, which may be the image itself.
         examples: [E, M, channels, height, width] the first adversarial images.
+        distances: [N] L2 lengths of the least changes that an attack which looks for them found; infinite where the
+            classifier didn't fall for it; None for other attacks.
         approximation: as in :class:`Evaluation`, of the first clean images.
     """
 
@@ -120,6 +121,7 @@ class AttackResult:
     posteriors: list[list[float]]
     unmoved: Rate
     examples: Tensor
+    distances: list[float] | None = None
     approximation: Rate | None = None
 
     @property
@@ -137,6 +139,14 @@ class AttackResult:
         right = [p != y for p, clean, y in triples if clean == y]
         return Rate(sum(right), len(right))
 
+    @property
+    def median_distance(self) -> float | None:
+        """Median of the distances over the initially correct images; infinite where most didn't fall for the attack."""
+        if self.distances is None:
+            return None
+        right = [d for d, p, y in zip(self.distances, self.clean_predictions, self.labels) if p == y]
+        return statistics.median(right) if right else math.nan
+
     def reached(self, index: int) -> Rate | None:
         """Share of the images of other classes that end up in the target class at `eps[index]`; None without one."""
         target = self.options.get("target")
@@ -150,6 +160,8 @@ class AttackResult:
         plain = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "examples"
         }
+        if self.distances is not None:
+            plain["distances"] = [distance if math.isfinite(distance) else None for distance in self.distances]
         rates = [
             {"eps": eps, "success": self.success(i).as_dict(), "flipped": self.flipped(i).as_dict()}
             | ({"reached": reached.as_dict()} if (reached := self.reached(i)) else {})
@@ -245,24 +257,29 @@ def attack(
     """
     perturb = attacks.get(by) if isinstance(by, str) else by
     eps, seen = checked_eps(eps, perturb.norm), classifier.replaced(**attacker) if attacker else classifier
+    # What is nearest has to be found before it is known how far it is; no image of [0, 1] is further than the last.
+    bounds = (*eps, math.sqrt(data.pixels[0].numel())) if perturb.least_distance else eps
+    everything = data
     data = _prepared(classifier, data, images, batch_size)
     if isinstance(perturb.target, int):
         whole("target", perturb.target, least=0, most=len(data.classes) - 1)
     keep = len(data) if examples is None else min(examples, len(data))
     batches = []
     for indices, x, y in distributed.share(data.batches(min(batch_size, max(1, seen.images_at_once // perturb.eot)))):
-        adversarial = perturb(seen.for_images(indices, ATTACKER), x, y, eps, indices=indices)
+        towards = of_other_classes(everything, indices, perturb.seed).to(x.device) if perturb.matching else None
+        adversarial = perturb(seen.for_images(indices, ATTACKER), x, y, bounds, indices=indices, references=towards)
         defender = classifier.for_images(indices, DEFENDER)
         with torch.no_grad():
             unattacked = defender(x).softmax(1).max(1)
             # At eps 0 the image is the clean one, and so is its noise.
-            attacked = [defender(image).softmax(1).max(1) if e else unattacked for e, image in zip(eps, adversarial)]
+            attacked = [defender(image).softmax(1).max(1) if e else unattacked for e, image in zip(bounds, adversarial)]
         found = {
             "clean": unattacked.indices,
             "predictions": torch.stack([each.indices for each in attacked], dim=1),
             "posteriors": torch.stack([each.values for each in attacked], dim=1),
-            "unmoved": (adversarial[-1] == x).flatten(1).all(1) & (y != perturb.target),
-            "examples": adversarial[:, : max(0, keep - int(indices[0]))].transpose(0, 1),
+            "unmoved": (adversarial[-1] == x).flatten(1).all(1) & (y != perturb.target) & (not perturb.least_distance),
+            "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(attacked[-1].indices != y, math.inf),
+            "examples": adversarial[: len(eps), : max(0, keep - int(indices[0]))].transpose(0, 1),
         }
         batches.append({name: value.cpu() for name, value in found.items()})
         progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
@@ -272,17 +289,31 @@ def attack(
         model=classifier.factorization.name,
         generative=classifier.factorization.generative,
         attack=perturb.name,
-        options=dataclasses.asdict(perturb) | ({"attacker": dict(attacker)} if attacker else {}),
+        options=perturb.described() | ({"attacker": dict(attacker)} if attacker else {}),
         data=data.name,
         eps=eps,
         labels=data.labels.tolist(),
         clean_predictions=found["clean"].tolist(),
-        predictions=found["predictions"].T.tolist(),
-        posteriors=found["posteriors"].T.tolist(),
+        predictions=found["predictions"].T[: len(eps)].tolist(),
+        posteriors=found["posteriors"].T[: len(eps)].tolist(),
         unmoved=Rate(int(found["unmoved"].sum()), len(data)),
         examples=found["examples"].transpose(0, 1),
+        distances=found["distances"].tolist() if perturb.least_distance else None,
         approximation=approximation(classifier, data.head(min(checked, len(data))), batch_size) if checked else None,
     )
+
+
+def of_other_classes(data: Images, indices: Tensor, seed: int) -> Tensor:
+    """One image of another class for each of those at `indices`, [B, channels, height, width], drawn from (seed, index)."""
+    labels = data.labels.cpu()
+    by_class, place = labels.sort(stable=True)
+    label = labels[indices.cpu()]
+    first, last = (torch.searchsorted(by_class, label, right=right) for right in (False, True))
+    others = len(labels) - (last - first)
+    if not others.all():
+        raise InputError(f"{data.name} has images of one class only: a matching loss needs those of another")
+    drawn = (uniforms(splitmix(seed, indices.cpu()), torch.tensor(0)) * others).long().clamp(max=others - 1)
+    return data.batch(place[drawn + (drawn >= first) * (last - first)].to(data.labels.device))[0]
 
 
 @torch.no_grad()

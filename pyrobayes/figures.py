@@ -62,26 +62,37 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+BOUNDS = {
+    "linf": r"perturbation $\epsilon$ ($L_\infty$, pixels in [0, 1])",
+    "l2": r"perturbation $\epsilon$ ($L_2$, pixels in [0, 1])",
+    "area": r"perturbation $\epsilon$ (share of the image)",
+}
+
+
 def success_rates(results: Sequence[AttackResult]) -> Figure:
     """Figure 1: success rate against eps with 95% Wilson intervals, a panel an attack, a line a model."""
     panels = {}
     for result in results:
         panels.setdefault(result.attack, []).append(result)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(1.6 + 3.6 * len(panels), 3.6)
-        grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        for axes, (attack, shown) in zip(grid, panels.items()):
+        columns = min(len(panels), 4)
+        rows = math.ceil(len(panels) / columns)
+        figure = _figure(1.6 + 3.6 * columns, 3.6 * rows)
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axes in grid.flat[len(panels) :]:
+            axes.remove()
+        for axes, (attack, shown) in zip(grid.flat, panels.items()):
             for result in shown:
                 _success_rate(axes, result)
             first = shown[0]
-            norm = {"linf": r"L_\infty", "l2": "L_2"}[first.options["norm"]]
-            axes.set_xlabel(rf"perturbation $\epsilon$ (${norm}$, pixels in [0, 1])")
+            axes.set_xlabel(BOUNDS[first.options["norm"]])
             axes.set_ylim(0, 102)
             axes.grid(axis="y", linewidth=0.4, alpha=0.5)
             title = f"{attack.upper()} success rate, {first.data}, {len(first.labels):,} test images"
             axes.set_title(title if len(panels) == 1 else attack.upper(), fontsize=9)
-        grid[0].set_ylabel("misclassified images (%)")
-        _two_part_legend(grid[-1], shown)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("misclassified images (%)")
+        _two_part_legend(grid[0, -1], shown)
         if len(panels) > 1:
             figure.suptitle(f"Success rates, {first.data}, {len(first.labels):,} test images", fontsize=9)
     return figure

@@ -97,6 +97,14 @@ def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: str | None
         return log_weights.flatten(0, 1)
 
 
+def latent_means(factorization: DeepBayes, x: Tensor) -> Tensor:
+    """The means of q(z|x, y) for every class, [B, C, latent], differentiable in x."""
+    y = all_classes(factorization, x)
+    with pyro.validation_enabled(VALIDATE):
+        with BaseNoise(torch.zeros((), device=x.device)), pyro.plate("classes", len(y), dim=-2):
+            return poutine.trace(factorization.guide).get_trace(x, y).nodes["z"]["value"].transpose(0, 1)
+
+
 def need_shared_images(factorization: DeepBayes) -> None:
     """Refuse a model whose p(x|...) depends on y: :func:`mixture` would need C times the decodings."""
     if "y" in factorization.parents()["x"]:

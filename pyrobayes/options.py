@@ -16,9 +16,17 @@ SCHEDULES = ("one-cycle", "cosine", "constant")
 NOISES = ("fresh", "fixed")
 ESTIMATORS = ("per-class", "mixture")
 PRECISIONS = ("fp32", "bf16")
-NORMS = ("linf", "l2")
-ATTACKS = ("fgsm", "pgd", "mim", "apgd", "uniform", "gaussian")
-LOSSES = ("cross-entropy", "margin", "dlr")
+NORMS = ("linf", "l2", "area")
+# The norms that each attack can be bounded in, its own first.
+ATTACKS = {
+    **dict.fromkeys(("fgsm", "pgd", "mim", "apgd"), ("linf", "l2")),
+    "cw": ("l2",),
+    "square": ("linf",),
+    "transfer": ("linf", "l2"),
+    "patch": ("area",),
+    **dict.fromkeys(("uniform", "gaussian"), ("linf", "l2")),
+}
+LOSSES = ("cross-entropy", "margin", "dlr", "logit-matching", "latent-matching")
 TERMS = ("x", "y", "z")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LARGEST_SEED = 2**63 - 1
@@ -170,16 +178,31 @@ class AttackOptions(EvaluationOptions):
 
     attack: tuple[str, ...] = option(("fgsm",), "the attack; may be given several times", ATTACKS)
     eps: tuple[float, ...] = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
-    norm: str = option("linf", "norm of the perturbation that eps bounds", NORMS)
-    loss: str = option("cross-entropy", "what the attack climbs", LOSSES)
+    norm: str | None = option(
+        None,
+        "norm of the perturbation that eps bounds  [default: linf, cw l2, patch area (its share of the image)]",
+        NORMS,
+    )
+    loss: str | None = option(None, "what the attack climbs  [default: cross-entropy, cw and square margin]", LOSSES)
     term: str | None = option(None, "the factor whose log-probability alone the attack sees  [default: all]", TERMS)
     snapshot: bool = option(False, "climb the mean of the losses of every particle's own log joint")
     target: str | int | None = option(
         None, "number of the class to be predicted, or 'each'  [default: any but the true one]"
     )
-    steps: int | None = option(None, "steps of an iterative attack  [default: pgd 40, mim 10, apgd 100]")
-    step_size: float | None = option(None, "size of the steps of pgd and mim  [default: 2.5 eps / steps]")
-    restarts: int | None = option(None, "random starts of pgd and apgd  [default: 1]")
+    steps: int | None = option(
+        None,
+        "steps of an iterative attack  [default: pgd, transfer and patch 40, mim 10, apgd and cw 100, square 1000]",
+    )
+    step_size: float | None = option(
+        None, "size of the steps of pgd, mim, transfer (2.5 eps / steps), patch (2.5 / steps) and cw (0.05)"
+    )
+    restarts: int | None = option(None, "random starts of pgd and apgd, places of patch  [default: 1]")
+    source: str | None = option(
+        None, "the model that transfer takes its images from  [default: all others at hand, the worst image counts]"
+    )
+    confidence: float | None = option(
+        None, "loss, in nats, from which cw counts an image as misclassified  [default: 0]"
+    )
     draws: int | None = option(None, "draws of random noise, of which the worst counts  [default: 100]")
     eot: int = option(1, "independent estimates of the posterior whose mean the attack sees")
     attack_particles: int | None = option(None, "particles of the attacker's estimates  [default: --particles]")
@@ -191,9 +214,14 @@ class AttackOptions(EvaluationOptions):
         if not names:
             raise InputError(f"no attack given: known are {', '.join(ATTACKS)}")
         object.__setattr__(self, "attack", tuple(dict.fromkeys(choice("attack", name, ATTACKS) for name in names)))
-        object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
-        object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES))
-        object.__setattr__(self, "eps", checked_eps(self.eps, self.norm))
+        if self.norm is not None:
+            object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
+        if self.loss is not None:
+            object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES))
+        for name in self.attack:
+            norm = self.norm or ATTACKS[name][0]
+            possible(name, norm, ATTACKS[name])
+            object.__setattr__(self, "eps", checked_eps(self.eps, norm))
         if self.term is not None:
             object.__setattr__(self, "term", choice("term", self.term, TERMS))
         if self.target is not None:
@@ -216,12 +244,18 @@ class AttackOptions(EvaluationOptions):
         return {name: value for name, value in given.items() if value is not None}
 
 
+def possible(attack: str, norm: str, norms) -> None:
+    """Refuse a norm that an attack can't be bounded in."""
+    if norm not in norms:
+        raise InputError(f"{attack} is bounded in {' or '.join(norms)}, not in {norm}: leave the norm out")
+
+
 def checked_eps(values, norm: str = "linf") -> tuple[float, ...]:
     """The perturbation sizes as an increasing tuple; :class:`InputError` unless each is possible in the norm."""
     values = tuple(float(value) for value in ([values] if isinstance(values, numbers.Real) else values))
     if not values:
         raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
-    most = 1 if norm == "linf" else sys.float_info.max
+    most = sys.float_info.max if norm == "l2" else 1
     for value in values:
         if not 0 <= value <= most:
             raise InputError(

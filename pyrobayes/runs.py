@@ -130,8 +130,19 @@ def attack(
     """
     chosen = chosen_attacks(options)
     distributed.join(choose_device(device))
-    classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
+    where = {"data": data, "data_dir": data_dir, "runs": runs, "device": device}
+    classifiers, test = open_runs(models, options, **where)
+    sources = open_runs([options.source], options, **where)[0] if options.source else classifiers
+    against = {
+        classifier: tuple(source for source in sources if source.factorization.name != classifier.factorization.name)
+        for classifier in classifiers
+    }
     for classifier in classifiers:
+        if "transfer" in options.attack and not against[classifier]:
+            raise InputError(
+                f"transfer needs another trained model than {classifier.factorization.name} itself to take its images "
+                "from: name one as source, or attack several models"
+            )
         classifier.replaced(**options.attacker)  # refused before anything is computed
     folder = _result_folder(out or runs)
     results: list[AttackResult] = []
@@ -140,7 +151,7 @@ def attack(
             classifier,
             test,
             options.eps,
-            by=by,
+            by=dataclasses.replace(by, sources=against[classifier]) if by.name == "transfer" else by,
             attacker=options.attacker,
             images=options.images,
             batch_size=options.batch_size,
@@ -167,9 +178,12 @@ def chosen_attacks(options: AttackOptions) -> list[Attack]:
     Raises:
         InputError: an option was given that none of them has.
     """
-    common = {name: getattr(options, name) for name in ("norm", "loss", "term", "snapshot", "target", "eot", "seed")}
-    given = {name: getattr(options, name) for name in ("steps", "step_size", "restarts", "draws")}
+    common = {name: getattr(options, name) for name in ("term", "snapshot", "target", "eot", "seed")}
+    common |= {name: value for name in ("norm", "loss") if (value := getattr(options, name)) is not None}
+    given = {name: getattr(options, name) for name in ("steps", "step_size", "restarts", "draws", "confidence")}
     given = {name: value for name, value in given.items() if value is not None}
+    if options.source and "transfer" not in options.attack:
+        raise InputError(f"{', '.join(options.attack)} has no option source: transfer has")
     for option in given:
         able = [name for name in attacks.names() if option in attacks.options(name)]
         if not set(able) & set(options.attack):

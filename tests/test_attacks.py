@@ -6,52 +6,75 @@ import pytest
 import torch
 from torch import nn
 
-from pyrobayes import BayesClassifier, InputError, attacks, evaluation
-from pyrobayes.attacks import LOSSES, fgsm, log_odds_against
+from pyrobayes import BayesClassifier, InputError, attacks, build, evaluation
+from pyrobayes.attacks import LOSSES, MATCHING, fgsm, log_odds_against
 from pyrobayes.attacks.apgd import checkpoints
-from pyrobayes.options import ATTACKS
+from pyrobayes.attacks.square import share
+from pyrobayes.options import ATTACKS, Networks
 from pyrobayes.options import LOSSES as NAMES_OF_LOSSES
 
 EPS = [0.0, 0.05, 0.3, 1.0]
+FEW = {"steps": 3, "restarts": 2, "draws": 3, "searches": 2}
 
 
-FEW = {"steps": 3, "restarts": 2, "draws": 3}
+@pytest.fixture
+def quick():
+    """Any attack with few steps, where it has any; restarts where it starts at random, a source where it takes one."""
+    source = BayesClassifier(build("gbz", Networks(latent=5, hidden=12, channels=6), image_shape=(1, 7, 7)), 2)
+
+    def quick(name, **options):
+        few = {option: value for option, value in FEW.items() if option in attacks.options(name)}
+        if name == "mim":
+            del few["restarts"]
+        if name == "transfer":
+            few["sources"] = (source,)
+        return attacks.get(name, **(few | options))
+
+    return quick
 
 
-def quick(name, **options):
-    """An attack with few steps, where it has any; restarts where it starts at random."""
-    few = {option: value for option, value in FEW.items() if option in attacks.options(name)}
-    if name == "mim":
-        del few["restarts"]
-    return attacks.get(name, **(few | options))
-
-
-def test_the_command_line_knows_every_attack_and_loss():
-    assert set(ATTACKS) == set(attacks.names()) and LOSSES.keys() == set(NAMES_OF_LOSSES)
+def test_the_command_line_knows_every_attack_and_loss(quick):
+    assert ATTACKS.keys() == set(attacks.names()) and (LOSSES | MATCHING).keys() == set(NAMES_OF_LOSSES)
+    for name, norms in ATTACKS.items():
+        assert (quick(name).norms, quick(name).norm) == (norms, norms[0])
 
 
 @pytest.fixture(params=attacks.names())
-def attack(request):
+def attack(request, quick):
     return quick(request.param)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_stays_in_the_ball_and_in_the_range_of_pixels(norm, attack, name, make, batch):
-    (x, y), attack = batch, dataclasses.replace(attack, norm=norm)
+def size(change, norm):
+    """How much is changed, [E, B], of changes [E, B, channels, height, width]."""
+    if norm == "area":
+        return change.ne(0).any(2).flatten(2).float().mean(2)
+    return change.flatten(2).norm(p=torch.inf if norm == "linf" else 2, dim=2)
+
+
+@pytest.mark.parametrize(("attack", "norm"), [(name, norm) for name in ATTACKS for norm in ATTACKS[name]])
+def test_stays_in_the_ball_and_in_the_range_of_pixels(attack, norm, quick, name, make, batch):
+    (x, y), attack = batch, quick(attack, norm=norm)
     adversarial = attack(BayesClassifier(make(name), particles=2), x, y, EPS)
     assert adversarial.shape == (4, *x.shape)
     assert adversarial.min() >= 0 and adversarial.max() <= 1
-    for eps, change in zip(EPS, (adversarial - x).flatten(2)):
-        assert change.norm(p=torch.inf if norm == "linf" else 2, dim=1).max() <= eps + 1e-6
+    assert (size(adversarial - x, norm) <= torch.tensor(EPS)[:, None] + 1e-6).all()
     assert torch.equal(adversarial[0], x)
-    assert not torch.equal(adversarial[1], x)
+    assert not torch.equal(adversarial[-1], x) or attack.least_distance
     assert not adversarial.requires_grad
 
 
 def test_the_same_seed_gives_the_same_images(attack, make, batch):
-    classifiers = (BayesClassifier(make("gbz"), particles=2, seed=seed) for seed in (1, 1, 2))
-    first, second, other = (attack(classifier, *batch, EPS) for classifier in classifiers)
-    assert torch.equal(first, second) and not torch.equal(first, other)
+    attacked = (BayesClassifier(make("gfz"), particles=2, seed=1) for _ in range(2))
+    first, second = (attack(classifier, *batch, EPS) for classifier in attacked)
+    assert torch.equal(first, second)
+
+
+def test_another_seed_gives_other_images(attack, make, batch):
+    if attack.name in ("fgsm", "mim", "cw"):
+        pytest.skip("it draws nothing itself")
+    classifier = BayesClassifier(make("gfz"), particles=2, noise="fixed")
+    first, other = (dataclasses.replace(attack, seed=seed)(classifier, *batch, EPS) for seed in (0, 1))
+    assert not torch.equal(first, other)
 
 
 def test_one_eps_has_no_dimension_of_its_own(attack, make, batch):
@@ -73,7 +96,7 @@ def test_changes_neither_the_classifier_nor_the_images(attack, make, batch):
         (torch.zeros(4), 0.1, "y must hold one class, a torch.long, for each of 4 images"),
         (torch.zeros(3, dtype=torch.long), 0.1, "y must hold one class"),
         (torch.zeros(4, dtype=torch.long), -0.1, "eps must lie in"),
-        (torch.zeros(4, dtype=torch.long), [0.1, 1.5], "eps must lie in"),
+        (torch.zeros(4, dtype=torch.long), [0.1, float("inf")], "eps must lie in"),
         (torch.zeros(4, dtype=torch.long), [], "eps is empty"),
         (torch.full((4,), 10), 0.1, "y must hold classes from 0 to 9, got 10 to 10"),
         (torch.full((4,), -1), 0.1, "y must hold classes from 0 to 9, got -1 to -1"),
@@ -305,6 +328,118 @@ def test_a_target_that_is_reached_is_counted(make, tiny_images):
         evaluation.attack(classifier, data, 0.1, by=attacks.get("fgsm", target=10))
 
 
+def test_cw_finds_the_nearest_image_of_another_class(tiny_images):
+    x, y = torch.full((10, 1, 7, 7), 0.5), torch.arange(10)
+    model, gap = Linear(scale=0.1), []
+    model.bias = -(x[0].flatten() @ model.weight.T) + torch.linspace(0, 0.02, 10)  # all nearly as likely
+    for true in range(10):
+        between = (model.weight - model.weight[true]).norm(dim=1)
+        gap.append(((model(x[:1])[0, true] - model(x[:1])[0]) / between).nan_to_num(torch.inf).min().clamp_min(0))
+    found = attacks.get("cw", steps=200, searches=8, step_size=0.01)(model, x, y, 3.0)
+    assert (model(found).argmax(1) != y).all()
+    expected = torch.stack(gap)
+    torch.testing.assert_close((found - x).flatten(1).norm(dim=1), expected, rtol=0.05, atol=2e-3)
+
+
+def test_the_least_distance_is_reported(make, tiny_images):
+    data, by = tiny_images.head(20), attacks.get("cw", steps=40, searches=4, step_size=0.3)
+    result = evaluation.attack(BayesClassifier(make("gbz"), particles=2, noise="fixed"), data, (0.0, 0.1, 2.0), by=by)
+    assert len(result.predictions) == len(result.examples) == 3 and len(result.distances) == 20
+    for distance, label, prediction in zip(result.distances, result.labels, result.predictions[2]):
+        if distance <= 2:
+            assert prediction != label
+    assert result.as_dict()["distances"].count(None) == sum(d == torch.inf for d in result.distances)
+    assert result.median_distance <= 2 and result.unmoved.count == 0
+    assert evaluation.attack(BayesClassifier(make("gbz")), data, 0.1).median_distance is None
+
+
+class WithoutGradient(Linear):
+    def forward(self, x):
+        return super().forward(x.detach().round(decimals=2))
+
+
+def test_square_needs_no_gradient_and_beats_noise(tiny_images):
+    x, y = tiny_images.head(30).batch(slice(None))
+    model = WithoutGradient()
+    found = attacks.get("square", steps=200)(model, x, y, 0.1)
+    noise = attacks.get("uniform", draws=200)(model, x, y, 0.1)
+    climbed, luck = (LOSSES["margin"](model(images), y) for images in (found, noise))
+    assert (climbed > luck).float().mean() > 0.9
+    assert share(0, 10_000) == share(10, 10_000) == 0.8 and share(11, 10_000) == 0.4 and share(999, 1000) == 0.8 / 512
+
+
+def test_transfer_takes_the_images_of_its_source(tiny_images):
+    x, y = tiny_images.head(20).batch(slice(None))
+    model, first, second = WithoutGradient(), Linear(), Linear(scale=-1.0)
+    options = {"steps": 5, "random_start": False}
+    taken = attacks.get("transfer", sources=(first,), **options)(model, x, y, 0.1)
+    assert torch.equal(taken, attacks.get("pgd", **options)(first, x, y, 0.1))
+    assert torch.equal(attacks.get("transfer", sources=(second, first), **options)(model, x, y, 0.1), taken)
+    with pytest.raises(InputError, match="give sources"):
+        attacks.get("transfer")(model, x, y, 0.1)
+    assert attacks.get("transfer", sources=(first,)).described()["sources"] == ["Linear"]
+
+
+def test_a_patch_is_a_square_of_its_area(tiny_images):
+    x, y = tiny_images.head(20).batch(slice(None))
+    found = attacks.get("patch", steps=10)(Linear(), x, y, 0.2)
+    for changed in (found != x)[:, 0]:
+        rows, columns = changed.nonzero().T
+        assert rows.max() - rows.min() < 3 and columns.max() - columns.min() < 3  # 3 x 3 of 49 are 18%
+    assert log_odds_against(Linear()(found), y).mean() > log_odds_against(Linear()(x), y).mean()
+
+
+def test_matched_logits_become_those_of_the_other_image(tiny_images):
+    (x, y), data, model = tiny_images.head(30).batch(slice(None)), tiny_images, Linear()
+    towards = evaluation.of_other_classes(data, torch.arange(30), 0)
+    found = attacks.get("pgd", loss="logit-matching", steps=200)(model, x, y, 0.5, references=towards)
+    before, after = ((model(images) - model(towards)).norm(dim=1) for images in (x, found))
+    assert (after < 0.1 * before).all()
+
+
+def test_matched_latents_come_nearer(name, make, batch):
+    x, y = batch
+    classifier = BayesClassifier(make(name, double=True), particles=2)
+    attack = attacks.get("pgd", loss="latent-matching", steps=5, random_start=False)
+    found = attack(classifier, x.double(), y, 0.2, references=x.double().flip(0))
+    before, after = (
+        (classifier.latent_means(images) - classifier.latent_means(x.double().flip(0))).flatten(1).norm(dim=1)
+        for images in (x.double(), found)
+    )
+    assert (after < before).all()
+
+
+def test_latent_means_are_those_of_the_guide(name, make, batch):
+    x, _ = batch
+    factorization = make(name)
+    means = BayesClassifier(factorization).latent_means(x)
+    for y in range(10):
+        expected = factorization.q_z(x, torch.full((4,), y)).base_dist.loc
+        torch.testing.assert_close(means[:, y], expected)
+
+
+def test_references_are_of_other_classes_and_follow_from_the_image(tiny_images):
+    indices = torch.arange(240)
+    pixels = {image.numpy().tobytes(): label.item() for image, label in zip(*tiny_images.batch(indices))}
+    found = evaluation.of_other_classes(tiny_images, indices, 0)
+    labels = torch.tensor([pixels[image.numpy().tobytes()] for image in found])
+    assert (labels != tiny_images.labels).all() and len(labels.unique()) == 10
+    assert torch.equal(evaluation.of_other_classes(tiny_images, indices[50:60], 0), found[50:60])
+    assert not torch.equal(evaluation.of_other_classes(tiny_images, indices, 1), found)
+    one = tiny_images.take(tiny_images.labels.eq(3).nonzero()[:, 0])
+    with pytest.raises(InputError, match="images of one class only"):
+        evaluation.of_other_classes(one, torch.arange(2), 0)
+
+
+def test_matching_attacks_are_reported_like_others(make, tiny_images):
+    classifier, data = BayesClassifier(make("gbz"), particles=2), tiny_images
+    results = [
+        evaluation.attack(classifier, data, 0.2, by=attacks.get("pgd", loss="logit-matching", steps=2), images=n)
+        for n in (30, 60)
+    ]
+    assert results[0].predictions[0] == results[1].predictions[0][:30]  # the references don't depend on how many
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
@@ -316,6 +451,16 @@ def test_a_target_that_is_reached_is_counted(make, tiny_images):
         ("mim", {"decay": -1}, "decay must be a finite number from 0"),
         ("uniform", {"draws": 0}, "draws must be"),
         ("fgsm", {"norm": "l1"}, "unknown norm 'l1'"),
+        ("cw", {"norm": "linf"}, "cw is bounded in l2, not in linf: leave the norm out"),
+        ("patch", {"norm": "linf"}, "patch is bounded in area"),
+        ("cw", {"confidence": -1.0}, "confidence must be"),
+        ("cw", {"loss": "logit-matching"}, "cw needs a loss that is above 0"),
+        ("cw", {"searches": 0}, "searches must be"),
+        ("square", {"steps": 0}, "steps must be"),
+        ("transfer", {"sources": ("gbz",)}, "sources must be classifiers"),
+        ("pgd", {"loss": "logit-matching", "target": 3}, "has no target: leave it out"),
+        ("pgd", {"loss": "latent-matching", "term": "x"}, "has no term: leave it out"),
+        ("pgd", {"loss": "latent-matching", "snapshot": True}, "has no snapshot: leave it out"),
         ("fgsm", {"loss": "hinge"}, "unknown loss 'hinge'"),
         ("fgsm", {"target": "all"}, "target must be a whole number"),
         ("fgsm", {"eot": 0}, "eot must be"),

@@ -11,8 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pyrobayes.attacks.losses import LOSSES
-from pyrobayes.options import LARGEST_SEED, NORMS, TERMS, InputError, checked_eps, choice, whole
+from pyrobayes.attacks.losses import LOSSES, MATCHING
+from pyrobayes.classifier import ATTACKER
+from pyrobayes.options import LARGEST_SEED, NORMS, TERMS, InputError, checked_eps, choice, possible, whole
 from pyrobayes.randomness import splitmix, standard_normals, uniforms
 
 _REGISTRY: dict[str, type["Attack"]] = {}
@@ -27,7 +28,8 @@ class Attack:
 
     Args:
         norm: of the ball, `linf` or `l2`.
-        loss: what is climbed, of :data:`pyrobayes.attacks.losses.LOSSES`.
+        loss: what is climbed, of :data:`pyrobayes.attacks.losses.LOSSES`; or, of
+            :data:`pyrobayes.attacks.losses.MATCHING`, what is to become as it is for an image of another class.
         term: the term of the log weights that is attacked alone, see :meth:`pyrobayes.BayesClassifier.of_term`.
         snapshot: climb the mean of the losses of every particle's own log weights (Li et al. 2019, section 4.1).
         target: the class to be predicted, or `each`: all classes in turn, of which each image keeps the one whose
@@ -45,11 +47,17 @@ class Attack:
     eot: int = 1
     seed: int = 0
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "this attack"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    least_distance: ClassVar[bool] = False  # it looks for the nearest image, and eps only cuts that short
 
     def __post_init__(self):
         object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
-        object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES))
+        possible(self.name, self.norm, self.norms)
+        object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES | MATCHING))
+        for option in ("target", "snapshot", *(["term"] if self.loss == "latent-matching" else [])):
+            if self.matching and getattr(self, option):
+                raise InputError(f"{self.loss} goes towards another image, and has no {option}: leave it out")
         if self.target is not None and self.target != EACH:
             whole("target", self.target, least=0)
         if self.term is not None:
@@ -60,6 +68,15 @@ class Attack:
                 "snapshot takes every particle by itself, eot the mean of estimates: leave one of them out"
             )
         whole("seed", self.seed, least=0, most=LARGEST_SEED)
+
+    @property
+    def matching(self) -> bool:
+        """Whether it goes towards images of other classes."""
+        return self.loss in MATCHING
+
+    def described(self) -> dict:
+        """The options as plain JSON values."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def perturb(self, problem: "Problem", eps: float) -> Tensor:
         """Adversarial images [B, channels, height, width] for one eps; the base keeps them in bounds."""
@@ -77,6 +94,7 @@ class Attack:
         eps: float | Sequence[float],
         *,
         indices: Tensor | None = None,
+        references: Tensor | None = None,
     ) -> Tensor:
         """Attack a classifier.
 
@@ -87,6 +105,7 @@ class Attack:
             eps: bounds of the perturbation in the attack's norm; in L-infinity each in [0, 1].
             indices: [B] the images' places in their data set, which what the attack draws follows from; from 0 where
                 left out.
+            references: [B, channels, height, width] images of other classes that a matching loss goes towards.
 
         Returns:
             Adversarial images in [0, 1], none further than eps from its original:
@@ -100,7 +119,9 @@ class Attack:
         if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.dtype != torch.long:
             raise InputError(f"y must hold one class, a torch.long, for each of {len(x)} images, got {_described(y)}")
         indices = torch.arange(len(x)) if indices is None else torch.as_tensor(indices, dtype=torch.long)
-        problem = Problem(self, classifier, x.detach(), y, indices.to(x.device))
+        if self.matching and (references is None or references.shape != x.shape):
+            raise InputError(f"{self.loss} needs references: an image of another class for each of {len(x)} images")
+        problem = Problem(self, classifier, x.detach(), y, indices.to(x.device), references)
         adversarial = self._to_each(problem, eps) if self.target == EACH else self._bounded(problem, eps)
         return adversarial[0] if single else adversarial
 
@@ -133,17 +154,37 @@ class Problem:
         x: the images [B, channels, height, width].
         y: their true classes [B].
         target: [B] the classes to be predicted, or None. Images of that class already are left as they are.
+        references: images of other classes, like x, or None.
     """
 
-    def __init__(self, attack: Attack, classifier: nn.Module, x: Tensor, y: Tensor, indices: Tensor):
-        self.attack, self.x, self.y, self.target = attack, x, y, None
-        self._classifier, self._indices = classifier, indices
-        if attack.term or attack.snapshot:
-            if not hasattr(classifier, "of_term"):
-                raise InputError(f"term and snapshot need a BayesClassifier, got {type(classifier).__name__}")
-            self._classifier = classifier.of_term(attack.term)
+    def __init__(
+        self,
+        attack: Attack,
+        classifier: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        indices: Tensor,
+        references: Tensor | None = None,
+    ):
+        self.attack, self.x, self.y, self.target, self.references = attack, x, y, None, references
+        self._classifier, self._indices = self._seen(classifier), indices
         if attack.target is not None and attack.target != EACH:
             self.target = torch.full_like(y, attack.target)
+
+    def _seen(self, classifier: nn.Module) -> nn.Module:
+        if not (self.attack.term or self.attack.snapshot):
+            return classifier
+        if not hasattr(classifier, "of_term"):
+            raise InputError(f"term and snapshot need a BayesClassifier, got {type(classifier).__name__}")
+        return classifier.of_term(self.attack.term)
+
+    def against(self, classifier: nn.Module) -> "Problem":
+        """The same problem with another classifier, which has noise of its own for each image."""
+        other = copy.copy(self)
+        if hasattr(classifier, "for_images"):
+            classifier = classifier.for_images(self._indices, ATTACKER)
+        other._classifier = self._seen(classifier)
+        return other
 
     def towards(self, target: int) -> "Problem":
         """The same problem with a target for all images."""
@@ -184,14 +225,30 @@ class Problem:
         return self._loss(images, 0, None)
 
     def _loss(self, images: Tensor, draw: int, target: Tensor | None) -> Tensor:
+        if self.attack.matching:
+            return -self._mismatch(images, draw)
         loss = LOSSES[self.attack.loss]
         if not self.attack.snapshot:
             return loss(self.log_posterior(images, draw), self.y, target)
         log_weights = redrawn(self._classifier, draw).estimate(images).log_weights
         return torch.stack([loss(each.T, self.y, target) for each in log_weights]).mean(0)
 
+    def _mismatch(self, images: Tensor, draw: int) -> Tensor:
+        """The mean squared difference from the references, [B], over `eot` draws of which each serves both."""
+        features, n, differences = MATCHING[self.attack.loss], self.attack.eot, []
+        for seen in (redrawn(self._classifier, n * draw + i) for i in range(n)):
+            with torch.no_grad():
+                wanted = features(seen, self.references)
+            differences.append((features(seen, images) - wanted).square().mean(1))
+        return torch.stack(differences).mean(0)
+
     def project(self, images: Tensor, eps: float) -> Tensor:
-        """The images, or what is nearest to them in the ball of radius eps around x and in [0, 1]."""
+        """The images, or what is nearest to them in the ball of radius eps around x and in [0, 1].
+
+        What may change by area is known to the attack: of that only the range is seen to.
+        """
+        if self.attack.norm == "area":
+            return images.clamp(0, 1)
         if self.attack.norm == "linf":
             return images.clamp((self.x - eps).clamp(0, 1), (self.x + eps).clamp(0, 1))
         change = images - self.x

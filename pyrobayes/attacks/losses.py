@@ -1,10 +1,11 @@
-"""What attacks climb: functions of log p(x, y), or of logits, that grow as a classifier is led astray.
+"""What attacks climb: functions that grow as a classifier is led astray.
 
-Each takes log joints [B, C] in nats, the true classes [B], and target classes [B] or None, and gives [B].
+Those in LOSSES take log joints [B, C] in nats, or logits, the true classes [B], and target classes [B] or None, and
+give [B]. Those in MATCHING say what of a classifier is to become as it is for an image of another class.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrobayes.options import InputError
 
@@ -16,10 +17,20 @@ def log_odds_against(log_joint: Tensor, y: Tensor) -> Tensor:
     -log p(y|x) is (1 - p(y|x)) times the gradient of this: the same direction, but where the posterior is
     saturated that factor underflows to zero in float32, and a zero gradient looks like robustness.
     """
+    truth = _of(log_joint, y)
+    return _others(log_joint, y).logsumexp(1) - truth
+
+
+def _of(log_joint: Tensor, y: Tensor) -> Tensor:
+    """log p(x, y) of one class each, [B]."""
     if not 0 <= y.min() <= y.max() < log_joint.shape[1]:
         raise InputError(f"y must hold classes from 0 to {log_joint.shape[1] - 1}, got {y.min()} to {y.max()}")
-    truth = log_joint.gather(1, y[:, None])[:, 0]
-    return log_joint.scatter(1, y[:, None], -torch.inf).logsumexp(1) - truth
+    return log_joint.gather(1, y[:, None])[:, 0]
+
+
+def _others(log_joint: Tensor, y: Tensor) -> Tensor:
+    """log p(x, c), [B, C], but minus infinity for c = y."""
+    return log_joint.scatter(1, y[:, None], -torch.inf)
 
 
 def cross_entropy(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -34,8 +45,8 @@ def margin(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor
     """
     if target is not None:
         return -margin(log_joint, target)
-    truth = log_joint.gather(1, y[:, None])[:, 0]
-    return log_joint.scatter(1, y[:, None], -torch.inf).amax(1) - truth
+    truth = _of(log_joint, y)
+    return _others(log_joint, y).amax(1) - truth
 
 
 def difference_of_logits_ratio(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -47,8 +58,20 @@ def difference_of_logits_ratio(log_joint: Tensor, y: Tensor, target: Tensor | No
     best = log_joint.topk(min(log_joint.shape[1], 3 if target is None else 4), dim=1).values
     if target is None:
         return margin(log_joint, y) / (best[:, 0] - best[:, -1]).clamp_min(1e-12)
-    towards, away = (log_joint.gather(1, classes[:, None])[:, 0] for classes in (target, y))
-    return (towards - away) / (best[:, 0] - best[:, -2:].mean(1)).clamp_min(1e-12)
+    return (_of(log_joint, target) - _of(log_joint, y)) / (best[:, 0] - best[:, -2:].mean(1)).clamp_min(1e-12)
+
+
+def logits(classifier: nn.Module, x: Tensor) -> Tensor:
+    """All log p(x, y), or logits, [B, C]: matched, they hide from a test of them too (Tramer et al. 2020)."""
+    return classifier(x)
+
+
+def latent_means(classifier: nn.Module, x: Tensor) -> Tensor:
+    """The means of q(z|x, y) for all y, [B, C latent]; what decodes to the other image (Sabour et al. 2016)."""
+    if not hasattr(classifier, "latent_means"):
+        raise InputError(f"latent-matching needs a BayesClassifier, got {type(classifier).__name__}")
+    return classifier.latent_means(x).flatten(1)
 
 
 LOSSES = {"cross-entropy": cross_entropy, "margin": margin, "dlr": difference_of_logits_ratio}
+MATCHING = {"logit-matching": logits, "latent-matching": latent_means}

@@ -33,17 +33,18 @@ class Iterative(Attack):
             raise InputError("restarts without a random start would all be the same: leave one of them out")
 
     def climb(self, problem: Problem, eps: float, start: Tensor, draw: int) -> Tensor:
-        """From `start` to the end, images [B, ...]; noise is to be drawn with `draw` and those after it."""
+        """From `start` to the end, likewise."""
         raise TypeError(f"{type(self).__name__} must define climb(problem, eps, start, draw)")
 
     def perturb(self, problem: Problem, eps: float) -> Tensor:
         draws = self.steps + 1  # of a restart; those after the last restart's judge them all
-        ends = (self._from_start(problem, eps, restart, restart * draws) for restart in range(self.restarts))
+        ends = (self.from_start(problem, eps, restart, restart * draws) for restart in range(self.restarts))
         if self.restarts == 1:
             return next(ends)
         return worst((images, problem.loss(images, self.restarts * draws)) for images in ends)
 
-    def _from_start(self, problem: Problem, eps: float, restart: int, draw: int) -> Tensor:
+    def from_start(self, problem: Problem, eps: float, restart: int, draw: int) -> Tensor:
+        """The end [B, ...] of one start; noise is to be drawn with `draw` and those after it."""
         start = problem.project(problem.in_ball(restart, eps), eps) if self.random_start else problem.x
         return self.climb(problem, eps, start, draw)
 

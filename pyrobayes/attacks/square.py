@@ -1,0 +1,73 @@
+"""The Square attack: random search, without any gradient."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pyrobayes.attacks.base import Attack, Problem, register
+from pyrobayes.options import whole
+
+SHARE = 0.8  # of the image that the first squares cover
+HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # after so many of 10,000 steps
+
+
+@register("square")
+@dataclass(frozen=True)
+class Square(Attack):
+    """Squares at +eps or -eps, kept where they raise the loss; Andriushchenko et al. (2020), algorithms 1 and 2.
+
+    It needs nothing but predictions, so that where it does better than an attack by gradients, these are masked. All
+    steps see the same draw of a random classifier's noise. It doesn't stop where an image is misclassified.
+
+    Args:
+        steps: how many squares are tried.
+    """
+
+    loss: str = "margin"
+    steps: int = 1000
+
+    norms: ClassVar[tuple[str, ...]] = ("linf",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        whole("steps", self.steps, least=1)
+
+    def perturb(self, problem: Problem, eps: float) -> Tensor:
+        size, width = problem.x.shape[-2:].numel(), problem.x.shape[-1]
+        stripes = eps * signs(problem.uniforms(0)[:, :, :1])  # one for each column
+        best = problem.project(problem.x + stripes, eps)
+        highest = problem.loss(best)
+        for step in range(self.steps):
+            side = max(1, min(round(math.sqrt(share(step, self.steps) * size)), width, problem.x.shape[-2]))
+            numbers = problem.uniforms(1 + step)
+            inside = square(problem.x, side, numbers)
+            sign = signs(numbers[:, :, -1:, -1:])  # one for each channel
+            images = problem.project((problem.x + eps * sign).where(inside, best), eps)
+            loss = problem.loss(images)
+            better = loss > highest
+            best, highest = images.where(better[:, None, None, None], best), loss.where(better, highest)
+        return best
+
+
+def signs(numbers: Tensor) -> Tensor:
+    """-1 or 1, from numbers from 0 to 1."""
+    return (numbers - 0.5).sign()
+
+
+def share(step: int, steps: int) -> float:
+    """The share of the image that a square covers; section 4.2's schedule, stretched to so many steps."""
+    return SHARE / 2 ** sum(step * 10_000 / steps > after for after in HALVED)
+
+
+def square(x: Tensor, side: int, numbers: Tensor) -> Tensor:
+    """Where a square of `side` pixels lies in each image, [B, 1, height, width], at the first two of its numbers."""
+    height, width = x.shape[-2:]
+    first = numbers.flatten(1)[:, :2, None]
+    rows, columns = (torch.arange(n, device=x.device) for n in (height, width))
+    top, left = ((first[:, i] * (n - side + 1)).floor() for i, n in enumerate((height, width)))
+    inside_rows = (rows >= top) & (rows < top + side)
+    inside_columns = (columns >= left) & (columns < left + side)
+    return (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]
