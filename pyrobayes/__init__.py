@@ -7,7 +7,15 @@
 
 import importlib
 
-from pyrobayes.options import AttackOptions, ClassifierOptions, EvaluationOptions, InputError, Networks, TrainingOptions
+from pyrobayes.options import (
+    AttackOptions,
+    ClassifierOptions,
+    DetectionOptions,
+    EvaluationOptions,
+    InputError,
+    Networks,
+    TrainingOptions,
+)
 from pyrobayes.version import __version__
 
 # Loaded when first asked for, so that a command line can be parsed without waiting for torch.
@@ -17,6 +25,7 @@ _PLACES = {
     "classifier": None,
     "conditionals": None,
     "data": None,
+    "detection": None,
     "distributed": None,
     "evaluation": None,
     "factorizations": None,
@@ -37,6 +46,8 @@ _PLACES = {
     "TrainingInterrupted": "training",
     "evaluate": "evaluation",
     "attack": "evaluation",
+    "fit_detector": "detection",
+    "detect": "detection",
     "generate": "generation",
     "reconstruct": "generation",
     "Progress": "progress",
@@ -45,6 +56,7 @@ _PLACES = {
 __all__ = [
     "AttackOptions",
     "ClassifierOptions",
+    "DetectionOptions",
     "EvaluationOptions",
     "InputError",
     "Networks",

@@ -20,7 +20,7 @@ from pyrobayes.randomness import splitmix, standard_normals
 FIXED, PER_CALL, PER_IMAGE = range(3)
 # Independent draws of an image's noise. The defender's is the same on clean and adversarial images, so that
 # eps 0 is clean accuracy; the attacker's gradient never sees it, unless the noise is fixed.
-DEFENDER, ATTACKER, SECOND = range(3)
+DEFENDER, ATTACKER, SECOND, CALIBRATION = range(4)
 MEBIBYTE = 2**20
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 

@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
 import torch
@@ -98,9 +99,8 @@ class AttackResult:
         options: of the attack, and of the classifier that the attacker saw where they differ from the defender's.
         eps: [E] the bounds.
         labels: [N] true classes.
-        clean_predictions: [N] predicted classes of the clean images.
-        predictions: [E][N] predicted classes of the adversarial images.
-        posteriors: [E][N] posteriors of those predicted classes.
+        clean_log_joint: [N, C] nats, of the clean images.
+        log_joint: [E, N, C] nats, of the adversarial images.
         unmoved: images, not of the target class, that the attack left as they were at the largest eps; above 0, for
             want of a gradient. None of an attack that looks for the nearest image, which may be the image itself.
         examples: [E, M, channels, height, width] the first adversarial images.
@@ -116,13 +116,27 @@ class AttackResult:
     data: str
     eps: tuple[float, ...]
     labels: list[int]
-    clean_predictions: list[int]
-    predictions: list[list[int]]
-    posteriors: list[list[float]]
+    clean_log_joint: Tensor
+    log_joint: Tensor
     unmoved: Rate
     examples: Tensor
     distances: list[float] | None = None
     approximation: Rate | None = None
+
+    @cached_property
+    def clean_predictions(self) -> list[int]:
+        """[N] predicted classes of the clean images."""
+        return self.clean_log_joint.argmax(1).tolist()
+
+    @cached_property
+    def predictions(self) -> list[list[int]]:
+        """[E][N] predicted classes of the adversarial images."""
+        return self.log_joint.argmax(2).tolist()
+
+    @cached_property
+    def posteriors(self) -> list[list[float]]:
+        """[E][N] posteriors of those predicted classes."""
+        return self.log_joint.softmax(2).amax(2).tolist()
 
     @property
     def clean_accuracy(self) -> Rate:
@@ -156,10 +170,10 @@ class AttackResult:
         return Rate(sum(others), len(others))
 
     def as_dict(self) -> dict:
-        """As plain JSON values, without the example images."""
-        plain = {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "examples"
-        }
+        """As plain JSON values, without the example images and the log joints."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+        plain |= {name: getattr(self, name) for name in ("clean_predictions", "predictions", "posteriors")}
         if self.distances is not None:
             plain["distances"] = [distance if math.isfinite(distance) else None for distance in self.distances]
         rates = [
@@ -270,15 +284,14 @@ def attack(
         adversarial = perturb(seen.for_images(indices, ATTACKER), x, y, bounds, indices=indices, references=towards)
         defender = classifier.for_images(indices, DEFENDER)
         with torch.no_grad():
-            unattacked = defender(x).softmax(1).max(1)
+            clean = defender(x)
             # At eps 0 the image is the clean one, and so is its noise.
-            attacked = [defender(image).softmax(1).max(1) if e else unattacked for e, image in zip(bounds, adversarial)]
+            attacked = torch.stack([defender(image) if e else clean for e, image in zip(bounds, adversarial)])
         found = {
-            "clean": unattacked.indices,
-            "predictions": torch.stack([each.indices for each in attacked], dim=1),
-            "posteriors": torch.stack([each.values for each in attacked], dim=1),
+            "clean": clean,
+            "attacked": attacked[: len(eps)].transpose(0, 1),
             "unmoved": (adversarial[-1] == x).flatten(1).all(1) & (y != perturb.target) & (not perturb.least_distance),
-            "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(attacked[-1].indices != y, math.inf),
+            "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(attacked[-1].argmax(1) != y, math.inf),
             "examples": adversarial[: len(eps), : max(0, keep - int(indices[0]))].transpose(0, 1),
         }
         batches.append({name: value.cpu() for name, value in found.items()})
@@ -293,9 +306,8 @@ def attack(
         data=data.name,
         eps=eps,
         labels=data.labels.tolist(),
-        clean_predictions=found["clean"].tolist(),
-        predictions=found["predictions"].T[: len(eps)].tolist(),
-        posteriors=found["posteriors"].T[: len(eps)].tolist(),
+        clean_log_joint=found["clean"],
+        log_joint=found["attacked"].transpose(0, 1),
         unmoved=Rate(int(found["unmoved"].sum()), len(data)),
         examples=found["examples"].transpose(0, 1),
         distances=found["distances"].tolist() if perturb.least_distance else None,

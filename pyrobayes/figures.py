@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
+from pyrobayes.detection import Detection
 from pyrobayes.evaluation import AttackResult, Evaluation
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import write_atomically
@@ -127,6 +128,57 @@ def _two_part_legend(axes, results: Sequence[AttackResult]) -> None:
     for text in legend.get_texts():
         if text.get_text() in ("generative", "discriminative"):
             text.set_fontstyle("italic")
+
+
+def detection(results: Sequence[Detection]) -> Figure:
+    """ROC curves of the tests of one model under one attack, a panel a test, a line an eps.
+
+    Below, where the attack also evaded the tests: images that pass undetected against the weight of the evasion.
+    """
+    plain = [result for result in results if result.options["evade"] is None]
+    adaptive = [result for result in results if result.options["evade"] is not None]
+    first = plain[0]
+    colours = [matplotlib.colormaps["viridis"](0.9 * i / max(1, len(first.eps) - 1)) for i in range(len(first.eps))]
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(9.6, 6.2 if adaptive else 3.4)
+        grid = figure.subplots(2 if adaptive else 1, len(plain), squeeze=False)
+        for axes, result in zip(grid[0], plain):
+            _roc(axes, result, colours)
+        for axes, test in zip(grid[1] if adaptive else (), (result.test for result in plain)):
+            _evasion(axes, [result for result in adaptive if result.test == test], colours)
+        grid[0, 0].set_ylabel("successful adversarial images rejected (%)")
+        if adaptive:
+            grid[1, 0].set_ylabel("misclassified and accepted (%)")
+        lines = [
+            Line2D([], [], color=colour, label=rf"$\epsilon$ = {eps:g}") for colour, eps in zip(colours, first.eps)
+        ]
+        figure.legend(handles=lines, loc="outside right center", fontsize=8)
+        images = first.false_alarms.total
+        figure.suptitle(
+            f"{first.model.upper()} under {first.attack.upper()}, {first.data}, {images:,} test images", fontsize=9
+        )
+    return figure
+
+
+def _roc(axes, result: Detection, colours: Sequence) -> None:
+    alarms = range(len(result.roc[0]))
+    axes.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.8, linestyle=(0, (4, 2)))
+    for curve, colour in zip(result.roc, colours):
+        axes.plot(alarms, [100 * share for share in curve], color=colour, linewidth=1.4)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 101)
+    axes.set_xlabel("clean images rejected (%)")
+    axes.set_title(f"{result.test} test{'' if result.meaningful else ' (without meaning)'}", fontsize=9)
+
+
+def _evasion(axes, results: Sequence[Detection], colours: Sequence) -> None:
+    weights = [result.options["evade_weight"] for result in results]
+    for i, colour in enumerate(colours):
+        shares = [100 * result.undetected[i].share for result in results]
+        axes.plot(weights, shares, color=colour, marker="o", markersize=3.5, linewidth=1.4)
+    axes.set_xscale("log")
+    axes.set_ylim(0, 101)
+    axes.set_xlabel(r"weight $\lambda$ of the test in the attack")
 
 
 def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int = 5) -> Figure:

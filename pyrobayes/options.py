@@ -28,6 +28,7 @@ ATTACKS = {
 }
 LOSSES = ("cross-entropy", "margin", "dlr", "logit-matching", "latent-matching")
 TERMS = ("x", "y", "z")
+DETECTION_TESTS = ("marginal", "logit", "kl")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LARGEST_SEED = 2**63 - 1
 DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
@@ -242,6 +243,33 @@ class AttackOptions(EvaluationOptions):
         """What the classifier that the attacker sees has otherwise than the defender."""
         given = {"particles": self.attack_particles, "estimator": self.attack_estimator}
         return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class DetectionOptions(AttackOptions):
+    """How tests are fitted that reject adversarial images, and attacked: see :mod:`pyrobayes.detection`."""
+
+    false_alarms: float = option(0.05, "share of the training images that each test may reject")
+    train_images: int = option(5000, "the tests are fitted to the first N training images")
+    evade_weight: tuple[float, ...] = option(
+        (), "also attack every particle and the test at once: its statistic, times this, taken off the loss; repeatable"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.false_alarms, numbers.Real) or not 0 < self.false_alarms < 1:
+            raise InputError(f"false alarms must be a share above 0 and below 1, got {self.false_alarms!r}")
+        whole("train images", self.train_images, least=2)
+        weights = (self.evade_weight,) if isinstance(self.evade_weight, numbers.Real) else tuple(self.evade_weight)
+        for weight in weights:
+            positive("evade weight", weight)
+        if weights and self.eot > 1:
+            raise InputError(
+                "an evade weight attacks every particle by itself, eot the mean of estimates: leave one out"
+            )
+        if weights and self.loss and self.loss.endswith("matching"):
+            raise InputError(f"{self.loss} goes towards another image and has nothing to weigh: leave one of them out")
+        object.__setattr__(self, "evade_weight", tuple(sorted(set(weights))))
 
 
 def possible(attack: str, norm: str, norms) -> None:

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import torch
 
-from pyrobayes import attacks, distributed, evaluation, factorizations, figures, generation
+from pyrobayes import attacks, detection, distributed, evaluation, factorizations, figures, generation
 from pyrobayes.attacks import Attack
 from pyrobayes.checkpoint import CONFIG, MODEL, Config, choose_device, load, read_tensors, save_tensors, versions
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images, load_data
+from pyrobayes.detection import Detection, fit_detector
 from pyrobayes.evaluation import AttackResult, Evaluation
 from pyrobayes.files import writable_folder, write_json
 from pyrobayes.options import (
     DATASETS,
+    DETECTION_TESTS,
     NETWORKS,
     AttackOptions,
+    DetectionOptions,
     EvaluationOptions,
     InputError,
     TrainingOptions,
@@ -128,37 +131,20 @@ def attack(
         out: folder for the results; `runs` where left out.
         save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` (`-MODEL-ATTACK`) too.
     """
-    chosen = chosen_attacks(options)
-    distributed.join(choose_device(device))
-    where = {"data": data, "data_dir": data_dir, "runs": runs, "device": device}
-    classifiers, test = open_runs(models, options, **where)
-    sources = open_runs([options.source], options, **where)[0] if options.source else classifiers
-    against = {
-        classifier: tuple(source for source in sources if source.factorization.name != classifier.factorization.name)
-        for classifier in classifiers
-    }
-    for classifier in classifiers:
-        if "transfer" in options.attack and not against[classifier]:
-            raise InputError(
-                f"transfer needs another trained model than {classifier.factorization.name} itself to take its images "
-                "from: name one as source, or attack several models"
-            )
-        classifier.replaced(**options.attacker)  # refused before anything is computed
+    planned, test = _planned(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
     folder = _result_folder(out or runs)
     results: list[AttackResult] = []
-    for by, classifier in itertools.product(chosen, classifiers):
+    for by, classifier in planned:
         result = evaluation.attack(
             classifier,
             test,
             options.eps,
-            by=dataclasses.replace(by, sources=against[classifier]) if by.name == "transfer" else by,
-            attacker=options.attacker,
-            images=options.images,
-            batch_size=options.batch_size,
+            by=by,
             examples=None if save_adversarial else 8,
             progress=progress,
+            **_settings(options),
         )
-        which = result.model if len(chosen) == 1 else f"{result.model}-{result.attack}"
+        which = _which(result, options)
         if folder and save_adversarial:
             labels = test.head(options.images).labels
             tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
@@ -172,6 +158,97 @@ def attack(
     return results
 
 
+def detect(
+    models: Sequence[str] = (),
+    options: DetectionOptions = DetectionOptions(),
+    *,
+    data: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    runs: str | os.PathLike = "runs",
+    out: str | os.PathLike | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> list[Detection]:
+    """Fit the tests of trained models that reject adversarial images, and attack models and tests.
+
+    Writes `detection.json` and one `detection-MODEL` each (PDF and PNG; `-MODEL-ATTACK` with several attacks) to `out`.
+
+    Args:
+        options: see :class:`pyrobayes.options.DetectionOptions`. For every evade weight each attack is made again
+            against every test, as the strongest of Li et al. (2019): on all particles at once (`snapshot`), with the
+            weighted statistic of the test taken off the loss.
+
+    The other arguments are those of :func:`attack`.
+    """
+    planned, test = _planned(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
+    folder = _result_folder(out or runs)
+    training = _load_data(test.name, "train", data_dir)
+    detectors = {
+        classifier: fit_detector(
+            classifier,
+            training,
+            false_alarms=options.false_alarms,
+            images=min(options.train_images, len(training)),
+            batch_size=options.batch_size,
+            progress=progress,
+        )
+        for classifier in dict.fromkeys(classifier for _, classifier in planned)
+    }
+    results: list[Detection] = []
+    for by, classifier in planned:
+        detector, found = detectors[classifier], []
+        adaptive = [
+            (name, dataclasses.replace(by, snapshot=True, evade=detector.evading(name), evade_weight=weight))
+            for name in DETECTION_TESTS
+            for weight in options.evade_weight
+        ]
+        for tests, attack in [(DETECTION_TESTS, by), *(((name,), attack) for name, attack in adaptive)]:
+            result = evaluation.attack(
+                classifier, test, options.eps, by=attack, examples=0, checked=0, progress=progress, **_settings(options)
+            )
+            models_images = classifier.factorization.models_images
+            found += [detection.detect(detector, result, name, models_images=models_images) for name in tests]
+        results += found
+        if folder:
+            figures.save(figures.detection(found), folder / f"detection-{_which(result, options)}")
+    if folder:
+        write_json(folder / "detection.json", _report(results, options, test, runs))
+    return results
+
+
+def _planned(
+    models: Sequence[str], options: AttackOptions, **where
+) -> tuple[list[tuple[Attack, BayesClassifier]], Images]:
+    """Which attack on which model, and the test images; `where` is of :func:`open_runs`."""
+    chosen = chosen_attacks(options)
+    distributed.join(choose_device(where["device"]))
+    classifiers, test = open_runs(models, options, **where)
+    sources = open_runs([options.source], options, **where)[0] if options.source else classifiers
+    planned = []
+    for by, classifier in itertools.product(chosen, classifiers):
+        classifier.replaced(**options.attacker)  # refused before anything is computed
+        if by.name == "transfer":
+            name = classifier.factorization.name
+            others = tuple(source for source in sources if source.factorization.name != name)
+            if not others:
+                raise InputError(
+                    f"transfer needs another trained model than {name} itself to take its images from: name one as "
+                    "source, or attack several models"
+                )
+            by = dataclasses.replace(by, sources=others)
+        planned.append((by, classifier))
+    return planned, test
+
+
+def _settings(options: AttackOptions) -> dict:
+    return {"attacker": options.attacker, "images": options.images, "batch_size": options.batch_size}
+
+
+def _which(result: AttackResult, options: AttackOptions) -> str:
+    """What tells the files of a model and an attack from others."""
+    return result.model if len(options.attack) == 1 else f"{result.model}-{result.attack}"
+
+
 def chosen_attacks(options: AttackOptions) -> list[Attack]:
     """The attacks with the options that they have.
 
@@ -183,11 +260,11 @@ def chosen_attacks(options: AttackOptions) -> list[Attack]:
     given = {name: getattr(options, name) for name in ("steps", "step_size", "restarts", "draws", "confidence")}
     given = {name: value for name, value in given.items() if value is not None}
     if options.source and "transfer" not in options.attack:
-        raise InputError(f"{', '.join(options.attack)} has no option source: transfer has")
+        raise InputError(f"{', '.join(options.attack)} has no option source, only transfer")
     for option in given:
         able = [name for name in attacks.names() if option in attacks.options(name)]
         if not set(able) & set(options.attack):
-            raise InputError(f"{', '.join(options.attack)} has no option {option}: {', '.join(able)} have")
+            raise InputError(f"{', '.join(options.attack)} has no option {option}, only {', '.join(able)}")
     return [
         attacks.get(name, **common, **{option: given[option] for option in given if option in attacks.options(name)})
         for name in options.attack

@@ -444,7 +444,11 @@ def test_matching_attacks_are_reported_like_others(make, tiny_images):
     ("name", "options", "words"),
     [
         ("pdg", {}, "did you mean 'pgd'"),
-        ("fgsm", {"steps": 3}, "fgsm has no option steps; it has eot, loss, norm, seed, snapshot, target, term"),
+        (
+            "fgsm",
+            {"steps": 3},
+            "fgsm has no option steps; it has eot, evade, evade_weight, loss, norm, seed, snapshot, target, term",
+        ),
         ("pgd", {"steps": 0}, "steps must be a whole number of at least 1"),
         ("pgd", {"step_size": 0.0}, "step size must be a finite number above 0"),
         ("pgd", {"restarts": 2, "random_start": False}, "would all be the same"),

@@ -34,7 +34,7 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "attack", "evaluate", "show", "generate", "reproduce", "data", "data fetch"]
+    "command", ["", "train", "attack", "detect", "evaluate", "show", "generate", "reproduce", "data", "data fetch"]
 )
 def test_every_command_has_help(command):
     result = invoke(*command.split(), "--help")
@@ -78,6 +78,35 @@ def test_attack_is_the_same_from_python(runs, tmp_path):
     shown = json.loads(invoke("attack", "gbz", "--runs", runs, "--out", tmp_path, "--images", 20, "--json").stdout)
     (result,) = attack(["gbz"], AttackOptions(images=20), runs=runs, out=tmp_path)
     assert shown == [json.loads(json.dumps(result.as_dict()))]
+
+
+def test_detect(runs, tmp_path):
+    result = invoke(
+        "detect", "--runs", runs, "--out", tmp_path, "--eps-range", "0.1,0.3", "--images", 20, "--train-images", 50,
+        "--evade-weight", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.stdout.splitlines() if line.startswith(("gbz", "dbx"))]
+    assert len(rows) == 2 * (3 + 3) * 2 and sum("evading x 1" in row for row in rows) == 12
+    assert sum(" * " in row for row in rows) == 8 and "* without meaning" in result.stdout
+    report = json.loads((tmp_path / "detection.json").read_text())
+    assert [each["test"] for each in report["results"][:6]] == ["marginal", "logit", "kl"] * 2
+    assert {each["meaningful"] for each in report["results"] if each["model"] == "gbz"} == {True}
+    assert {"detection-gbz.pdf", "detection-gbz.png", "detection-dbx.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert json.loads(invoke("detect", "gbz", "--runs", runs, "--out", tmp_path, "--images", 5, "--json").stdout)
+
+
+def test_transfer_and_other_norms(runs, tmp_path):
+    common = ("--runs", runs, "--out", tmp_path, "--images", 10, "--steps", 2)
+    result = invoke("attack", "--attack", "transfer", "--attack", "cw", "--eps-range", "0.1", *common)
+    assert result.exit_code == 0, result.output
+    assert "gbz: the median L2 distance to what cw found is" in result.stdout
+    report = json.loads((tmp_path / "attack.json").read_text())
+    assert [each["options"].get("sources") for each in report["results"]] == [["dbx"], ["gbz"], None, None]
+    assert [each["options"]["norm"] for each in report["results"]] == ["linf", "linf", "l2", "l2"]
+    alone = invoke("attack", "gbz", "--attack", "transfer", *common)
+    assert "transfer needs another trained model than gbz itself" in alone.stderr
+    assert invoke("attack", "gbz", "--attack", "transfer", "--source", "dbx", *common).exit_code == 0
 
 
 def test_evaluate(runs, tmp_path):
@@ -159,6 +188,16 @@ BAD = [
     ("attack --runs {runs} --images 2000", "images must be at most 1000"),
     ("attack --runs {runs} --data mnist", "was trained on fashion-mnist-mini, not on mnist"),
     ("attack --runs {runs} --images 5 --out {file}/out", "can't write"),
+    ("attack --runs {runs} --attack cw --norm linf", "cw is bounded in l2, not in linf: leave the norm out"),
+    ("attack --runs {runs} --attack cw --attack patch --eps-range 2", "eps must lie in [0, 1]"),
+    ("attack --runs {runs} --source gbz", "fgsm has no option source, only transfer"),
+    ("attack --runs {runs} --attack transfer --source gfz", "no trained model in"),
+    ("attack --runs {runs} --confidence 3", "fgsm has no option confidence, only cw"),
+    ("attack --runs {runs} --loss logit-matching --target 3", "has no target: leave it out"),
+    ("detect --runs {runs} --false-alarms 1", "false alarms must be a share above 0 and below 1"),
+    ("detect --runs {runs} --evade-weight 0", "evade weight must be a finite number above 0"),
+    ("detect --runs {runs} --evade-weight 1 --eot 2", "leave one out"),
+    ("detect --runs {runs} --train-images 1", "train images must be"),
     ("evaluate --runs {runs} --particles 0", "particles must be a whole number"),
     ("generate dbx --runs {runs}", "dbx can't generate images"),
     ("generate gbz --runs {runs} --per-class 0", "per_class must be a whole number of at least 1"),

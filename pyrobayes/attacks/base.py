@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyrobayes.attacks.losses import LOSSES, MATCHING
 from pyrobayes.classifier import ATTACKER
-from pyrobayes.options import LARGEST_SEED, NORMS, TERMS, InputError, checked_eps, choice, possible, whole
+from pyrobayes.options import LARGEST_SEED, NORMS, TERMS, InputError, checked_eps, choice, positive, possible, whole
 from pyrobayes.randomness import splitmix, standard_normals, uniforms
 
 _REGISTRY: dict[str, type["Attack"]] = {}
@@ -37,6 +37,9 @@ class Attack:
         eot: how many independent estimates of the posterior the loss is taken of, at their mean (expectation over
             transformation, Athalye et al. 2018); for a classifier with fresh noise.
         seed: of what the attack draws itself.
+        evade: a function of log p(x, y) [B, C] that is to stay low, [B], besides: a detector's statistic, see
+            :meth:`pyrobayes.detection.Detector.evading`.
+        evade_weight: lambda, by which it is taken off the loss.
     """
 
     norm: str = "linf"
@@ -46,6 +49,8 @@ class Attack:
     target: int | str | None = None
     eot: int = 1
     seed: int = 0
+    evade: Callable[[Tensor], Tensor] | None = None
+    evade_weight: float = 1.0
 
     name: ClassVar[str] = "this attack"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -55,7 +60,7 @@ class Attack:
         object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
         possible(self.name, self.norm, self.norms)
         object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES | MATCHING))
-        for option in ("target", "snapshot", *(["term"] if self.loss == "latent-matching" else [])):
+        for option in ("target", "snapshot", "evade", *(["term"] if self.loss == "latent-matching" else [])):
             if self.matching and getattr(self, option):
                 raise InputError(f"{self.loss} goes towards another image, and has no {option}: leave it out")
         if self.target is not None and self.target != EACH:
@@ -67,7 +72,10 @@ class Attack:
             raise InputError(
                 "snapshot takes every particle by itself, eot the mean of estimates: leave one of them out"
             )
+        if self.evade is not None and self.eot > 1:
+            raise InputError("eot sees the mean of posteriors, which has no log p(x) to evade a test of: leave it out")
         whole("seed", self.seed, least=0, most=LARGEST_SEED)
+        positive("evade weight", self.evade_weight)
 
     @property
     def matching(self) -> bool:
@@ -76,7 +84,8 @@ class Attack:
 
     def described(self) -> dict:
         """The options as plain JSON values."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return plain | {"evade": self.evade and str(self.evade)}
 
     def perturb(self, problem: "Problem", eps: float) -> Tensor:
         """Adversarial images [B, channels, height, width] for one eps; the base keeps them in bounds."""
@@ -227,11 +236,14 @@ class Problem:
     def _loss(self, images: Tensor, draw: int, target: Tensor | None) -> Tensor:
         if self.attack.matching:
             return -self._mismatch(images, draw)
-        loss = LOSSES[self.attack.loss]
         if not self.attack.snapshot:
-            return loss(self.log_posterior(images, draw), self.y, target)
+            return self._loss_of(self.log_posterior(images, draw), target)
         log_weights = redrawn(self._classifier, draw).estimate(images).log_weights
-        return torch.stack([loss(each.T, self.y, target) for each in log_weights]).mean(0)
+        return torch.stack([self._loss_of(each.T, target) for each in log_weights]).mean(0)
+
+    def _loss_of(self, log_joint: Tensor, target: Tensor | None) -> Tensor:
+        loss = LOSSES[self.attack.loss](log_joint, self.y, target)
+        return loss if self.attack.evade is None else loss - self.attack.evade_weight * self.attack.evade(log_joint)
 
     def _mismatch(self, images: Tensor, draw: int) -> Tensor:
         """The mean squared difference from the references, [B], over `eot` draws of which each serves both."""

@@ -1,0 +1,75 @@
+"""`pyrobayes detect`."""
+
+import json
+
+import click
+
+from pyrobayes.options import DetectionOptions
+from pyrobayes_cli import options
+from pyrobayes_cli.output import Progress, percent, table, warn_of_unfinished
+
+
+@click.command("detect", short_help="Reject adversarial images by log p(x, y), and attack that too.")
+@options.models
+@options.eps_range
+@options.of_record(DetectionOptions)
+@options.data_of_runs
+@options.data_dir
+@options.runs
+@options.out
+@options.device
+@options.as_json
+def command(models, data, data_dir, runs, out, device, as_json, **given):
+    """Fit three tests to training images of MODELs, or of every model trained under RUNS, and attack both.
+
+    The tests reject an image whose log p(x) is too low (marginal), whose log p(x, y) is too low for the predicted
+    class y (logit), or whose posterior is too far from that class's mean posterior (kl). Prints false alarms on
+    clean test images, the success rate of the attack, the share of its successes that each test detects and of
+    all images that pass as another class undetected, the area under the ROC curve, and the accuracy over what
+    the test accepts. Writes detection.json and detection-MODEL, as PDF and PNG.
+
+    \b
+    Examples:
+      pyrobayes detect gbz --eps-range 0.1,0.2 --images 500
+      pyrobayes detect gbz --attack pgd --eps-range 0.1 --evade-weight 0.1 --evade-weight 1 --images 100
+    """
+    chosen = options.record(DetectionOptions, given)
+
+    from pyrobayes.runs import detect
+
+    with Progress() as progress:
+        results = detect(
+            models, chosen, data=data, data_dir=data_dir, runs=runs, out=out, device=device, progress=progress
+        )
+    warn_of_unfinished(dict.fromkeys(result.model for result in results), runs)
+    if as_json:
+        click.echo(json.dumps([result.as_dict() for result in results], indent=2))
+        return
+    table(
+        [
+            "model", "attack", "test", "eps", "false alarms (%)", "success (%)", "detected (%)", "undetected (%)", "AUC",
+            "accuracy accepted (%)",
+        ],
+        [
+            [
+                result.model,
+                result.attack + (f", evading x {result.options['evade_weight']:g}" if result.options["evade"] else ""),
+                result.test + ("" if result.meaningful else " *"),
+                f"{eps:g}",
+                percent(result.false_alarms),
+                percent(result.success[i]),
+                percent(result.detected[i]),
+                percent(result.undetected[i]),
+                f"{result.auc[i]:.3f}",
+                percent(result.accepted_accuracy[i]),
+            ]
+            for result in results
+            for i, eps in enumerate(result.eps)
+        ],
+    )  # fmt: skip
+    if not all(result.meaningful for result in results):
+        click.echo("* without meaning: the model has no p(x|...), and the test sees a constant for it.")
+    click.echo(
+        f"Data: {results[0].data}, test images. Thresholds: {100 * chosen.false_alarms:g}% of up to {chosen.train_images:,} "
+        f"training images. Figures and detection.json are in {out or runs}."
+    )
