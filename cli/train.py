@@ -33,6 +33,9 @@ from pyrobayes_cli.output import Progress, table
 def command(ctx, models, networks, data, data_dir, runs, device, resume, overwrite, tensorboard, as_json, **_):
     """Train MODELs (gfz, gfy, gbz, gby, dfx, dfz, dbx, or all) and save each under RUNS/MODEL after every epoch.
 
+    To hold them against there are cnn, a convolutional network with a softmax, cnn-at, the same trained on
+    adversarial images, and bnn, the same with dropout kept on.
+
     Ctrl-C saves; --resume goes on from there, and ends with the same weights as if nothing had happened.
     A twelfth of the training images is held out for validation; test images are never looked at.
 

@@ -63,8 +63,12 @@ class Config:
 
     @property
     def identity(self) -> str:
-        """A digest; weights carry the one of the configuration that they belong to."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        """A digest; weights carry the one of the configuration that they belong to.
+
+        What is None doesn't count, so that options that come later, which are None in what was there before, do no harm.
+        """
+        given = dataclasses.asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
+        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
     def build(self) -> DeepBayes:
         """The factorization, with the initial weights of the run's seed."""

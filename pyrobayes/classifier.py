@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pyrobayes import importance
 from pyrobayes.conditionals import for_classification
-from pyrobayes.factorizations import DeepBayes
+from pyrobayes.factorizations import DeepBayes, parents_in
 from pyrobayes.importance import ImportanceEstimate
 from pyrobayes.options import TERMS, ClassifierOptions, InputError, choice, whole
 from pyrobayes.randomness import splitmix, standard_normals
@@ -146,12 +146,19 @@ class BayesClassifier(nn.Module):
         """
         other = copy.copy(self)
         other._term = None if term is None else choice("term", term, TERMS)
+        self._need(other._term)
         return other
 
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
         check_images(x, self.factorization.image_shape)
+        self._need("z")
         return importance.latent_means(self._computing(), x)
+
+    def _need(self, variable: str | None) -> None:
+        formula = self.factorization.formula()
+        if variable and variable not in parents_in(formula):
+            raise InputError(f"{self.factorization.name} has no {variable}: it is {formula}")
 
     def as_logits(self) -> nn.Module:
         """The classifier as attack libraries expect one: logits [B, C] whose mean over the classes is 0.
@@ -279,7 +286,7 @@ class BayesClassifier(nn.Module):
         guides = self.factorization.num_classes if self.options.estimator == "mixture" else 1
         if self.options.noise == "fixed":
             keys, guides = keys[:1], 1
-        latent = self.factorization.networks.latent
+        latent = self.factorization.latent
         pairs = math.ceil(latent / 2)
         particle = torch.arange(first, last, device=keys.device)[:, None, None, None]
         guide = torch.arange(guides, device=keys.device)[:, None, None]

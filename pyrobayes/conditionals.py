@@ -65,6 +65,15 @@ class Conditionals:
         """p(y|given), a categorical distribution over the classes."""
         return CategoricalGiven(self._perceptron(given, hidden_layers, self.num_classes))
 
+    def dropout(self) -> nn.Module:
+        """p(z) of one number for each hidden unit, a standard normal, that says which are dropped."""
+        return StandardNormal(self.networks.hidden)
+
+    def y_under_dropout(self, *given: str) -> nn.Module:
+        """p(y|z, given), a categorical distribution, of which z says which hidden units are dropped."""
+        features = self._perceptron(given, 0, self.num_classes)
+        return CategoricalGiven(Dropped(features))
+
     def x(self, *given: str) -> nn.Module:
         """p(x|given), independent pixels around the mean that a decoder gives."""
         net = self.networks
@@ -219,6 +228,19 @@ class Perceptron(nn.Module):
         for layer in others:
             out = layer(F.relu(out, inplace=True))
         return out
+
+
+class Dropped(nn.Module):
+    """A perceptron without hidden layers, whose encoded inputs are dropped where z is below 0 and doubled elsewhere."""
+
+    def __init__(self, perceptron: Perceptron):
+        super().__init__()
+        self.perceptron = perceptron
+
+    def forward(self, z: Tensor, *inputs: Tensor) -> Tensor:
+        (layer,) = self.perceptron.layers
+        encoded = [encoder(value) for encoder, value in zip(self.perceptron.encoders, inputs, strict=True)]
+        return layer(torch.cat(encoded, dim=-1) * (2 * (z > 0)).to(layer.weight.dtype))
 
 
 class Latent(nn.Module):

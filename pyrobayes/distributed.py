@@ -6,6 +6,7 @@ Training splits every batch and adds up the gradients; evaluation and attacks sp
 
 import atexit
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
@@ -62,9 +63,14 @@ def first_alone() -> Iterator[None]:
         dist.barrier()
 
 
+def mine() -> slice:
+    """This process's share of a batch."""
+    return slice(rank() % processes(), None, processes())
+
+
 def share(items: Iterable) -> Iterator:
     """Every N-th item, from this process's own rank, of N processes."""
-    return (item for number, item in enumerate(items) if number % processes() == rank() % processes())
+    return itertools.islice(items, mine().start, None, mine().step)
 
 
 def gather(mine: list) -> list:

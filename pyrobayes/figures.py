@@ -39,8 +39,12 @@ COLOURS = {
     "dfx": "#D55E00",
     "dfz": "#E69F00",
     "dbx": "#CC79A7",
+    "cnn": "#333333",
+    "cnn-at": "#777777",
+    "bnn": "#AAAAAA",
 }
 MARKERS = {"gfz": "o", "gfy": "s", "gbz": "^", "gby": "D", "dfx": "o", "dfz": "s", "dbx": "^"}
+MARKERS |= {"cnn": "P", "cnn-at": "X", "bnn": "*"}
 OTHER = "#555555"
 WRONG = "#B2182B"
 

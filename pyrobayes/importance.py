@@ -106,7 +106,12 @@ def latent_means(factorization: DeepBayes, x: Tensor) -> Tensor:
 
 
 def need_shared_images(factorization: DeepBayes) -> None:
-    """Refuse a model whose p(x|...) depends on y: :func:`mixture` would need C times the decodings."""
+    """Refuse a model whose p(x|...) depends on y: :func:`mixture` would need C times the decodings.
+
+    And one without guides to mix.
+    """
+    if "z" not in factorization.parents():
+        raise InputError(f"the mixture estimator mixes the guides of z, and {factorization.name} has no z")
     if "y" in factorization.parents()["x"]:
         able = [name for name in names() if "y" not in parents_in(get(name).formula())["x"]]
         raise InputError(

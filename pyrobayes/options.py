@@ -105,8 +105,16 @@ class TrainingOptions:
     train_particles: int = option(1, "particles z ~ q(z|x, y) per image in the ELBO")
     kl_warmup: float = option(0.4, "share of the run over which the weight of the KL term rises to 1")
     seed: int = option(0, "seed of the initial weights, the order of the images and the particles")
+    adversarial_eps: float | None = option(
+        None, "train on images that PGD moved by at most so much (Madry et al. 2018)  [default: 0, cnn-at 0.3]"
+    )
+    adversarial_steps: int | None = option(None, "its steps; one is single-step training  [default: 10]")
 
     def __post_init__(self):
+        if self.adversarial_eps is not None:
+            checked_eps(self.adversarial_eps)
+        if self.adversarial_steps is not None:
+            whole("adversarial steps", self.adversarial_steps, least=1)
         whole("epochs", self.epochs, least=1)
         positive("lr", self.lr)
         object.__setattr__(self, "schedule", choice("schedule", self.schedule, SCHEDULES))

@@ -339,7 +339,9 @@ def open_runs(
     """
     folder = Path(runs)
     found = [
-        name for name in factorizations.names() if all((folder / name / file).is_file() for file in (CONFIG, MODEL))
+        name
+        for name in factorizations.names(comparators=True)
+        if all((folder / name / file).is_file() for file in (CONFIG, MODEL))
     ]
     names = list(dict.fromkeys(_names(models))) if models else found
     if not names:

@@ -24,6 +24,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrobayes import distributed, importance
+from pyrobayes.attacks import PGD
 from pyrobayes.checkpoint import CONFIG, METRICS, MODEL, RESUME, Config, digest, read_tensors, save_tensors
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.conditionals import DataClasses
@@ -36,6 +37,7 @@ from pyrobayes.randomness import random_state, seeded, set_random_state
 
 VALIDATION_IMAGES = 500  # looked at after every epoch
 LOOK_EVERY = 50  # steps between looks at the ELBO where a look makes the host wait for the device
+ADVERSARIAL_STEPS = 10
 COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
 
 
@@ -175,6 +177,7 @@ class _Run:
         unseen = torch.zeros((), device=self.device)  # sum over images since the last look
         while self.step < len(batches):
             x, y = self.training.batch(batches[self.step])
+            x = self._attacked(batches[self.step], x, y)
             self.inference.optim.lr = learning_rate(self.options, *self._position())
             elbo = self.inference.step(x, y, self._kl_weight())
             self.step += 1
@@ -202,6 +205,19 @@ class _Run:
             lr=self.inference.optim.lr,
             seconds=time.monotonic() - start,
         )
+
+    def _attacked(self, indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The images as PGD makes them against the classifier as it is now, where it is trained on those."""
+        eps = self.options.adversarial_eps
+        eps = self.factorization.adversarial_eps if eps is None else eps
+        mine = distributed.mine()
+        if not eps or not len(y[mine]):
+            return x
+        steps, seed = self.options.adversarial_steps or ADVERSARIAL_STEPS, self._seed(len(self.epochs) + 1)
+        pgd = PGD(steps=steps, random_start=steps > 1, step_size=None if steps > 1 else eps, seed=seed)
+        classifier = BayesClassifier(self.factorization, self.options.train_particles, seed=seed)
+        x[mine] = pgd(classifier.for_images(indices[mine]), x[mine], y[mine], eps, indices=indices[mine])
+        return x
 
     def _agreed(self, interrupted: Callable[[], bool]) -> bool:
         """Whether any process was interrupted: then all stop at the same step."""
@@ -305,9 +321,9 @@ class Inference(SVI):
 
     def step(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> Tensor:
         """Climb the ELBO of a batch of images [B, channels, height, width] of classes [B]: nats per image, a scalar."""
-        shape = (*self._noise_shape, len(x), self.factorization.networks.latent)
+        shape = (*self._noise_shape, len(x), self.factorization.latent)
         noise = torch.randn(shape, device=x.device, dtype=x.dtype)
-        mine = slice(distributed.rank() % distributed.processes(), None, distributed.processes())
+        mine = distributed.mine()
         self._noise = noise[..., mine, :]
         if len(y[mine]):
             with poutine.scale(scale=1 / len(x)), LatentWeight(kl_weight):
@@ -353,8 +369,10 @@ class LatentWeight(Messenger):
 
 
 def latent_kl(factorization: DeepBayes, x: Tensor, y: Tensor) -> Tensor:
-    """log q(z|x, y) - log p(z|...) at one z ~ q(z|x, y) for each image, [B] nats."""
+    """log q(z|x, y) - log p(z|...) at one z ~ q(z|x, y) for each image, [B] nats; 0 without a z."""
     guide = poutine.trace(factorization.guide).get_trace(x, y)
+    if "z" not in guide:
+        return torch.zeros(len(x), device=x.device)
     model = poutine.trace(poutine.replay(factorization.model, trace=guide)).get_trace(x, y)
     sites = [trace.nodes["z"] for trace in (guide, model)]
     log_q, log_p = (site["fn"].log_prob(site["value"]) for site in sites)
@@ -367,6 +385,8 @@ def collapsed(factorization: DeepBayes, kl: float, accuracy: float) -> bool:
     Where the model's own p(z|...) doesn't see x, that is a divergence near zero. Where it does (D.X), a small
     divergence is as it should be; there the model has collapsed when it is also no better than chance.
     """
+    if factorization.comparator:  # nothing is approximated
+        return False
     chance = accuracy < 1.5 / factorization.num_classes
     return kl < COLLAPSED and ("x" not in factorization.parents()["z"] or chance)
 

@@ -24,7 +24,14 @@ class DeepBayes(nn.Module):
 
     Args:
         conditionals: makes the conditionals, see :class:`pyrobayes.conditionals.Conditionals`.
+
+    Attributes:
+        comparator: whether it is there to hold the deep Bayes classifiers against, and `all` leaves it out.
+        adversarial_eps: L-infinity bound of the attack that it is trained under, where the training says nothing else.
     """
+
+    comparator = False
+    adversarial_eps = 0.0
 
     def __init__(self, conditionals: Conditionals):
         super().__init__()
@@ -46,6 +53,11 @@ class DeepBayes(nn.Module):
         """The plate of images, at dimension -1."""
         size = 1 if y is None else y.shape[-1]
         return pyro.plate("images", size if x is None else x.shape[-4], dim=-1)
+
+    @property
+    def latent(self) -> int:
+        """Dimensions of z."""
+        return self.networks.latent
 
     @classmethod
     def formula(cls) -> str:
@@ -91,9 +103,9 @@ def register(name: str):
     return add
 
 
-def names() -> list[str]:
-    """The names of all registered factorizations, in the order they were registered."""
-    return list(_REGISTRY)
+def names(comparators: bool = False) -> list[str]:
+    """The names of all registered factorizations, and comparators if asked for, in the order they were registered."""
+    return [name for name, cls in _REGISTRY.items() if comparators or not cls.comparator]
 
 
 def get(name: str) -> type[DeepBayes]:

@@ -1,0 +1,73 @@
+"""Ordinary classifiers to hold the deep Bayes classifiers against, in the same form and under the same commands.
+
+They model p(y|x) alone, as the networks do that most attacks were made for. Their features of x are those that the
+others' encoders have.
+"""
+
+import pyro
+
+from pyrobayes.factorizations.base import DeepBayes, register
+
+
+class Comparator(DeepBayes):
+    """A classifier without a posterior to be approximated."""
+
+    comparator = True
+
+    def __init__(self, conditionals):
+        super().__init__(conditionals)
+        del self.q_z
+
+
+@register("cnn")
+class CNN(Comparator):
+    """p(x, y) = p_D(x) p(y|x)"""
+
+    def __init__(self, conditionals):
+        super().__init__(conditionals)
+        self.p_x = conditionals.data_x()
+        self.p_y = conditionals.y("x", hidden_layers=0)
+
+    def model(self, x=None, y=None):
+        with self.images(x, y):
+            x = pyro.sample("x", self.p_x(), obs=x)
+            y = pyro.sample("y", self.p_y(x), obs=y)
+        return x, y
+
+    def guide(self, x, y):
+        """There is no z."""
+
+
+@register("cnn-at")
+class AdversariallyTrainedCNN(CNN):
+    """p(x, y) = p_D(x) p(y|x)"""
+
+    adversarial_eps = 0.3
+
+
+@register("bnn")
+class BNN(Comparator):
+    """p(x, z, y) = p_D(x) p(z) p(y|z, x)"""
+
+    def __init__(self, conditionals):
+        super().__init__(conditionals)
+        self.p_x = conditionals.data_x()
+        self.p_z = conditionals.dropout()
+        self.p_y = conditionals.y_under_dropout("x")
+
+    def model(self, x=None, y=None):
+        with self.images(x, y):
+            x = pyro.sample("x", self.p_x(), obs=x)
+            z = pyro.sample("z", self.p_z())
+            y = pyro.sample("y", self.p_y(z, x), obs=y)
+        return x, y
+
+    def guide(self, x, y):
+        """q(z) = p(z): what is dropped doesn't depend on the image (Gal and Ghahramani 2016)."""
+        with self.images(x, y):
+            return pyro.sample("z", self.p_z())
+
+    @property
+    def latent(self):
+        """One number for every unit that may be dropped."""
+        return self.networks.hidden
