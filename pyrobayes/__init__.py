@@ -14,6 +14,7 @@ from pyrobayes.options import (
     EvaluationOptions,
     InputError,
     Networks,
+    RobustnessOptions,
     TrainingOptions,
 )
 from pyrobayes.version import __version__
@@ -22,6 +23,7 @@ from pyrobayes.version import __version__
 _PLACES = {
     "attacks": None,
     "checkpoint": None,
+    "checks": None,
     "classifier": None,
     "conditionals": None,
     "data": None,
@@ -32,6 +34,7 @@ _PLACES = {
     "figures": None,
     "generation": None,
     "importance": None,
+    "robustness": None,
     "runs": None,
     "training": None,
     "build": "factorizations",
@@ -48,6 +51,7 @@ _PLACES = {
     "attack": "evaluation",
     "fit_detector": "detection",
     "detect": "detection",
+    "assess": "robustness",
     "generate": "generation",
     "reconstruct": "generation",
     "Progress": "progress",
@@ -60,6 +64,7 @@ __all__ = [
     "EvaluationOptions",
     "InputError",
     "Networks",
+    "RobustnessOptions",
     "TrainingOptions",
     "__version__",
     *_PLACES,

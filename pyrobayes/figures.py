@@ -5,6 +5,7 @@ Every function returns a matplotlib figure and leaves matplotlib's own settings 
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pyrobayes.detection import Detection
 from pyrobayes.evaluation import AttackResult, Evaluation
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import write_atomically
+from pyrobayes.robustness import Verdict
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -132,6 +134,55 @@ def _two_part_legend(axes, results: Sequence[AttackResult]) -> None:
     for text in legend.get_texts():
         if text.get_text() in ("generative", "discriminative"):
             text.set_fontstyle("italic")
+
+
+def robustness(verdict: Verdict) -> Figure:
+    """Robust accuracy against eps, a line an attack and the worst case with its intervals, beside the failed checks."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(9.6, 4.4)
+        axes, sheet = figure.subplots(1, 2, width_ratios=(1.25, 1))
+        eps = (0.0, *(value for value in verdict.eps if value))
+        for i, (name, rates) in enumerate(verdict.success.items()):
+            held = [1 - rate.share for value, rate in zip(verdict.eps, rates) if value]
+            axes.plot(
+                eps, [100 * share for share in (verdict.clean_accuracy.share, *held)], label=_with_doubts(verdict, name),
+                color=matplotlib.colormaps["tab10"](i), linewidth=1.2, marker="osD^v<>PX"[i % 9], markersize=4,
+            )  # fmt: skip
+        worst = [rate for value, rate in zip(verdict.eps, verdict.worst) if value]
+        held = [100 * (1 - rate.share) for rate in worst]
+        below = [100 * (rate.interval[1] - rate.share) for rate in worst]
+        above = [100 * (rate.share - rate.interval[0]) for rate in worst]
+        axes.errorbar(
+            eps[1:], held, yerr=[below, above], label=_with_doubts(verdict, "worst case"), color="black", linewidth=2,
+            elinewidth=1, capsize=3,
+        )  # fmt: skip
+        axes.set_xlabel(BOUNDS["linf"])
+        axes.set_ylabel("images classified correctly (%)")
+        axes.set_ylim(0, 101)
+        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+        axes.legend(fontsize=7, title="attack (failed checks)", title_fontsize=7)
+        axes.set_title(f"{verdict.model.upper()}, {verdict.data}, {verdict.images:,} test images", fontsize=9)
+        sheet.axis("off")
+        marks = {"pass": "✓", "fail": "✗", "not applicable": "–"}
+        for line, check in enumerate(verdict.checks):
+            failed = check.status == "fail"
+            height = 1 - line / len(verdict.checks)
+            sheet.text(
+                0,
+                height,
+                f"{marks[check.status]} {check.number}",
+                va="top",
+                fontsize=8,
+                color=WRONG if failed else "black",
+            )
+            text = textwrap.fill(f"{check.name}{': ' + check.finding if failed else ''}", 74, max_lines=4)
+            sheet.text(0.09, height, text, va="top", fontsize=6.5, color=WRONG if failed else "black")
+    return figure
+
+
+def _with_doubts(verdict: Verdict, row: str) -> str:
+    doubts = verdict.doubts(row)
+    return f"{row} ({', '.join(map(str, doubts))})" if doubts else row
 
 
 def detection(results: Sequence[Detection]) -> Figure:

@@ -280,6 +280,31 @@ class DetectionOptions(AttackOptions):
         object.__setattr__(self, "evade_weight", tuple(sorted(set(weights))))
 
 
+@dataclass(frozen=True)
+class RobustnessOptions(EvaluationOptions):
+    """How a verdict on robustness is reached: see :mod:`pyrobayes.robustness`."""
+
+    images: int | None = option(1000, "take only the first N test images")
+    eps: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
+    steps: int = option(40, "steps of every iterative attack, draws of random noise, and a tenth of Square's queries")
+    redraws: int = option(20, "draws of the noise by which what was found is judged again")
+    checked_images: int = option(200, "the checks that attack again take the first N images")
+    brief: bool = option(False, "leave out logit matching and attacks on single terms")
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "eps", checked_eps(self.eps))
+        if not any(self.eps):
+            raise InputError("a verdict needs an eps above 0")
+        for name in ("steps", "redraws", "checked_images"):
+            whole(name.replace("_", " "), getattr(self, name), least=1)
+
+
+QUICK_ROBUSTNESS = {
+    "images": 500, "eps": (0.1, 0.2, 0.3), "steps": 10, "redraws": 10, "checked_images": 100, "brief": True,
+}  # fmt: skip
+
+
 def possible(attack: str, norm: str, norms) -> None:
     """Refuse a norm that an attack can't be bounded in."""
     if norm not in norms:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,11 +25,15 @@ from pyrobayes.options import (
     DetectionOptions,
     EvaluationOptions,
     InputError,
+    RobustnessOptions,
     TrainingOptions,
     choice,
 )
 from pyrobayes.progress import Progress, silent
+from pyrobayes.robustness import Parts, Verdict, assess
 from pyrobayes.training import Epoch, begun, fit, must_be_new, must_be_the_same, saved_config
+
+PARTS = "robustness-parts"
 
 
 def train(
@@ -213,6 +218,47 @@ def detect(
             figures.save(figures.detection(found), folder / f"detection-{_which(result, options)}")
     if folder:
         write_json(folder / "detection.json", _report(results, options, test, runs))
+    return results
+
+
+def robustness(
+    models: Sequence[str] = (),
+    options: RobustnessOptions = RobustnessOptions(),
+    *,
+    data: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    runs: str | os.PathLike = "runs",
+    out: str | os.PathLike | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> list[Verdict]:
+    """Reach a verdict on the robustness of trained models; the others serve as sources of attacks by transfer.
+
+    Writes `robustness.json` and one `robustness-MODEL` each (PDF and PNG) to `out`. What has been computed is kept in
+    `out/robustness-parts` until all is done, so that an interrupted run goes on where it stopped.
+
+    Args:
+        options: see :class:`pyrobayes.options.RobustnessOptions`.
+
+    The other arguments are those of :func:`attack`.
+    """
+    distributed.join(choose_device(device))
+    classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
+    test.head(options.images)  # refused before anything is computed
+    training = _load_data(test.name, "train", data_dir)
+    folder = Path(out or runs)
+    if distributed.rank() == 0:
+        writable_folder(folder)
+        writable_folder(folder / PARTS)
+    parts, results = Parts(folder / PARTS), []
+    for classifier in classifiers:
+        others = [other for other in classifiers if other is not classifier]
+        results.append(assess(classifier, test, training, options, sources=others, parts=parts, progress=progress))
+        if distributed.rank() == 0:
+            write_json(folder / "robustness.json", _report(results, options, test, runs))
+            figures.save(figures.robustness(results[-1]), folder / f"robustness-{results[-1].model}")
+    if distributed.rank() == 0:
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
     return results
 
 

@@ -34,7 +34,8 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "attack", "detect", "evaluate", "show", "generate", "reproduce", "data", "data fetch"]
+    "command",
+    ["", "train", "attack", "detect", "robustness", "evaluate", "show", "generate", "reproduce", "data", "data fetch"],
 )
 def test_every_command_has_help(command):
     result = invoke(*command.split(), "--help")
@@ -94,6 +95,22 @@ def test_detect(runs, tmp_path):
     assert {each["meaningful"] for each in report["results"] if each["model"] == "gbz"} == {True}
     assert {"detection-gbz.pdf", "detection-gbz.png", "detection-dbx.png"} <= {path.name for path in tmp_path.iterdir()}
     assert json.loads(invoke("detect", "gbz", "--runs", runs, "--out", tmp_path, "--images", 5, "--json").stdout)
+
+
+def test_robustness(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("pyrobayes.robustness.BROKEN_IMAGES", 100)  # what is made of them is tested elsewhere
+    few = ("--images", 12, "--checked-images", 6, "--steps", 2, "--redraws", 2, "--eps-range", "0.1,0.2")
+    result = invoke("robustness", "--runs", runs, "--out", tmp_path, *few)
+    assert result.exit_code == 0, result.output
+    assert "gbz: clean accuracy" in result.stdout and "dbx: clean accuracy" in result.stdout
+    assert len(re.findall(r"^ *\d+  (?:pass|FAIL|not applicable)  ", result.stdout, re.MULTILINE)) == 24
+    for row in ("fgsm", "pgd", "transfer", "worst case", "  in most of further draws", "  share of further draws"):
+        assert len(re.findall(f"^{row} ", result.stdout, re.MULTILINE)) == 2, row
+    report = json.loads((tmp_path / "robustness.json").read_text())
+    assert [each["model"] for each in report["results"]] == ["gbz", "dbx"]
+    assert [check["number"] for check in report["results"][0]["checks"]] == list(range(1, 13))
+    assert {"robustness-gbz.pdf", "robustness-dbx.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert not (tmp_path / "robustness-parts").exists()
 
 
 def test_transfer_and_other_norms(runs, tmp_path):
@@ -197,6 +214,9 @@ BAD = [
     ("detect --runs {runs} --false-alarms 1", "false alarms must be a share above 0 and below 1"),
     ("detect --runs {runs} --evade-weight 0", "evade weight must be a finite number above 0"),
     ("detect --runs {runs} --evade-weight 1 --eot 2", "leave one out"),
+    ("robustness --runs {runs} --eps-range 0", "a verdict needs an eps above 0"),
+    ("robustness --runs {runs} --images 2000", "images must be at most 1000"),
+    ("robustness --runs {runs} --redraws 0", "redraws must be a whole number"),
     ("detect --runs {runs} --train-images 1", "train images must be"),
     ("evaluate --runs {runs} --particles 0", "particles must be a whole number"),
     ("generate dbx --runs {runs}", "dbx can't generate images"),

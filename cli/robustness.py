@@ -1,0 +1,84 @@
+"""`pyrobayes robustness`."""
+
+import dataclasses
+import json
+
+import click
+
+from pyrobayes.options import QUICK_ROBUSTNESS, RobustnessOptions
+from pyrobayes_cli import options
+from pyrobayes_cli.output import Progress, percent, table, warn_of_unfinished
+
+
+@click.command("robustness", short_help="Attack in many ways, and say what of the result to believe.")
+@options.models
+@click.option(
+    "--eps-range",
+    "eps",
+    default=",".join(f"{value:g}" for value in RobustnessOptions.eps),
+    show_default=True,
+    type=options.Eps(),
+    help="L-infinity sizes of the perturbation, as a range or a comma list",
+)
+@options.of_record(RobustnessOptions)
+@click.option(
+    "--quick", is_flag=True, help="500 images, three eps, ten steps: about 20 minutes for GBZ with small networks"
+)
+@options.data_of_runs
+@options.data_dir
+@options.runs
+@options.out
+@options.device
+@options.as_json
+@click.pass_context
+def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **given):
+    """Attack MODELs, or every model trained under RUNS, in every way there is, and check the attacks.
+
+    Prints success rates of each attack and of the worst case image by image, with 95% Wilson intervals; how much of
+    it stands under further draws of the noise; and a sheet of twelve checks, with the numbers of those that failed
+    beside every success rate that they put in doubt. Writes robustness.json and robustness-MODEL, as PDF and PNG.
+    What is done is kept: after an interruption the same command goes on where it stopped.
+
+    \b
+    Examples:
+      pyrobayes robustness gbz --quick
+      pyrobayes robustness gbz dfx --eps-range 0.1,0.2
+    """
+    chosen = options.record(RobustnessOptions, given)
+    if quick:
+        chosen = dataclasses.replace(chosen, **QUICK_ROBUSTNESS | options.explicit(RobustnessOptions, ctx))
+
+    from pyrobayes.runs import robustness
+
+    with Progress() as progress:
+        results = robustness(
+            models, chosen, data=data, data_dir=data_dir, runs=runs, out=out, device=device, progress=progress
+        )
+    warn_of_unfinished([result.model for result in results], runs)
+    if as_json:
+        click.echo(json.dumps([result.as_dict() for result in results], indent=2))
+        return
+    for result in results:
+        show_verdict(result)
+    click.echo(f"\nData: {results[0].data}, test images. Figures and robustness.json are in {out or runs}.")
+
+
+def show_verdict(result) -> None:
+    """Print the success rates of a verdict, and its sheet of checks."""
+    click.echo(f"\n{result.model}: clean accuracy {percent(result.clean_accuracy)}%, {result.images} images\n")
+    rows = [
+        [name, *(percent(rate) for rate in rates), ", ".join(map(str, result.doubts(name)))]
+        for name, rates in (*result.success.items(), ("worst case", result.worst))
+    ]
+    if result.broken_in_most is not None:
+        rows.append(["  in most of further draws", *(percent(rate) for rate in result.broken_in_most), ""])
+        rows.append(["  share of further draws", *(f"{100 * share:.1f}" for share in result.share_of_draws), ""])
+    table(["success rate (%) at eps", *(f"{eps:g}" for eps in result.eps), "doubted by"], rows)
+    click.echo()
+    for check in result.checks:
+        click.echo(
+            f"{check.number:2d}  {check.status.upper() if check.status == 'fail' else check.status}  {check.name}"
+        )
+        click.echo(f"    {check.finding}")
+        if check.status == "fail":
+            click.echo(f"    in doubt: {check.doubts}")

@@ -1,0 +1,230 @@
+"""Twelve checks of an evaluation of robustness: signs of masked gradients, weak attacks and luck.
+
+After Carlini et al. (2019), "On Evaluating Adversarial Robustness", section 3, and Tramer et al. (2020). Each is a function
+of what was measured, and says what it found and which number it puts in doubt. `broken` arrays tell which images ended up
+misclassified; where two attacks are compared, it is on the same images, and a difference counts where it is beyond its
+95% interval.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrobayes.evaluation import Rate
+
+PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "not applicable"
+POINTS = 0.02  # a change that matters: of shares, two points
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the sheet.
+
+    Attributes:
+        number: 1 to 12.
+        name: what should hold.
+        status: `pass`, `fail` or `not applicable`.
+        finding: the figures it was judged by, or why it doesn't apply.
+        doubts: the number it puts in doubt where it fails.
+    """
+
+    number: int
+    name: str
+    status: str
+    finding: str
+    doubts: str
+
+
+def _check(number: int, name: str, doubts: str, passed: bool | None, finding: str) -> Check:
+    status = NOT_APPLICABLE if passed is None else PASS if passed else FAIL
+    return Check(number, name, status, finding, doubts)
+
+
+def difference(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
+    """How much larger a share ours [N] is than theirs [N], and half the width of its 95% interval; the same images."""
+    change = ours.double() - theirs.double()
+    spread = change.std(unbiased=False).item() if len(change) else math.nan
+    return change.mean().item(), 1.959963984540054 * spread / math.sqrt(max(1, len(change)))
+
+
+def larger(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether a share is larger beyond the interval of the difference."""
+    gap, half = difference(ours, theirs)
+    return gap > half and gap > 0
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def iterative_at_least_as_strong(eps: Sequence[float], single: Tensor, iterative: Tensor) -> Check:
+    """1, from broken images [E, N] of a single-step and an iterative attack."""
+    gaps = [difference(s, i)[0] for s, i in zip(single, iterative)]
+    worst = max(range(len(eps)), key=lambda i: gaps[i])
+    return _check(
+        1,
+        "iterative at least as strong as single-step",
+        "success rates of iterative attacks",
+        not any(larger(s, i) for s, i in zip(single, iterative)),
+        f"FGSM {percent(single[worst].double().mean().item())}, PGD {percent(iterative[worst].double().mean().item())} "
+        f"at eps {eps[worst]:g}, where they compare worst",
+    )
+
+
+def never_falls(eps: Sequence[float], broken: Mapping[str, Tensor]) -> Check:
+    """2, from broken images [E, N] of every attack, eps rising."""
+    falls = [(name, i) for name, each in broken.items() for i in range(1, len(eps)) if larger(each[i - 1], each[i])]
+    found = "; ".join(
+        f"{name} falls from {percent(broken[name][i - 1].double().mean().item())} at eps {eps[i - 1]:g} to "
+        f"{percent(broken[name][i].double().mean().item())} at {eps[i]:g}"
+        for name, i in falls
+    )
+    return _check(
+        2,
+        "success never falls as eps grows",
+        "success rates at the larger eps",
+        None if len(eps) < 2 else not falls,
+        "needs two eps" if len(eps) < 2 else found or f"no fall in {len(broken)} attacks",
+    )
+
+
+def reaches_chance(broken: Tensor, classes: int, eps: float = 0.5) -> Check:
+    """3, from the broken images [N] at an eps where an image can be made grey."""
+    rate, chance = Rate(int(broken.sum()), len(broken)), 1 - 1 / classes
+    return _check(
+        3,
+        f"success reaches at least {percent(chance)}, that of guessing, at eps {eps:g}",
+        "all success rates",
+        rate.share >= chance,
+        f"{percent(rate.share)} of {rate.total} images",
+    )
+
+
+def converged(base: Tensor, more: Mapping[str, Tensor], eps: float) -> Check:
+    """4, from the broken images [N] of an attack, and of the same with twice the steps, or twice the restarts."""
+    gaps = {name: difference(each, base)[0] for name, each in more.items()}
+    found = ", ".join(f"{name} {percent(base.double().mean().item() + gap)}" for name, gap in gaps.items())
+    return _check(
+        4,
+        "doubling steps or restarts changes success by under 2 points",
+        "success rates of iterative attacks",
+        max(abs(gap) for gap in gaps.values()) < POINTS,
+        f"{percent(base.double().mean().item())} at eps {eps:g}; {found}",
+    )
+
+
+def white_box_strongest(white_box: Tensor, blind: Mapping[str, Tensor], eps: float) -> Check:
+    """5, from broken images [N] of the white-box attacks together, and of each attack that saw no gradient."""
+    rates = {name: percent(each.double().mean().item()) for name, each in blind.items()}
+    missed = {name: int((each & ~white_box).sum()) for name, each in blind.items()}
+    found = ", ".join(f"{name} {rate} ({missed[name]} images white-box left)" for name, rate in rates.items())
+    return _check(
+        5,
+        "gradient-free, transfer and noise no stronger than white-box",
+        "success rates of attacks by gradients",
+        not any(larger(each, white_box) for each in blind.values()),
+        f"white-box {percent(white_box.double().mean().item())} at eps {eps:g}; {found}",
+    )
+
+
+def plateaus(rows: Mapping[str, Sequence[tuple[int, Tensor]]], eps: float) -> Check:
+    """6, from broken images [N] for growing numbers of estimates, or of particles, that the attack's gradient is of."""
+    rises = {name: difference(row[-1][1], row[-2][1])[0] for name, row in rows.items()}
+    found = "; ".join(
+        f"{name} " + ", ".join(f"{n}: {percent(each.double().mean().item())}" for n, each in row)
+        for name, row in rows.items()
+    )
+    return _check(
+        6,
+        "success plateaus as EOT and attack particles grow",
+        "success rates of attacks with fewer",
+        None if not rows else max(rises.values()) < POINTS,
+        f"at eps {eps:g}: {found}" if rows else "the classifier draws nothing",
+    )
+
+
+def holds_when_fresh(fixed: Tensor | None, fresh: Tensor | None, eps: float) -> Check:
+    """7, from what is broken under the fixed noise that it was found with [N], and the share of fresh draws [N] it is in."""
+    name, doubts = "found with noise fixed, it holds with noise fresh", "success rates under fixed noise"
+    if fixed is None or fresh is None:
+        return _check(7, name, doubts, None, "the classifier draws nothing")
+    before, after = fixed.double().mean().item(), fresh.double().mean().item()
+    return _check(
+        7,
+        name,
+        doubts,
+        before - after < POINTS,
+        f"at eps {eps:g} {percent(before)} under the noise it was found with, {percent(after)} under fresh draws",
+    )
+
+
+def gradients_exist(zero: Rate, undefined: Rate, saturated: Rate) -> Check:
+    """8, from the images whose gradient is zero, or not finite; and is zero of the plain cross-entropy."""
+    bad = (zero.count + undefined.count) / max(1, zero.total)
+    return _check(
+        8,
+        "at most 1% of gradients zero or not finite",
+        "all success rates of attacks by gradients",
+        bad <= 0.01,
+        f"zero {percent(zero.share)}, not finite {percent(undefined.share)} of {zero.total} images "
+        f"(of the plain cross-entropy, which is not what is climbed, zero {percent(saturated.share)})",
+    )
+
+
+def loss_settled(losses: Tensor, eps: float) -> Check:
+    """9, from the loss [steps, N], in nats, at every step of an attack: what its last tenth adds to its whole rise."""
+    mean = losses.double().mean(1)
+    tail = max(1, len(mean) // 10)
+    before, last = mean[-2 * tail : -tail].mean().item(), mean[-tail:].mean().item()
+    rise = last - mean[0].item()
+    share = (last - before) / rise if rise > 0 else 0.0
+    return _check(
+        9,
+        "the loss no longer rises at the last step",
+        "success rates of iterative attacks",
+        share < 0.05,
+        f"the last tenth of {len(mean)} steps at eps {eps:g} adds {percent(share)} of a rise of {rise:.1f} nats",
+    )
+
+
+def stable_when_clean(changed: Rate) -> Check:
+    """10, from the clean images whose predicted class is another one with another draw."""
+    return _check(
+        10,
+        "predictions on clean images stable under re-sampling",
+        "clean accuracy, and every success that one draw decides",
+        changed.share < POINTS,
+        f"{percent(changed.share)} of {changed.total} change with another draw",
+    )
+
+
+def breaks_what_is_broken(success: Mapping[str, Rate], eps: float) -> Check:
+    """11, from the success of the same attack on models that are known to be broken."""
+    return _check(
+        11,
+        "the suite breaks models known to be broken",
+        "all success rates",
+        all(rate.share >= 0.9 for rate in success.values()),
+        ", ".join(f"{name} {percent(rate.share)}" for name, rate in success.items()) + f" at eps {eps:g}",
+    )
+
+
+def same_in_other_batches(ours: Tensor, theirs: Tensor) -> Check:
+    """12, from the classes [E, N] predicted after the same attack in batches of two sizes."""
+    differing = Rate(int((ours != theirs).any(0).sum()), ours.shape[1])
+    return _check(
+        12,
+        "results equal for another batch size",
+        "all numbers",
+        differing.share <= 0.01,  # rounding may decide between two classes that are as good as equal
+        f"{differing.count} of {differing.total} images are predicted otherwise",
+    )
+
+
+def zero_or_undefined(gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the gradients [N, ...] are zero, and which aren't finite, [N] each."""
+    flat = gradients.flatten(1)
+    return (flat == 0).all(1), ~torch.isfinite(flat).all(1)

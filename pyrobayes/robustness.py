@@ -1,0 +1,480 @@
+"""A verdict on robustness: a suite of attacks, the worst of them image by image, and a sheet of checks.
+
+An image counts as broken at an eps if any attack of the suite has it misclassified. What was found is judged again under
+further draws of the noise, and twelve checks (:mod:`pyrobayes.checks`) say which numbers to doubt.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pyrobayes import attacks, checks, distributed, evaluation
+from pyrobayes.attacks import Attack, Problem
+from pyrobayes.checkpoint import digest, read_tensors, save_tensors
+from pyrobayes.checks import FAIL, Check
+from pyrobayes.classifier import ATTACKER, CALIBRATION, DEFENDER, SECOND, BayesClassifier
+from pyrobayes.data import Images
+from pyrobayes.evaluation import Rate
+from pyrobayes.factorizations import build, parents_in
+from pyrobayes.options import InputError, Networks, RobustnessOptions, TrainingOptions
+from pyrobayes.progress import Progress, silent
+from pyrobayes.training import fit
+
+REDRAWS = CALIBRATION + 1  # the first of the draws that what was found is judged by again
+GREY = 0.5  # eps where every image can be made the same
+BROKEN_EPS = 0.3  # of the single-step training of a model known to be broken
+BROKEN_NETWORKS = Networks(channels=16, hidden=100)
+BROKEN_TRAINING = TrainingOptions(epochs=10, adversarial_eps=BROKEN_EPS, adversarial_steps=1)
+BROKEN_IMAGES = 6000
+# Which rows a failed check puts in doubt: those of iterative attacks, of all by gradients, or all.
+ITERATIVE, BY_GRADIENT, ALL = range(3)
+DOUBTS = {1: ITERATIVE, 2: ALL, 3: ALL, 4: ITERATIVE, 5: BY_GRADIENT, 6: BY_GRADIENT}
+DOUBTS |= {8: BY_GRADIENT, 9: ITERATIVE, 10: ALL, 11: ALL, 12: ALL}
+WORST = "worst case"
+MIXTURE = {"estimator": "mixture", "prune": None}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One attack of a suite.
+
+    Attributes:
+        attack: the attack.
+        attacker: options that the classifier has otherwise for the attacker than for the defender.
+        kind: what a failed check may say of it, ITERATIVE, BY_GRADIENT, or ALL for one that follows no gradient of the
+            classifier attacked.
+    """
+
+    attack: Attack
+    attacker: Mapping = dataclasses.field(default_factory=dict)
+    kind: int = ITERATIVE
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of a classifier's robustness, and what is doubtful about it.
+
+    Attributes:
+        model, generative, data, images: what was attacked, on how many images of what.
+        eps: [E] the bounds, L-infinity.
+        clean_accuracy: share of the clean images classified correctly.
+        success: [E] share of all images that end up misclassified, by attack.
+        worst: [E] the same of the worst attack of each image.
+        share_of_draws: [E] mean over all images of the share of further draws under which the worst of them stays
+            misclassified; None for a classifier that draws nothing.
+        broken_in_most: [E] share of all images that stay so in most of those draws; None likewise.
+        options: of the attacks, by name.
+        checks: the sheet.
+    """
+
+    model: str
+    generative: bool
+    data: str
+    images: int
+    eps: tuple[float, ...]
+    clean_accuracy: Rate
+    success: dict[str, list[Rate]]
+    worst: list[Rate]
+    share_of_draws: list[float] | None
+    broken_in_most: list[Rate] | None
+    options: dict[str, dict]
+    kinds: dict[str, int]
+    checks: list[Check]
+
+    def doubts(self, row: str) -> list[int]:
+        """The numbers of the failed checks that put a row of success rates in doubt."""
+        kind = self.kinds.get(row, ITERATIVE)
+        return [check.number for check in self.checks if check.status == FAIL and DOUBTS.get(check.number, -1) >= kind]
+
+    def as_dict(self) -> dict:
+        """As plain JSON values."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return plain | {
+            "clean_accuracy": self.clean_accuracy.as_dict(),
+            "success": {name: [rate.as_dict() for rate in rates] for name, rates in self.success.items()},
+            "worst": [rate.as_dict() for rate in self.worst],
+            "broken_in_most": self.broken_in_most and [rate.as_dict() for rate in self.broken_in_most],
+            "checks": [dataclasses.asdict(check) for check in self.checks],
+            "doubts": {row: self.doubts(row) for row in (*self.success, WORST)},
+        }
+
+
+class Parts:
+    """What has been computed, each part in a file of its own, so that an interrupted run goes on where it stopped."""
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder
+        self._known: dict[str, dict[str, Tensor]] = {}
+
+    def get(self, key: Mapping, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors of a part: from memory, from its file, or made now and saved."""
+        name = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:20]
+        if name not in self._known:
+            path = self.folder / f"{name}.safetensors" if self.folder else None
+            if path and path.is_file():
+                self._known[name] = read_tensors(path)[0]
+            else:
+                self._known[name] = make()
+                if path and distributed.rank() == 0:
+                    save_tensors(path, self._known[name], {"key": json.dumps(key, sort_keys=True, default=str)})
+        return self._known[name]
+
+
+def assess(
+    classifier: BayesClassifier,
+    data: Images,
+    training: Images,
+    options: RobustnessOptions = RobustnessOptions(),
+    *,
+    sources: Sequence[BayesClassifier] = (),
+    parts: Parts | None = None,
+    progress: Progress = silent,
+) -> Verdict:
+    """Run the suite on a classifier, and the checks on the suite.
+
+    Args:
+        classifier: such as :func:`pyrobayes.load` gives; it defends itself with its own particles, noise and seed.
+        data: labelled test images.
+        training: training images, of which the models known to be broken are made.
+        options: see :class:`pyrobayes.options.RobustnessOptions`.
+        sources: other classifiers, for attacks by transfer.
+        parts: keeps what was computed.
+        progress: called after every batch.
+    """
+    run = _Assessment(classifier, data.head(options.images), options, sources, parts or Parts(), progress)
+    return run.verdict(training)
+
+
+def suite(
+    classifier: BayesClassifier, options: RobustnessOptions, sources: Sequence[BayesClassifier]
+) -> dict[str, Step]:
+    """The attacks of the suite, by the names of their rows."""
+    steps, formula = {"steps": options.steps}, classifier.factorization.formula()
+    found = {
+        "fgsm": Step(attacks.get("fgsm"), kind=BY_GRADIENT),
+        "pgd": Step(attacks.get("pgd", **steps)),
+        "apgd, margin": Step(attacks.get("apgd", loss="margin", **steps)),
+    }
+    if _mixes(classifier):
+        found["pgd, mixture"] = Step(attacks.get("pgd", **steps), MIXTURE)
+    if not options.brief:
+        found["pgd, logit matching"] = Step(attacks.get("pgd", loss="logit-matching", **steps))
+        if "z" in parents_in(formula).get("y", ()):
+            found["pgd, p(y|...) alone"] = Step(attacks.get("pgd", term="y", **steps))
+    found["uniform noise"] = Step(attacks.get("uniform", draws=options.steps), kind=ALL)
+    if sources:
+        found["transfer"] = Step(attacks.get("transfer", sources=tuple(sources), **steps), kind=ALL)
+    return found
+
+
+def _mixes(classifier: BayesClassifier) -> bool:
+    """Whether the mixture estimator is one more way to see the gradient."""
+    if classifier.options.estimator == "mixture":
+        return False
+    try:
+        classifier.replaced(**MIXTURE)
+    except InputError:
+        return False
+    return True
+
+
+class _Assessment:
+    """One classifier under the suite: every measurement is a method, and a part of its own."""
+
+    def __init__(self, classifier, data: Images, options, sources, parts: Parts, progress: Progress):
+        self.classifier, self.data, self.options, self.parts = classifier, data, options, parts
+        self.few = data.head(min(options.checked_images, len(data)))
+        self.name, self.progress = classifier.factorization.name, progress
+        self.labels = data.labels.cpu()
+        self.random = classifier.options.noise == "fresh" and "z" in parents_in(classifier.factorization.formula())
+        self.steps = suite(classifier, options, sources)
+        self.eps = options.eps
+        self.middle = options.eps[len(options.eps) // 2]
+
+    def verdict(self, training: Images) -> Verdict:
+        found = {name: self.attacked(name, step, self.data, self.eps) for name, step in self.steps.items()}
+        broken = {name: part["predictions"] != self.labels for name, part in found.items()}
+        worst = torch.stack(list(broken.values())).any(0)
+        redrawn = self.redrawn(found, broken) if self.random else None
+        most = redrawn > 0.5 if redrawn is not None else None
+        return Verdict(
+            model=self.name,
+            generative=self.classifier.factorization.generative,
+            data=self.data.name,
+            images=len(self.data),
+            eps=self.eps,
+            clean_accuracy=_rate(found["pgd"]["clean"] == self.labels),
+            success={name: [_rate(each) for each in rows] for name, rows in broken.items()},
+            worst=[_rate(each) for each in worst],
+            share_of_draws=None if redrawn is None else redrawn.double().mean(1).tolist(),
+            broken_in_most=None if most is None else [_rate(each) for each in most],
+            options={
+                name: step.attack.described() | {"name": step.attack.name, "attacker": dict(step.attacker)}
+                for name, step in self.steps.items()
+            },
+            kinds={name: step.kind for name, step in self.steps.items()},
+            checks=self.checks(broken, training),
+        )
+
+    def checks(self, broken: dict[str, Tensor], training: Images) -> list[Check]:
+        """The sheet, from the broken images [E, N] of the suite."""
+        few, middle = len(self.few), self.middle
+        at_middle = {name: rows[self.eps.index(middle)][:few] for name, rows in broken.items()}
+        blind = {name: each for name, each in at_middle.items() if self.steps[name].kind == ALL}
+        square = Step(attacks.get("square", steps=10 * self.options.steps), kind=ALL)
+        blind["square"] = self.broken("square", square, middle)
+        seeing = torch.stack([at_middle[name] for name, step in self.steps.items() if step.kind != ALL]).any(0)
+        pgd = self.steps["pgd"].attack
+        doubled = {name: self.broken(name, Step(each), middle) for name, each in self.doubled(pgd).items()}
+        fixed, fresh = self.fixed_noise() if self.random else (None, None)
+        zero, undefined, saturated = self.gradients()
+        return [
+            checks.iterative_at_least_as_strong(self.eps, broken["fgsm"], broken["pgd"]),
+            checks.never_falls(self.eps, broken),
+            checks.reaches_chance(self.broken("pgd at 0.5", Step(pgd), GREY), len(self.data.classes), GREY),
+            checks.converged(at_middle["pgd"], doubled, middle),
+            checks.white_box_strongest(seeing, blind, middle),
+            checks.plateaus(self.estimates(at_middle["pgd"]) if self.random else {}, middle),
+            checks.holds_when_fresh(fixed, fresh, middle),
+            checks.gradients_exist(zero, undefined, saturated),
+            checks.loss_settled(self.losses(), middle),
+            checks.stable_when_clean(self.changed()),
+            checks.breaks_what_is_broken(self.known_broken(training), BROKEN_EPS),
+            checks.same_in_other_batches(*self.other_batches()),
+        ]
+
+    # Measurements.
+
+    def doubled(self, pgd: Attack) -> dict[str, Attack]:
+        """PGD with twice the steps, and with two starts."""
+        return {
+            "twice the steps": dataclasses.replace(pgd, steps=2 * pgd.steps),
+            "twice the restarts": dataclasses.replace(pgd, restarts=2),
+        }
+
+    def key(self, what: str, **more) -> dict:
+        """Names a part by everything that it depends on."""
+        classifier = self.classifier
+        return {
+            "what": what,
+            "weights": digest(classifier.factorization.state_dict(), {}),
+            "classifier": dataclasses.asdict(classifier.options),
+            "data": [self.data.name, self.data.split, self.data.sha256],
+        } | more
+
+    def attacked(self, name: str, step: Step, data: Images, eps: Sequence[float], classifier=None, batch_size=None):
+        """Clean predictions [N], and predictions [E, N] and adversarial images [E, N, ...] of an attack."""
+        classifier, batch_size = classifier or self.classifier, batch_size or self.options.batch_size
+        options = step.attack.described()
+        key = self.key(
+            "attack",
+            attack=step.attack.name,
+            options=options | {"sources": [digest(s.factorization.state_dict(), {}) for s in _sources(step.attack)]},
+            attacker=dict(step.attacker),
+            eps=list(eps),
+            images=len(data),
+            noise=classifier.options.noise,
+            batch_size=batch_size,
+        )
+
+        def make() -> dict[str, Tensor]:
+            result = evaluation.attack(
+                classifier,
+                data,
+                eps,
+                by=step.attack,
+                attacker=step.attacker,
+                batch_size=batch_size,
+                examples=None,
+                checked=0,
+                progress=_Labelled(self.progress, name),
+            )
+            return {
+                "clean": result.clean_log_joint.argmax(1),
+                "predictions": result.log_joint.argmax(2),
+                "adversarial": result.examples,
+            }
+
+        return self.parts.get(key, make)
+
+    def broken(self, name: str, step: Step, eps: float) -> Tensor:
+        """Which of the few images that checks look at an attack breaks, [N]."""
+        return self.attacked(name, step, self.few, (eps,))["predictions"][0] != self.few.labels.cpu()
+
+    def redrawn(self, found: dict[str, dict[str, Tensor]], broken: dict[str, Tensor]) -> Tensor:
+        """The share of further draws under which the worst of each image stays misclassified, [E, N]."""
+        shares = []
+        for i, eps in enumerate(self.eps):
+            worst = found["pgd"]["adversarial"][i].clone()
+            for name in reversed(self.steps):  # where several broke an image, the first of them counts
+                worst[broken[name][i]] = found[name]["adversarial"][i][broken[name][i]]
+            shares.append(self.share_of_draws(f"redrawn at {eps:g}", worst, self.data))
+        return torch.stack(shares)
+
+    def share_of_draws(self, name: str, images: Tensor, data: Images) -> Tensor:
+        """The share of further draws under which images [N, ...] are misclassified, [N]."""
+        key = self.key(name, images=hashlib.sha256(images.numpy().tobytes()).hexdigest(), draws=self.options.redraws)
+
+        def wrong(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            adversarial, total = images[indices].to(x.device), torch.zeros_like(y)
+            for draw in range(REDRAWS, REDRAWS + self.options.redraws):
+                total += self.classifier.for_images(indices, draw)(adversarial).argmax(1) != y
+            return total / self.options.redraws
+
+        return self.parts.get(key, lambda: {"share": self.over_images(name, data, wrong)})["share"]
+
+    def estimates(self, base: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
+        """What PGD breaks when its gradient is of more estimates, or of more particles, than one and the defender's."""
+        pgd, particles = self.steps["pgd"].attack, self.classifier.options.particles
+        eot = [(n, self.broken(f"EOT {n}", Step(dataclasses.replace(pgd, eot=n)), self.middle)) for n in (2, 4)]
+        more = [
+            (
+                n * particles,
+                self.broken(f"{n * particles} particles", Step(pgd, {"particles": n * particles}), self.middle),
+            )
+            for n in (2, 4)
+        ]
+        return {"EOT": [(1, base), *eot], "particles": [(particles, base), *more]}
+
+    def fixed_noise(self) -> tuple[Tensor, Tensor]:
+        """What PGD breaks under fixed noise, and the share of fresh draws under which it stays broken, [N] each."""
+        fixed = self.classifier.replaced(noise="fixed")
+        found = self.attacked("pgd, fixed noise", self.steps["pgd"], self.few, (self.middle,), classifier=fixed)
+        fresh = self.share_of_draws("fixed noise redrawn", found["adversarial"][0], self.few)
+        return found["predictions"][0] != self.few.labels.cpu(), fresh
+
+    def gradients(self) -> tuple[Rate, Rate, Rate]:
+        """How many gradients are zero, or not finite, and are zero of the plain cross-entropy."""
+
+        def looked_at(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            pinned = self.classifier.for_images(indices, ATTACKER)
+            _, gradient = Problem(self.steps["fgsm"].attack, pinned, x, y, indices.to(x.device)).gradient(x)
+            inputs = x.clone().requires_grad_()
+            with torch.enable_grad():
+                loss = F.cross_entropy(pinned(inputs), y, reduction="sum")
+                plain = torch.autograd.grad(loss, inputs)[0]
+            zero, undefined = checks.zero_or_undefined(gradient)
+            return torch.stack([zero, undefined, checks.zero_or_undefined(plain)[0]], dim=1)
+
+        key = self.key("gradients", images=len(self.few))
+        found = self.parts.get(key, lambda: {"found": self.over_images("gradients", self.few, looked_at)})["found"]
+        return tuple(_rate(each) for each in found.T)
+
+    def losses(self) -> Tensor:
+        """The loss at every step of PGD, [steps, N]."""
+        pgd = self.steps["pgd"].attack
+
+        def followed(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            problem = _Followed(pgd, self.classifier.for_images(indices, ATTACKER), x, y, indices.to(x.device))
+            pgd.perturb(problem, self.middle)
+            return torch.stack(problem.losses, dim=1)
+
+        key = self.key("losses", options=pgd.described(), eps=self.middle, images=len(self.few))
+        return self.parts.get(key, lambda: {"losses": self.over_images("losses", self.few, followed)})["losses"].T
+
+    def changed(self) -> Rate:
+        """How many predictions on clean images change with another draw."""
+
+        def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            first, second = (self.classifier.for_images(indices, draw)(x).argmax(1) for draw in (DEFENDER, SECOND))
+            return first != second
+
+        key = self.key("changed", images=len(self.data))
+        return _rate(self.parts.get(key, lambda: {"changed": self.over_images("clean", self.data, differs)})["changed"])
+
+    def other_batches(self) -> tuple[Tensor, Tensor]:
+        """Classes [1, N] predicted after PGD in batches of two sizes."""
+        step = Step(dataclasses.replace(self.steps["pgd"].attack, steps=min(10, self.options.steps)))
+        return tuple(
+            self.attacked(f"batches of {size}", step, self.few, (self.middle,), batch_size=size)["predictions"]
+            for size in (7, 20)
+        )
+
+    def known_broken(self, training: Images) -> dict[str, Rate]:
+        """The success of PGD on a CNN trained in a single step, and on one with saturated logits."""
+        pgd, rates = self.steps["pgd"].attack, {}
+        for name in ("single-step-trained CNN", "CNN with saturated logits"):
+            key = {
+                "what": name,
+                "training": dataclasses.asdict(BROKEN_TRAINING),
+                "images": [training.sha256, self.data.sha256, len(self.few)],
+                "attack": pgd.described(),
+            }
+
+            def make(name=name) -> dict[str, Tensor]:
+                cnn = known_broken_model(training, saturated="saturated" in name).to(self.device)
+                victim = BayesClassifier(cnn, 1, seed=self.classifier.options.seed)
+                result = evaluation.attack(
+                    victim, self.few, BROKEN_EPS, by=pgd, examples=0, progress=_Labelled(self.progress, "known")
+                )
+                return {"broken": result.log_joint.argmax(2)[0] != self.few.labels.cpu()}
+
+            rates[name] = _rate(self.parts.get(key, make)["broken"])
+        return rates
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.classifier.factorization.parameters()).device
+
+    @torch.no_grad()
+    def over_images(self, name: str, data: Images, measure: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """What `measure(indices, x, y)` gives for every image, [N, ...], on the CPU."""
+        parts, progress = [], _Labelled(self.progress, name)
+        size = min(self.options.batch_size, self.classifier.images_at_once)
+        for indices, x, y in distributed.share(data.to(self.device).batches(size)):
+            parts.append(measure(indices, x, y).cpu())
+            progress.images(self.name, int(indices[-1]) + 1, len(data))
+        return torch.cat(distributed.gather(parts))
+
+
+def known_broken_model(training: Images, saturated: bool):
+    """A CNN whose robustness is none: trained in a single step, or with logits that leave no plain gradient.
+
+    Single-step adversarial training learns to mask its gradient (catastrophic overfitting, Wong, Rice and Kolter 2020).
+    """
+    few = training.head(min(BROKEN_IMAGES, len(training)))
+    cnn = build("cnn", BROKEN_NETWORKS, image_shape=few.image_shape, num_classes=len(few.classes))
+    fit(cnn, few, dataclasses.replace(BROKEN_TRAINING, adversarial_eps=0.0) if saturated else BROKEN_TRAINING)
+    cnn.eval().requires_grad_(False)
+    if saturated:
+        last = cnn.p_y.network.layers[-1]
+        last.weight.mul_(1000), last.bias.mul_(1000)
+    return cnn
+
+
+class _Followed(Problem):
+    """A problem that keeps the losses [B] at which gradients were taken."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.losses: list[Tensor] = []
+
+    def gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
+        loss, gradient = super().gradient(images, draw)
+        self.losses.append(loss)
+        return loss, gradient
+
+
+class _Labelled(Progress):
+    """Says beside the model which part is under way."""
+
+    def __init__(self, progress: Progress, label: str):
+        self.progress, self.label = progress, label
+
+    def images(self, model: str, done: int, images: int) -> None:
+        self.progress.images(f"{model}, {self.label}", done, images)
+
+
+def _sources(attack: Attack) -> Sequence[BayesClassifier]:
+    return getattr(attack, "sources", ())
+
+
+def _rate(which: Tensor) -> Rate:
+    return Rate(int(which.sum()), len(which))

@@ -1,0 +1,288 @@
+"""Each of the twelve checks passes where it should, and fails on a model built to fail it."""
+
+import dataclasses
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+from pyrobayes import (
+    BayesClassifier,
+    InputError,
+    RobustnessOptions,
+    TrainingOptions,
+    assess,
+    attacks,
+    build,
+    checks,
+    fit,
+    load_data,
+)
+from pyrobayes.checks import FAIL, NOT_APPLICABLE, PASS, Check
+from pyrobayes.conditionals import StandardNormal
+from pyrobayes.evaluation import Rate
+from pyrobayes.factorizations.comparators import BNN, CNN
+from pyrobayes.options import Networks
+from pyrobayes.progress import silent
+from pyrobayes.robustness import Parts, Verdict, _Assessment, known_broken_model
+
+EPS = (0.1, 0.2, 0.3)
+QUICK = RobustnessOptions(images=60, eps=EPS, steps=5, redraws=4, checked_images=30, batch_size=30)
+
+
+def of(share, images=400):
+    """Broken images, the first ones."""
+    return torch.arange(images) < share * images
+
+
+def rows(*shares):
+    return torch.stack([of(share) for share in shares])
+
+
+PASSING_AND_FAILING = {
+    1: (
+        checks.iterative_at_least_as_strong(EPS, rows(0.2, 0.3, 0.4), rows(0.2, 0.5, 0.9)),
+        checks.iterative_at_least_as_strong(EPS, rows(0.2, 0.3, 0.4), rows(0.3, 0.5, 0.2)),
+    ),
+    2: (
+        checks.never_falls(EPS, {"pgd": rows(0.2, 0.3, 0.3), "fgsm": rows(0.1, 0.1, 0.2)}),
+        checks.never_falls(EPS, {"pgd": rows(0.2, 0.3, 0.3), "fgsm": rows(0.1, 0.3, 0.2)}),
+    ),
+    3: (checks.reaches_chance(of(0.95), 10), checks.reaches_chance(of(0.85), 10)),
+    4: (
+        checks.converged(of(0.5), {"twice the steps": of(0.51)}, 0.1),
+        checks.converged(of(0.5), {"twice the steps": of(0.51), "twice the restarts": of(0.6)}, 0.1),
+    ),
+    5: (
+        checks.white_box_strongest(of(0.5), {"noise": of(0.2), "square": of(0.5)}, 0.1),
+        checks.white_box_strongest(of(0.5), {"noise": of(0.2), "square": of(0.6)}, 0.1),
+    ),
+    6: (
+        checks.plateaus({"EOT": [(1, of(0.4)), (2, of(0.5)), (4, of(0.51))]}, 0.1),
+        checks.plateaus({"EOT": [(1, of(0.4)), (2, of(0.5)), (4, of(0.55))]}, 0.1),
+    ),
+    7: (
+        checks.holds_when_fresh(of(0.5), of(0.5) * 0.98, 0.1),
+        checks.holds_when_fresh(of(0.5), of(0.5) * 0.8, 0.1),
+    ),
+    8: (
+        checks.gradients_exist(Rate(1, 200), Rate(0, 200), Rate(90, 200)),
+        checks.gradients_exist(Rate(1, 200), Rate(3, 200), Rate(90, 200)),
+    ),
+    9: (
+        checks.loss_settled(torch.linspace(0, 1, 40).sqrt().clamp(max=0.8)[:, None], 0.1),
+        checks.loss_settled(torch.linspace(0, 1, 40)[:, None], 0.1),
+    ),
+    10: (checks.stable_when_clean(Rate(7, 400)), checks.stable_when_clean(Rate(8, 400))),
+    11: (
+        checks.breaks_what_is_broken({"one": Rate(100, 100), "other": Rate(90, 100)}, 0.3),
+        checks.breaks_what_is_broken({"one": Rate(100, 100), "other": Rate(89, 100)}, 0.3),
+    ),
+    12: (
+        checks.same_in_other_batches(torch.ones(2, 100), torch.ones(2, 100)),
+        checks.same_in_other_batches(torch.ones(2, 100), torch.cat([torch.ones(2, 98), torch.zeros(2, 2)], dim=1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("number", PASSING_AND_FAILING)
+def test_a_check_passes_and_fails(number):
+    passing, failing = PASSING_AND_FAILING[number]
+    assert (passing.number, passing.status, failing.status) == (number, PASS, FAIL)
+    assert passing.name == failing.name and failing.finding and failing.doubts
+
+
+def test_a_difference_counts_beyond_its_interval():
+    gap, half = checks.difference(of(0.5), of(0.4))
+    assert gap == pytest.approx(0.1) and half == pytest.approx(1.96 * (0.1 * 0.9 / 400) ** 0.5, rel=1e-3)
+    assert checks.larger(of(0.5), of(0.4)) and not checks.larger(of(0.4), of(0.5))
+    assert not checks.larger(of(0.5025), of(0.5))  # one image of 400
+    assert not checks.larger(of(0.5), of(0.5))
+
+
+def test_what_does_not_apply_says_so():
+    for check in (checks.plateaus({}, 0.1), checks.holds_when_fresh(None, None, 0.1), checks.never_falls((0.1,), {})):
+        assert check.status == NOT_APPLICABLE and check.finding
+
+
+# Models built to fail: small classifiers of real images, each with one fault.
+
+
+class Faulty(CNN):
+    """p(x, y) = p_D(x) p(y|x)"""
+
+    def __init__(self, cnn, see):
+        nn.Module.__init__(self)
+        self.networks, self.image_shape, self.num_classes = cnn.networks, cnn.image_shape, cnn.num_classes
+        self.cnn, self.see, self.name = cnn, see, "faulty"
+
+    def model(self, x=None, y=None):
+        with self.images(x, y):
+            x = pyro.sample("x", self.cnn.p_x(), obs=x)
+            y = pyro.sample("y", dist.Categorical(logits=self.see(self.cnn, x)), obs=y)
+        return x, y
+
+
+@pytest.fixture(scope="module")
+def cnn(tiny_images):
+    cnn = build("cnn", Networks(latent=5, hidden=32, channels=16), image_shape=(1, 7, 7))
+    fit(cnn, tiny_images, TrainingOptions(epochs=20, batch_size=16))
+    return cnn.eval().requires_grad_(False)
+
+
+def assessment(see, cnn, data, **changes):
+    options = dataclasses.replace(QUICK, **changes)
+    victim = BayesClassifier(Faulty(cnn, see), 1, noise="fixed")
+    return _Assessment(victim, data.head(options.images), options, (), Parts(), silent)
+
+
+def plain(cnn, x):
+    return cnn.p_y(x).logits
+
+
+def sheet(run, training):
+    return {check.number: check for check in run.verdict(training).checks}
+
+
+def test_an_honest_cnn_passes_what_a_masked_one_fails(cnn, tiny_images, mini):
+    honest = sheet(assessment(plain, cnn, tiny_images), tiny_images)
+    assert honest[8].status == PASS and honest[3].status == PASS
+    assert honest[6].status == honest[7].status == NOT_APPLICABLE and honest[10].status == PASS
+    masked = sheet(
+        assessment(lambda cnn, x: plain(cnn, (10 * x.detach()).round() / 10 + 0 * x), cnn, tiny_images), tiny_images
+    )
+    assert masked[8].status == FAIL  # no gradient at all
+    assert masked[5].status == FAIL  # noise and Square do better than what needs one
+    assert masked[3].status == FAIL
+
+
+def test_a_model_that_lies_about_its_gradient_fails(cnn, tiny_images):
+    def lying(cnn, x):
+        return plain(cnn, x.detach() + 0 * x) - plain(cnn, x) + plain(cnn, x).detach()
+
+    found = sheet(assessment(lying, cnn, tiny_images), tiny_images)
+    assert found[5].status == FAIL and found[3].status == FAIL and found[8].status == PASS
+
+
+def test_weak_attacks_are_found_out(cnn, tiny_images):
+    run = assessment(plain, cnn, tiny_images, eps=(0.05, 0.1))
+    weak = attacks.get("mim", steps=3, step_size=0.004)  # each step goes a small part of the way
+    run.steps["pgd"] = dataclasses.replace(run.steps["pgd"], attack=weak)
+    run.doubled = lambda pgd: {"twice the steps": dataclasses.replace(pgd, steps=6)}
+    found = sheet(run, tiny_images)
+    assert found[1].status == FAIL  # one large step goes further
+    assert found[4].status == FAIL and found[9].status == FAIL
+    assert found[11].status == FAIL  # and what is known to be broken looks robust
+
+
+def test_a_model_that_heals_fails(cnn, tiny_images):
+    x, y = tiny_images.batch(slice(None))
+
+    def heals(cnn, images):
+        distance = torch.cdist(images.flatten(1), x.flatten(1), p=torch.inf)
+        nearest = distance.min(1)
+        known = 100 * nn.functional.one_hot(y[nearest.indices], 10)
+        return torch.where((nearest.values > 0.15)[:, None], known + 0 * plain(cnn, images), plain(cnn, images))
+
+    assert sheet(assessment(heals, cnn, tiny_images), tiny_images)[2].status == FAIL
+
+
+def test_a_model_that_looks_at_the_batch_fails(cnn, tiny_images):
+    def together(cnn, x):
+        return plain(cnn, x) + 1e3 * (x.mean() * torch.arange(10.0)).sin()
+
+    assert sheet(assessment(together, cnn, tiny_images), tiny_images)[12].status == FAIL
+
+
+class Noisy(BNN):
+    """p(x, z, y) = p_D(x) p(z) p(y|z, x)"""
+
+    def __init__(self, cnn):
+        nn.Module.__init__(self)
+        self.networks, self.image_shape, self.num_classes = cnn.networks, cnn.image_shape, cnn.num_classes
+        self.p_x, self.p_z, self.cnn, self.name = cnn.p_x, StandardNormal(49), cnn, "noisy"
+
+    def p_y(self, z, x):
+        return dist.Categorical(logits=plain(self.cnn, x + 0.4 * z.unflatten(-1, (1, 7, 7))))
+
+    @property
+    def latent(self):
+        return 49
+
+
+def test_a_model_that_hides_in_noise_fails(cnn, tiny_images):
+    victim = BayesClassifier(Noisy(cnn), particles=1)
+    options = dataclasses.replace(QUICK, steps=8, eps=(0.2,), images=200, checked_images=200, batch_size=100)
+    found = sheet(_Assessment(victim, tiny_images.head(200), options, (), Parts(), silent), tiny_images)
+    assert found[6].status == FAIL  # the gradient of one estimate is mostly noise
+    assert found[7].status == FAIL  # what one draw of the noise falls for, others don't
+    assert found[10].status == FAIL
+
+
+def test_a_noisy_classifier_is_called_unstable(make, tiny_images):
+    classifier = BayesClassifier(make("gbz"), particles=1)
+    verdict = assess(classifier, tiny_images, tiny_images, dataclasses.replace(QUICK, images=40, checked_images=20))
+    found = {check.number: check for check in verdict.checks}
+    assert found[10].status == FAIL and found[6].status != NOT_APPLICABLE and found[7].status != NOT_APPLICABLE
+    assert 10 in verdict.doubts("pgd") and 10 in verdict.doubts("worst case")
+    assert "pgd, mixture" in verdict.success and "pgd, p(y|...) alone" in verdict.success
+    for i in range(3):
+        assert verdict.worst[i].count >= max(rates[i].count for rates in verdict.success.values())
+        assert 0 <= verdict.share_of_draws[i] <= 1 and verdict.broken_in_most[i].total == 40
+
+
+@pytest.mark.parametrize("saturated", [False, True])
+def test_what_is_known_to_be_broken_is(saturated, mini):
+    victim = BayesClassifier(known_broken_model(mini, saturated), 1, noise="fixed")
+    x, y = load_data("fashion-mnist-mini", "test").head(100).batch(slice(None))
+    pgd, fgsm = (attacks.get(name)(victim, x, y, 0.3) for name in ("pgd", "fgsm"))
+    assert (victim(pgd).argmax(1) != y).float().mean() > 0.9
+    if saturated:
+        inputs = x.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(victim(inputs), y, reduction="sum")
+        assert (torch.autograd.grad(loss, inputs)[0] == 0).flatten(1).all(1).float().mean() > 0.5
+    else:
+        assert (victim(fgsm).argmax(1) != y).float().mean() < 0.7  # a single step is misled
+
+
+def test_an_interrupted_run_goes_on(make, tiny_images, tmp_path):
+    classifier = BayesClassifier(make("gbz"), particles=2)
+    options = dataclasses.replace(QUICK, images=20, checked_images=10, brief=True)
+
+    class Stops(type(silent)):
+        calls = 0
+
+        def images(self, model, done, images):
+            self.calls += 1
+            if self.calls == 4:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        assess(classifier, tiny_images, tiny_images, options, parts=Parts(tmp_path), progress=Stops())
+    done = sorted(tmp_path.iterdir())
+    assert len(done) == 3
+    before = [path.stat().st_mtime_ns for path in done]
+    resumed = assess(classifier, tiny_images, tiny_images, options, parts=Parts(tmp_path))
+    assert [path.stat().st_mtime_ns for path in done] == before
+    assert resumed.as_dict() == assess(classifier, tiny_images, tiny_images, options).as_dict()
+
+
+def test_doubts_stand_beside_the_numbers_they_concern():
+    def verdict(number):
+        check = Check(number, "", FAIL, "", "")
+        kinds = {"fgsm": 1, "pgd": 0, "noise": 2}
+        return Verdict("gbz", True, "tiny", 1, EPS, Rate(1, 1), {}, [], None, None, {}, kinds, [check])
+
+    assert [verdict(4).doubts(row) for row in ("fgsm", "pgd", "noise", "worst case")] == [[], [4], [], [4]]
+    assert [verdict(8).doubts(row) for row in ("fgsm", "pgd", "noise", "worst case")] == [[8], [8], [], [8]]
+    assert [verdict(3).doubts(row) for row in ("fgsm", "pgd", "noise", "worst case")] == [[3]] * 4
+    assert [verdict(7).doubts(row) for row in ("fgsm", "pgd", "noise", "worst case")] == [[]] * 4
+
+
+def test_bad_options_are_named():
+    with pytest.raises(InputError, match="a verdict needs an eps above 0"):
+        RobustnessOptions(eps=(0.0,))
+    with pytest.raises(InputError, match="redraws must be"):
+        RobustnessOptions(redraws=0)
