@@ -16,6 +16,11 @@ def test_example_runs(example, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(example), "--quick"])
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
-    runpy.run_path(str(example), run_name="__main__")
+    try:
+        runpy.run_path(str(example), run_name="__main__")
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("art", "torchattacks"):
+            raise
+        pytest.skip(f"{missing.name} is not installed")
     assert capsys.readouterr().out
     assert len(example.read_text().splitlines()) < 80
