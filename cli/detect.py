@@ -68,7 +68,9 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
         ],
     )  # fmt: skip
     if not all(result.meaningful for result in results):
-        click.echo("* without meaning: the model has no p(x|...), and the test sees a constant for it.")
+        click.echo(
+            "* without meaning: the model has no p(x|...). The marginal test sees a constant, the logit test p(y|x) alone."
+        )
     click.echo(
         f"Data: {results[0].data}, test images. Thresholds: {100 * chosen.false_alarms:g}% of up to {chosen.train_images:,} "
         f"training images. Figures and detection.json are in {out or runs}."

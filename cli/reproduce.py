@@ -1,10 +1,8 @@
 """`pyrobayes reproduce`."""
 
-import dataclasses
-
 import click
 
-from pyrobayes.options import AttackOptions, EvaluationOptions, TrainingOptions
+from pyrobayes.options import AttackOptions, EvaluationOptions
 from pyrobayes_cli import options
 from pyrobayes_cli.attack import show_attack
 from pyrobayes_cli.evaluate import show_evaluation
@@ -13,14 +11,14 @@ from pyrobayes_cli.train import show_training
 
 FULL = {
     "data": "fashion-mnist",
-    "training": TrainingOptions(),
+    "training": {},
     "evaluated": None,  # all test images
     "attacked": 1000,
     "time": "an hour to an hour and a half on two CPU cores",
 }
 QUICK = {
     "data": "fashion-mnist-mini",
-    "training": TrainingOptions(epochs=5, batch_size=32, lr=2e-3, kl_warmup=0.2),
+    "training": {"epochs": 5, "batch_size": 32, "lr": 2e-3, "kl_warmup": 0.2},
     "evaluated": 200,
     "attacked": 200,
     "time": "about seven minutes on two CPU cores",
@@ -47,7 +45,6 @@ def command(quick, runs, data_dir, device, particles, seed):
       pyrobayes reproduce --quick
     """
     recipe = QUICK if quick else FULL
-    training = dataclasses.replace(recipe["training"], seed=seed)
     evaluation = EvaluationOptions(particles=particles, images=recipe["evaluated"], seed=seed)
     attack = AttackOptions(particles=particles, images=recipe["attacked"], seed=seed)
     folder = runs or ("runs-quick" if quick else "runs")
@@ -67,7 +64,7 @@ def command(quick, runs, data_dir, device, particles, seed):
         trained = library.train(
             names,
             networks="small",
-            training_changes=dataclasses.asdict(training),
+            training_changes=recipe["training"] | {"seed": seed},
             data=recipe["data"],
             resume=True,
             progress=progress,

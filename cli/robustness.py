@@ -32,7 +32,7 @@ from pyrobayes_cli.output import Progress, percent, table, warn_of_unfinished
 @options.as_json
 @click.pass_context
 def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **given):
-    """Attack MODELs, or every model trained under RUNS, in every way there is, and check the attacks.
+    """Attack MODELs, or every model trained under RUNS, in many ways, and check the attacks.
 
     Prints success rates of each attack and of the worst case image by image, with 95% Wilson intervals; how much of
     it stands under further draws of the noise; and a sheet of twelve checks, with the numbers of those that failed

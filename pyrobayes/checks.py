@@ -2,8 +2,8 @@
 
 After Carlini et al. (2019), "On Evaluating Adversarial Robustness", section 3, and Tramer et al. (2020). Each is a function
 of what was measured, and says what it found and which number it puts in doubt. `broken` arrays tell which images ended up
-misclassified; where two attacks are compared, it is on the same images, and a difference counts where it is beyond its
-95% interval.
+misclassified; where two attacks are compared, it is on the same images. A difference counts beyond its 95% interval, and,
+where a change is to be small, from two points up.
 """
 
 import math
@@ -16,6 +16,8 @@ from torch import Tensor
 from pyrobayes.evaluation import Rate
 
 PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "not applicable"
+# Which success rates a failed check puts in doubt: none, those of iterative attacks, of all by gradients, or all.
+NONE, ITERATIVE, BY_GRADIENT, ALL = range(4)
 POINTS = 0.02  # a change that matters: of shares, two points
 
 
@@ -29,6 +31,7 @@ class Check:
         status: `pass`, `fail` or `not applicable`.
         finding: the figures it was judged by, or why it doesn't apply.
         doubts: the number it puts in doubt where it fails.
+        concerns: which of the success rates these are: NONE, ITERATIVE, BY_GRADIENT or ALL.
     """
 
     number: int
@@ -36,11 +39,18 @@ class Check:
     status: str
     finding: str
     doubts: str
+    concerns: int
 
 
-def _check(number: int, name: str, doubts: str, passed: bool | None, finding: str) -> Check:
+CONCERNS = {1: ITERATIVE, 2: ALL, 3: ALL, 4: ITERATIVE, 5: BY_GRADIENT, 6: BY_GRADIENT}
+CONCERNS |= {7: NONE, 8: BY_GRADIENT, 9: ITERATIVE, 10: ALL, 11: ALL, 12: ALL}
+
+
+def _check(
+    number: int, name: str, doubts: str, passed: bool | None, finding: str, concerns: int | None = None
+) -> Check:
     status = NOT_APPLICABLE if passed is None else PASS if passed else FAIL
-    return Check(number, name, status, finding, doubts)
+    return Check(number, name, status, finding, doubts, CONCERNS[number] if concerns is None else concerns)
 
 
 def difference(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
@@ -54,6 +64,11 @@ def larger(ours: Tensor, theirs: Tensor) -> bool:
     """Whether a share is larger beyond the interval of the difference."""
     gap, half = difference(ours, theirs)
     return gap > half and gap > 0
+
+
+def matters(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether a share is larger by two points, and beyond the interval of the difference."""
+    return larger(ours, theirs) and difference(ours, theirs)[0] >= POINTS
 
 
 def percent(share: float) -> str:
@@ -111,28 +126,35 @@ def converged(base: Tensor, more: Mapping[str, Tensor], eps: float) -> Check:
         4,
         "doubling steps or restarts changes success by under 2 points",
         "success rates of iterative attacks",
-        max(abs(gap) for gap in gaps.values()) < POINTS,
+        not any(matters(each, base) or matters(base, each) for each in more.values()),
         f"{percent(base.double().mean().item())} at eps {eps:g}; {found}",
     )
 
 
-def white_box_strongest(white_box: Tensor, blind: Mapping[str, Tensor], eps: float) -> Check:
-    """5, from broken images [N] of the white-box attacks together, and of each attack that saw no gradient."""
+def white_box_strongest(white_box: Mapping[str, Tensor], blind: Mapping[str, Tensor], eps: float) -> Check:
+    """5, from broken images [N] of each white-box attack, and of each that saw no gradient of the one attacked."""
+    name, best = max(white_box.items(), key=lambda item: item[1].double().mean().item())
+    together = torch.stack(list(white_box.values())).any(0)
     rates = {name: percent(each.double().mean().item()) for name, each in blind.items()}
-    missed = {name: int((each & ~white_box).sum()) for name, each in blind.items()}
-    found = ", ".join(f"{name} {rate} ({missed[name]} images white-box left)" for name, rate in rates.items())
+    missed = {name: int((each & ~together).sum()) for name, each in blind.items()}
+    found = ", ".join(f"{name} {rate} ({missed[name]} images all white-box ones left)" for name, rate in rates.items())
     return _check(
         5,
         "gradient-free, transfer and noise no stronger than white-box",
         "success rates of attacks by gradients",
-        not any(larger(each, white_box) for each in blind.values()),
-        f"white-box {percent(white_box.double().mean().item())} at eps {eps:g}; {found}",
+        not any(larger(each, best) for each in blind.values()),
+        f"the best white-box, {name}, {percent(best.double().mean().item())} at eps {eps:g}; {found}",
     )
 
 
 def plateaus(rows: Mapping[str, Sequence[tuple[int, Tensor]]], eps: float) -> Check:
-    """6, from broken images [N] for growing numbers of estimates, or of particles, that the attack's gradient is of."""
-    rises = {name: difference(row[-1][1], row[-2][1])[0] for name, row in rows.items()}
+    """6, from broken images [N] for growing numbers of estimates, or of particles, that the attack's gradient is of.
+
+    The first of a row is what the suite has; neither may any be above it, nor the last above the one before.
+    """
+    rising = any(
+        matters(row[-1][1], row[-2][1]) or any(matters(each, row[0][1]) for _, each in row) for row in rows.values()
+    )
     found = "; ".join(
         f"{name} " + ", ".join(f"{n}: {percent(each.double().mean().item())}" for n, each in row)
         for name, row in rows.items()
@@ -141,13 +163,16 @@ def plateaus(rows: Mapping[str, Sequence[tuple[int, Tensor]]], eps: float) -> Ch
         6,
         "success plateaus as EOT and attack particles grow",
         "success rates of attacks with fewer",
-        None if not rows else max(rises.values()) < POINTS,
-        f"at eps {eps:g}: {found}" if rows else "the classifier draws nothing",
+        not rising if rows else None,
+        f"at eps {eps:g}: {found}" if rows else "the classifier draws nothing anew",
     )
 
 
-def holds_when_fresh(fixed: Tensor | None, fresh: Tensor | None, eps: float) -> Check:
-    """7, from what is broken under the fixed noise that it was found with [N], and the share of fresh draws [N] it is in."""
+def holds_when_fresh(fixed: Tensor | None, fresh: Tensor | None, eps: float, concerned: bool = False) -> Check:
+    """7, from what is broken under the fixed noise that it was found with [N], and the share of fresh draws [N] it is in.
+
+    The success rates beside it are concerned where they were found under fixed noise too.
+    """
     name, doubts = "found with noise fixed, it holds with noise fresh", "success rates under fixed noise"
     if fixed is None or fresh is None:
         return _check(7, name, doubts, None, "the classifier draws nothing")
@@ -156,8 +181,9 @@ def holds_when_fresh(fixed: Tensor | None, fresh: Tensor | None, eps: float) -> 
         7,
         name,
         doubts,
-        before - after < POINTS,
+        not matters(fixed, fresh),
         f"at eps {eps:g} {percent(before)} under the noise it was found with, {percent(after)} under fresh draws",
+        ALL if concerned else NONE,
     )
 
 
@@ -176,26 +202,37 @@ def gradients_exist(zero: Rate, undefined: Rate, saturated: Rate) -> Check:
 
 def loss_settled(losses: Tensor, eps: float) -> Check:
     """9, from the loss [steps, N], in nats, at every step of an attack: what its last tenth adds to its whole rise."""
+    name, doubts = "the loss rises, and no longer does at the last step", "success rates of iterative attacks"
     mean = losses.double().mean(1)
-    tail = max(1, len(mean) // 10)
+    if len(mean) < 10:
+        return _check(9, name, doubts, None, f"needs ten steps to tell, got {len(mean)}")
+    tail = len(mean) // 10
     before, last = mean[-2 * tail : -tail].mean().item(), mean[-tail:].mean().item()
     rise = last - mean[0].item()
-    share = (last - before) / rise if rise > 0 else 0.0
+    if not rise > 0:
+        return _check(
+            9, name, doubts, False, f"from the first of {len(mean)} steps to the last it changes by {rise:g} nats"
+        )
+    share = (last - before) / rise
     return _check(
         9,
-        "the loss no longer rises at the last step",
-        "success rates of iterative attacks",
+        name,
+        doubts,
         share < 0.05,
         f"the last tenth of {len(mean)} steps at eps {eps:g} adds {percent(share)} of a rise of {rise:.1f} nats",
     )
 
 
-def stable_when_clean(changed: Rate) -> Check:
+def stable_when_clean(changed: Rate | None) -> Check:
     """10, from the clean images whose predicted class is another one with another draw."""
+    name = "predictions on clean images stable under re-sampling"
+    doubts = "clean accuracy, and every success that one draw decides"
+    if changed is None:
+        return _check(10, name, doubts, None, "the classifier draws nothing anew")
     return _check(
         10,
-        "predictions on clean images stable under re-sampling",
-        "clean accuracy, and every success that one draw decides",
+        name,
+        doubts,
         changed.share < POINTS,
         f"{percent(changed.share)} of {changed.total} change with another draw",
     )

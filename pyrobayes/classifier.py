@@ -16,8 +16,8 @@ from pyrobayes.importance import ImportanceEstimate
 from pyrobayes.options import TERMS, ClassifierOptions, InputError, choice, whole
 from pyrobayes.randomness import splitmix, standard_normals
 
-# What base noise is for: each has draws of its own.
-FIXED, PER_CALL, PER_IMAGE = range(3)
+# What random numbers are for: each has draws of its own.
+FIXED, PER_CALL, PER_IMAGE, ATTACK, REFERENCES = range(5)
 # Independent draws of an image's noise. The defender's is the same on clean and adversarial images, so that
 # eps 0 is clean accuracy; the attacker's gradient never sees it, unless the noise is fixed.
 DEFENDER, ATTACKER, SECOND, CALIBRATION = range(4)

@@ -141,7 +141,8 @@ class Detection:
     Attributes:
         model, attack, options, data, eps: as in :class:`pyrobayes.evaluation.AttackResult`.
         test: its name.
-        meaningful: False for a test of p(x) where the model has none: its figures are those of a constant.
+        meaningful: False for a test of p(x) or p(x, y) where the model has no p(x|...): the marginal test sees a constant
+            there, the logit test p(y|x) alone.
         false_alarms: share of the clean test images that it rejects.
         success: [E] share of all attacked images that end up misclassified.
         detected: [E] share of those that it rejects.

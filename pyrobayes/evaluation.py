@@ -14,7 +14,7 @@ from torch import Tensor
 from pyrobayes import attacks, distributed
 from pyrobayes.attacks import Attack
 from pyrobayes.attacks.base import lengths
-from pyrobayes.classifier import ATTACKER, DEFENDER, SECOND, BayesClassifier
+from pyrobayes.classifier import ATTACKER, DEFENDER, REFERENCES, SECOND, BayesClassifier
 from pyrobayes.data import Images
 from pyrobayes.options import AttackOptions, InputError, checked_eps, whole
 from pyrobayes.progress import Progress, silent
@@ -102,7 +102,7 @@ class AttackResult:
         clean_log_joint: [N, C] nats, of the clean images.
         log_joint: [E, N, C] nats, of the adversarial images.
         unmoved: images, not of the target class, that the attack left as they were at the largest eps; above 0, for
-            want of a gradient. None of an attack that looks for the nearest image, which may be the image itself.
+            want of a gradient. None of an attack that has other reasons for that, or other ways to move.
         examples: [E, M, channels, height, width] the first adversarial images.
         distances: [N] L2 lengths of the least changes that an attack which looks for them found; infinite where the
             classifier didn't fall for it; None for other attacks.
@@ -278,6 +278,7 @@ def attack(
     if isinstance(perturb.target, int):
         whole("target", perturb.target, least=0, most=len(data.classes) - 1)
     keep = len(data) if examples is None else min(examples, len(data))
+    hopes_for_gradient = perturb.follows_gradient and not perturb.least_distance
     batches = []
     for indices, x, y in distributed.share(data.batches(min(batch_size, max(1, seen.images_at_once // perturb.eot)))):
         towards = of_other_classes(everything, indices, perturb.seed).to(x.device) if perturb.matching else None
@@ -287,11 +288,13 @@ def attack(
             clean = defender(x)
             # At eps 0 the image is the clean one, and so is its noise.
             attacked = torch.stack([defender(image) if e else clean for e, image in zip(bounds, adversarial)])
+        last = attacked[-1].argmax(1)
+        astray = last == perturb.target if isinstance(perturb.target, int) else last != y
         found = {
             "clean": clean,
             "attacked": attacked[: len(eps)].transpose(0, 1),
-            "unmoved": (adversarial[-1] == x).flatten(1).all(1) & (y != perturb.target) & (not perturb.least_distance),
-            "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(attacked[-1].argmax(1) != y, math.inf),
+            "unmoved": (adversarial[-1] == x).flatten(1).all(1) & (y != perturb.target) & hopes_for_gradient,
+            "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(astray, math.inf),
             "examples": adversarial[: len(eps), : max(0, keep - int(indices[0]))].transpose(0, 1),
         }
         batches.append({name: value.cpu() for name, value in found.items()})
@@ -324,7 +327,11 @@ def of_other_classes(data: Images, indices: Tensor, seed: int) -> Tensor:
     others = len(labels) - (last - first)
     if not others.all():
         raise InputError(f"{data.name} has images of one class only: a matching loss needs those of another")
-    drawn = (uniforms(splitmix(seed, indices.cpu()), torch.tensor(0)) * others).long().clamp(max=others - 1)
+    drawn = (
+        (uniforms(splitmix(splitmix(seed, REFERENCES), indices.cpu()), torch.tensor(0)) * others)
+        .long()
+        .clamp(max=others - 1)
+    )
     return data.batch(place[drawn + (drawn >= first) * (last - first)].to(data.labels.device))[0]
 
 

@@ -4,6 +4,7 @@ An image counts as broken at an eps if any attack of the suite has it misclassif
 further draws of the noise, and twelve checks (:mod:`pyrobayes.checks`) say which numbers to doubt.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 from pyrobayes import attacks, checks, distributed, evaluation
 from pyrobayes.attacks import Attack, Problem
 from pyrobayes.checkpoint import digest, read_tensors, save_tensors
-from pyrobayes.checks import FAIL, Check
+from pyrobayes.checks import ALL, BY_GRADIENT, FAIL, ITERATIVE, Check
 from pyrobayes.classifier import ATTACKER, CALIBRATION, DEFENDER, SECOND, BayesClassifier
 from pyrobayes.data import Images
 from pyrobayes.evaluation import Rate
@@ -26,6 +27,7 @@ from pyrobayes.factorizations import build, parents_in
 from pyrobayes.options import InputError, Networks, RobustnessOptions, TrainingOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.training import fit
+from pyrobayes.version import __version__
 
 REDRAWS = CALIBRATION + 1  # the first of the draws that what was found is judged by again
 GREY = 0.5  # eps where every image can be made the same
@@ -33,10 +35,6 @@ BROKEN_EPS = 0.3  # of the single-step training of a model known to be broken
 BROKEN_NETWORKS = Networks(channels=16, hidden=100)
 BROKEN_TRAINING = TrainingOptions(epochs=10, adversarial_eps=BROKEN_EPS, adversarial_steps=1)
 BROKEN_IMAGES = 6000
-# Which rows a failed check puts in doubt: those of iterative attacks, of all by gradients, or all.
-ITERATIVE, BY_GRADIENT, ALL = range(3)
-DOUBTS = {1: ITERATIVE, 2: ALL, 3: ALL, 4: ITERATIVE, 5: BY_GRADIENT, 6: BY_GRADIENT}
-DOUBTS |= {8: BY_GRADIENT, 9: ITERATIVE, 10: ALL, 11: ALL, 12: ALL}
 WORST = "worst case"
 MIXTURE = {"estimator": "mixture", "prune": None}
 
@@ -67,8 +65,9 @@ class Verdict:
         clean_accuracy: share of the clean images classified correctly.
         success: [E] share of all images that end up misclassified, by attack.
         worst: [E] the same of the worst attack of each image.
-        share_of_draws: [E] mean over all images of the share of further draws under which the worst of them stays
-            misclassified; None for a classifier that draws nothing.
+        share_of_draws: [E] mean over all images of the share of further draws under which the worst adversarial image of
+            each is misclassified; None for a classifier that draws nothing anew. Which is the worst is told by draws
+            of its own, so that no luck is counted.
         broken_in_most: [E] share of all images that stay so in most of those draws; None likewise.
         options: of the attacks, by name.
         checks: the sheet.
@@ -91,7 +90,7 @@ class Verdict:
     def doubts(self, row: str) -> list[int]:
         """The numbers of the failed checks that put a row of success rates in doubt."""
         kind = self.kinds.get(row, ITERATIVE)
-        return [check.number for check in self.checks if check.status == FAIL and DOUBTS.get(check.number, -1) >= kind]
+        return [check.number for check in self.checks if check.status == FAIL and check.concerns >= kind]
 
     def as_dict(self) -> dict:
         """As plain JSON values."""
@@ -117,14 +116,29 @@ class Parts:
         """The tensors of a part: from memory, from its file, or made now and saved."""
         name = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:20]
         if name not in self._known:
-            path = self.folder / f"{name}.safetensors" if self.folder else None
-            if path and path.is_file():
-                self._known[name] = read_tensors(path)[0]
-            else:
-                self._known[name] = make()
-                if path and distributed.rank() == 0:
-                    save_tensors(path, self._known[name], {"key": json.dumps(key, sort_keys=True, default=str)})
+            self._known[name] = self._read(name) or make()
+            if self.folder and distributed.rank() == 0 and not self._path(name).is_file():
+                save_tensors(self._path(name), self._known[name], {})
         return self._known[name]
+
+    def remove(self) -> None:
+        """Delete the files of the parts that were asked for, and the folder if nothing else is in it."""
+        for name in self._known:
+            self._path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _read(self, name: str) -> dict[str, Tensor] | None:
+        if self.folder is None or not self._path(name).is_file():
+            return None
+        try:
+            return read_tensors(self._path(name))[0]
+        except InputError:  # damaged: it is made anew
+            self._path(name).unlink(missing_ok=True)
+            return None
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
 
 
 def assess(
@@ -193,7 +207,8 @@ class _Assessment:
         self.few = data.head(min(options.checked_images, len(data)))
         self.name, self.progress = classifier.factorization.name, progress
         self.labels = data.labels.cpu()
-        self.random = classifier.options.noise == "fresh" and "z" in parents_in(classifier.factorization.formula())
+        self.latent = "z" in parents_in(classifier.factorization.formula())
+        self.random = self.latent and classifier.options.noise == "fresh"
         self.steps = suite(classifier, options, sources)
         self.eps = options.eps
         self.middle = options.eps[len(options.eps) // 2]
@@ -202,7 +217,7 @@ class _Assessment:
         found = {name: self.attacked(name, step, self.data, self.eps) for name, step in self.steps.items()}
         broken = {name: part["predictions"] != self.labels for name, part in found.items()}
         worst = torch.stack(list(broken.values())).any(0)
-        redrawn = self.redrawn(found, broken) if self.random else None
+        redrawn = self.redrawn(found) if self.random else None
         most = redrawn > 0.5 if redrawn is not None else None
         return Verdict(
             model=self.name,
@@ -220,20 +235,21 @@ class _Assessment:
                 for name, step in self.steps.items()
             },
             kinds={name: step.kind for name, step in self.steps.items()},
-            checks=self.checks(broken, training),
+            checks=self.checks(found, broken, training),
         )
 
-    def checks(self, broken: dict[str, Tensor], training: Images) -> list[Check]:
-        """The sheet, from the broken images [E, N] of the suite."""
+    def checks(self, found: dict[str, dict[str, Tensor]], broken: dict[str, Tensor], training: Images) -> list[Check]:
+        """The sheet, from what the suite found, and the images [E, N] that it broke."""
         few, middle = len(self.few), self.middle
         at_middle = {name: rows[self.eps.index(middle)][:few] for name, rows in broken.items()}
         blind = {name: each for name, each in at_middle.items() if self.steps[name].kind == ALL}
-        square = Step(attacks.get("square", steps=10 * self.options.steps), kind=ALL)
+        # Random search against one draw of the noise would find what that draw falls for, and no other.
+        square = Step(attacks.get("square", steps=10 * self.options.steps, eot=4 if self.random else 1), kind=ALL)
         blind["square"] = self.broken("square", square, middle)
-        seeing = torch.stack([at_middle[name] for name, step in self.steps.items() if step.kind != ALL]).any(0)
+        seeing = {name: at_middle[name] for name, step in self.steps.items() if step.kind != ALL}
         pgd = self.steps["pgd"].attack
         doubled = {name: self.broken(name, Step(each), middle) for name, each in self.doubled(pgd).items()}
-        fixed, fresh = self.fixed_noise() if self.random else (None, None)
+        fixed, fresh = self.fixed_noise() if self.latent else (None, None)
         zero, undefined, saturated = self.gradients()
         return [
             checks.iterative_at_least_as_strong(self.eps, broken["fgsm"], broken["pgd"]),
@@ -242,12 +258,12 @@ class _Assessment:
             checks.converged(at_middle["pgd"], doubled, middle),
             checks.white_box_strongest(seeing, blind, middle),
             checks.plateaus(self.estimates(at_middle["pgd"]) if self.random else {}, middle),
-            checks.holds_when_fresh(fixed, fresh, middle),
+            checks.holds_when_fresh(fixed, fresh, middle, concerned=not self.random),
             checks.gradients_exist(zero, undefined, saturated),
             checks.loss_settled(self.losses(), middle),
-            checks.stable_when_clean(self.changed()),
+            checks.stable_when_clean(self.changed() if self.random else None),
             checks.breaks_what_is_broken(self.known_broken(training), BROKEN_EPS),
-            checks.same_in_other_batches(*self.other_batches()),
+            checks.same_in_other_batches(*self.other_batches(found["pgd"]["predictions"])),
         ]
 
     # Measurements.
@@ -266,17 +282,19 @@ class _Assessment:
             "what": what,
             "weights": digest(classifier.factorization.state_dict(), {}),
             "classifier": dataclasses.asdict(classifier.options),
+            "version": __version__,
             "data": [self.data.name, self.data.split, self.data.sha256],
         } | more
 
     def attacked(self, name: str, step: Step, data: Images, eps: Sequence[float], classifier=None, batch_size=None):
         """Clean predictions [N], and predictions [E, N] and adversarial images [E, N, ...] of an attack."""
         classifier, batch_size = classifier or self.classifier, batch_size or self.options.batch_size
-        options = step.attack.described()
+        sources = getattr(step.attack, "sources", ())
         key = self.key(
             "attack",
             attack=step.attack.name,
-            options=options | {"sources": [digest(s.factorization.state_dict(), {}) for s in _sources(step.attack)]},
+            options=step.attack.described(),
+            sources=[(digest(s.factorization.state_dict(), {}), dataclasses.asdict(s.options)) for s in sources],
             attacker=dict(step.attacker),
             eps=list(eps),
             images=len(data),
@@ -308,25 +326,38 @@ class _Assessment:
         """Which of the few images that checks look at an attack breaks, [N]."""
         return self.attacked(name, step, self.few, (eps,))["predictions"][0] != self.few.labels.cpu()
 
-    def redrawn(self, found: dict[str, dict[str, Tensor]], broken: dict[str, Tensor]) -> Tensor:
-        """The share of further draws under which the worst of each image stays misclassified, [E, N]."""
-        shares = []
+    def redrawn(self, found: dict[str, dict[str, Tensor]]) -> Tensor:
+        """The share of further draws under which the worst adversarial image of each is misclassified, [E, N].
+
+        Half as many draws, which the share is not of, tell which is the worst.
+        """
+        first = REDRAWS + self.options.redraws
+        telling, each, shares = (
+            range(first, first + max(1, self.options.redraws // 2)),
+            torch.arange(len(self.data)),
+            [],
+        )
         for i, eps in enumerate(self.eps):
-            worst = found["pgd"]["adversarial"][i].clone()
-            for name in reversed(self.steps):  # where several broke an image, the first of them counts
-                worst[broken[name][i]] = found[name]["adversarial"][i][broken[name][i]]
-            shares.append(self.share_of_draws(f"redrawn at {eps:g}", worst, self.data))
+            made = torch.stack([part["adversarial"][i] for part in found.values()])  # [A, N, channels, height, width]
+            judged = [
+                self.share_of_draws(f"{name} redrawn at {eps:g}", images, self.data, telling)
+                for name, images in zip(found, made)
+            ]
+            worst = made[torch.stack(judged).argmax(0), each]
+            shares.append(self.share_of_draws(f"worst redrawn at {eps:g}", worst, self.data))
         return torch.stack(shares)
 
-    def share_of_draws(self, name: str, images: Tensor, data: Images) -> Tensor:
+    def share_of_draws(self, name: str, images: Tensor, data: Images, draws: range | None = None) -> Tensor:
         """The share of further draws under which images [N, ...] are misclassified, [N]."""
-        key = self.key(name, images=hashlib.sha256(images.numpy().tobytes()).hexdigest(), draws=self.options.redraws)
+        draws = draws or range(REDRAWS, REDRAWS + self.options.redraws)
+        checksum, fresh = hashlib.sha256(images.numpy().tobytes()).hexdigest(), self.classifier.replaced(noise="fresh")
+        key = self.key(name, images=checksum, draws=[draws.start, draws.stop])
 
         def wrong(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
             adversarial, total = images[indices].to(x.device), torch.zeros_like(y)
-            for draw in range(REDRAWS, REDRAWS + self.options.redraws):
-                total += self.classifier.for_images(indices, draw)(adversarial).argmax(1) != y
-            return total / self.options.redraws
+            for draw in draws:
+                total += fresh.for_images(indices, draw)(adversarial).argmax(1) != y
+            return total / len(draws)
 
         return self.parts.get(key, lambda: {"share": self.over_images(name, data, wrong)})["share"]
 
@@ -389,13 +420,11 @@ class _Assessment:
         key = self.key("changed", images=len(self.data))
         return _rate(self.parts.get(key, lambda: {"changed": self.over_images("clean", self.data, differs)})["changed"])
 
-    def other_batches(self) -> tuple[Tensor, Tensor]:
-        """Classes [1, N] predicted after PGD in batches of two sizes."""
-        step = Step(dataclasses.replace(self.steps["pgd"].attack, steps=min(10, self.options.steps)))
-        return tuple(
-            self.attacked(f"batches of {size}", step, self.few, (self.middle,), batch_size=size)["predictions"]
-            for size in (7, 20)
-        )
+    def other_batches(self, predictions: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes [1, N] predicted after PGD, as in the suite (predictions [E, N]), and in batches of another size."""
+        size = min(7, max(1, min(len(self.few), self.options.batch_size) - 1))
+        other = self.attacked(f"batches of {size}", self.steps["pgd"], self.few, (self.middle,), batch_size=size)
+        return predictions[self.eps.index(self.middle)][None, : len(self.few)], other["predictions"]
 
     def known_broken(self, training: Images) -> dict[str, Rate]:
         """The success of PGD on a CNN trained in a single step, and on one with saturated logits."""
@@ -441,7 +470,8 @@ def known_broken_model(training: Images, saturated: bool):
     """
     few = training.head(min(BROKEN_IMAGES, len(training)))
     cnn = build("cnn", BROKEN_NETWORKS, image_shape=few.image_shape, num_classes=len(few.classes))
-    fit(cnn, few, dataclasses.replace(BROKEN_TRAINING, adversarial_eps=0.0) if saturated else BROKEN_TRAINING)
+    plain = dataclasses.replace(BROKEN_TRAINING, adversarial_eps=0.0, adversarial_steps=None)
+    fit(cnn, few, plain if saturated else BROKEN_TRAINING)
     cnn.eval().requires_grad_(False)
     if saturated:
         last = cnn.p_y.network.layers[-1]
@@ -470,10 +500,6 @@ class _Labelled(Progress):
 
     def images(self, model: str, done: int, images: int) -> None:
         self.progress.images(f"{model}, {self.label}", done, images)
-
-
-def _sources(attack: Attack) -> Sequence[BayesClassifier]:
-    return getattr(attack, "sources", ())
 
 
 def _rate(which: Tensor) -> Rate:

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def train(
         models: their names, in any case; `all` stands for every registered one.
         networks: `paper` (where left out) or `small`.
         network_changes: fields of :class:`pyrobayes.Networks` that differ from that.
-        training_changes: fields of :class:`pyrobayes.TrainingOptions` that differ from the defaults.
+        training_changes: fields of :class:`pyrobayes.TrainingOptions` that differ from the model's own.
         data: the data set; `fashion-mnist` where left out.
         data_dir: see :func:`pyrobayes.load_data`.
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -70,7 +69,6 @@ def train(
     network_changes, training_changes = network_changes or {}, training_changes or {}
     preset = NETWORKS[choice("networks", networks, NETWORKS)] if networks else None
     sizes = dataclasses.replace(preset or NETWORKS["paper"], **network_changes)
-    options = TrainingOptions(**training_changes)
     data = choice("data set", data, DATASETS) if data else None
     saved = {}
     for name in names:  # refuse before the first is trained, not after hours
@@ -93,6 +91,7 @@ def train(
         source = saved[name].data if name in saved else data or "fashion-mnist"
         if source not in images:
             images[source] = _load_data(source, "train", data_dir)
+        options = TrainingOptions.of(name, **training_changes)
         config = saved.get(name) or Config.of(name, sizes, images[source], options)
         trained[name] = fit(
             config.build().to(chosen),
@@ -253,12 +252,16 @@ def robustness(
     parts, results = Parts(folder / PARTS), []
     for classifier in classifiers:
         others = [other for other in classifiers if other is not classifier]
-        results.append(assess(classifier, test, training, options, sources=others, parts=parts, progress=progress))
+        try:
+            results.append(assess(classifier, test, training, options, sources=others, parts=parts, progress=progress))
+        except KeyboardInterrupt:
+            kept = f"interrupted; what was computed is kept in {parts.folder}, and the same command goes on from there"
+            raise KeyboardInterrupt(kept) from None
         if distributed.rank() == 0:
             write_json(folder / "robustness.json", _report(results, options, test, runs))
             figures.save(figures.robustness(results[-1]), folder / f"robustness-{results[-1].model}")
     if distributed.rank() == 0:
-        shutil.rmtree(folder / PARTS, ignore_errors=True)
+        parts.remove()
     return results
 
 
@@ -276,10 +279,12 @@ def _planned(
         if by.name == "transfer":
             name = classifier.factorization.name
             others = tuple(source for source in sources if source.factorization.name != name)
+            if not others and len(classifiers) > 1:
+                continue  # the source is among those named
             if not others:
                 raise InputError(
-                    f"transfer needs another trained model than {name} itself to take its images from: name one as "
-                    "source, or attack several models"
+                    f"transfer needs another trained model than {name} itself to take its images from: name another "
+                    "as source, or attack several models"
                 )
             by = dataclasses.replace(by, sources=others)
         planned.append((by, classifier))

@@ -77,7 +77,7 @@ class Epoch:
 def fit(
     factorization: DeepBayes,
     data: Images,
-    options: TrainingOptions = TrainingOptions(),
+    options: TrainingOptions | None = None,
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -90,7 +90,7 @@ def fit(
     Args:
         factorization: with fresh weights; trained in place, on the device that it is on.
         data: training images; a twelfth of them is held out for validation.
-        options: see :class:`pyrobayes.TrainingOptions`.
+        options: see :class:`pyrobayes.TrainingOptions`; the model's own where left out.
         out: the run's folder, saved after every epoch; nothing is saved where it is left out.
         resume: go on with the run in `out`; it must have the same configuration.
         overwrite: train although `out` holds a run, and replace it after the first epoch.
@@ -112,6 +112,9 @@ def fit(
         )
     if len(data) < 2:
         raise InputError(f"training takes at least two images, one of them for validation, got {len(data)}")
+    options = TrainingOptions.of(factorization.name) if options is None else options
+    if options.adversarial_steps and not adversarial_eps(factorization, options):
+        raise InputError("adversarial steps say how to attack, but adversarial eps is 0: give one, or leave them out")
     if resume and (overwrite or out is None):
         raise InputError("resume needs the folder of a run (out), and excludes overwrite")
     if data.split != "train":
@@ -208,8 +211,7 @@ class _Run:
 
     def _attacked(self, indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """The images as PGD makes them against the classifier as it is now, where it is trained on those."""
-        eps = self.options.adversarial_eps
-        eps = self.factorization.adversarial_eps if eps is None else eps
+        eps = adversarial_eps(self.factorization, self.options)
         mine = distributed.mine()
         if not eps or not len(y[mine]):
             return x
@@ -280,6 +282,11 @@ class _Run:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def adversarial_eps(factorization: DeepBayes, options: TrainingOptions) -> float:
+    """The bound of the attack that a model is trained under, 0 for none."""
+    return factorization.adversarial_eps if options.adversarial_eps is None else options.adversarial_eps
 
 
 def learning_rate(options: TrainingOptions, step: int, steps: int) -> float:

@@ -24,8 +24,6 @@ def quick():
 
     def quick(name, **options):
         few = {option: value for option, value in FEW.items() if option in attacks.options(name)}
-        if name == "mim":
-            del few["restarts"]
         if name == "transfer":
             few["sources"] = (source,)
         return attacks.get(name, **(few | options))
@@ -341,6 +339,23 @@ def test_cw_finds_the_nearest_image_of_another_class(tiny_images):
     torch.testing.assert_close((found - x).flatten(1).norm(dim=1), expected, rtol=0.05, atol=2e-3)
 
 
+@pytest.mark.parametrize(("loss", "target"), [("cross-entropy", None), ("dlr", 3), ("margin", 3)])
+def test_cw_is_judged_by_the_margin_whatever_it_climbs(loss, target, tiny_images):
+    (x, y), model = tiny_images.head(40).batch(slice(None)), Linear(scale=0.3)
+    found = attacks.get("cw", loss=loss, target=target)(model, x, y, 7.0)
+    moved, predicted = (found != x).flatten(1).any(1), model(found).argmax(1)
+    assert moved.float().mean() > 0.5
+    assert ((predicted != y) if target is None else (predicted == target))[moved].all()
+
+
+def test_what_cannot_be_attacked_is_named(make, batch):
+    x, y = batch
+    with pytest.raises(InputError, match="the term x doesn't depend on the image here"):
+        attacks.get("fgsm", term="x")(BayesClassifier(make("dfx"), 2), x, y, 0.1)
+    with pytest.raises(InputError, match="snapshot needs all particles of every class: leave prune out"):
+        attacks.get("fgsm", snapshot=True)(BayesClassifier(make("gbz"), 5, prune=1.0), x, y, 0.1)
+
+
 def test_the_least_distance_is_reported(make, tiny_images):
     data, by = tiny_images.head(20), attacks.get("cw", steps=40, searches=4, step_size=0.3)
     result = evaluation.attack(BayesClassifier(make("gbz"), particles=2, noise="fixed"), data, (0.0, 0.1, 2.0), by=by)
@@ -458,11 +473,13 @@ def test_matching_attacks_are_reported_like_others(make, tiny_images):
         ("cw", {"norm": "linf"}, "cw is bounded in l2, not in linf: leave the norm out"),
         ("patch", {"norm": "linf"}, "patch is bounded in area"),
         ("cw", {"confidence": -1.0}, "confidence must be"),
-        ("cw", {"loss": "logit-matching"}, "cw needs a loss that is above 0"),
+        ("cw", {"target": "each"}, "cw looks for the nearest misclassified image"),
         ("cw", {"searches": 0}, "searches must be"),
         ("square", {"steps": 0}, "steps must be"),
-        ("transfer", {"sources": ("gbz",)}, "sources must be classifiers"),
-        ("pgd", {"loss": "logit-matching", "target": 3}, "has no target: leave it out"),
+        ("transfer", {"sources": ("gbz",)}, "sources must be a tuple of classifiers"),
+        ("transfer", {"sources": nn.Identity()}, "sources must be a tuple of classifiers"),
+        ("mim", {"restarts": 2}, "mim has no option restarts"),
+        ("pgd", {"loss": "logit-matching", "target": 0}, "has no target: leave it out"),
         ("pgd", {"loss": "latent-matching", "term": "x"}, "has no term: leave it out"),
         ("pgd", {"loss": "latent-matching", "snapshot": True}, "has no snapshot: leave it out"),
         ("fgsm", {"loss": "hinge"}, "unknown loss 'hinge'"),

@@ -56,12 +56,18 @@ PASSING_AND_FAILING = {
         checks.converged(of(0.5), {"twice the steps": of(0.51), "twice the restarts": of(0.6)}, 0.1),
     ),
     5: (
-        checks.white_box_strongest(of(0.5), {"noise": of(0.2), "square": of(0.5)}, 0.1),
-        checks.white_box_strongest(of(0.5), {"noise": of(0.2), "square": of(0.6)}, 0.1),
+        checks.white_box_strongest({"pgd": of(0.5), "fgsm": of(0.3)}, {"noise": of(0.2), "square": of(0.5)}, 0.1),
+        checks.white_box_strongest({"pgd": of(0.5), "fgsm": of(0.3)}, {"noise": of(0.2), "square": of(0.6)}, 0.1),
     ),
     6: (
-        checks.plateaus({"EOT": [(1, of(0.4)), (2, of(0.5)), (4, of(0.51))]}, 0.1),
-        checks.plateaus({"EOT": [(1, of(0.4)), (2, of(0.5)), (4, of(0.55))]}, 0.1),
+        checks.plateaus({"EOT": [(1, of(0.5)), (2, of(0.5)), (4, of(0.51))]}, 0.1),
+        checks.plateaus(
+            {
+                "EOT": [(1, of(0.5)), (2, of(0.5)), (4, of(0.51))],
+                "particles": [(1, of(0.3)), (2, of(0.51)), (4, of(0.51))],
+            },
+            0.1,
+        ),
     ),
     7: (
         checks.holds_when_fresh(of(0.5), of(0.5) * 0.98, 0.1),
@@ -100,6 +106,24 @@ def test_a_difference_counts_beyond_its_interval():
     assert checks.larger(of(0.5), of(0.4)) and not checks.larger(of(0.4), of(0.5))
     assert not checks.larger(of(0.5025), of(0.5))  # one image of 400
     assert not checks.larger(of(0.5), of(0.5))
+
+
+def test_a_loss_that_does_not_rise_fails():
+    for losses in (torch.zeros(40, 5), -torch.arange(40.0)[:, None], torch.full((40, 5), torch.nan)):
+        assert checks.loss_settled(losses, 0.1).status == FAIL
+    assert checks.loss_settled(torch.arange(9.0)[:, None], 0.1).status == NOT_APPLICABLE
+
+
+def test_small_changes_count_beyond_their_interval():
+    few = torch.arange(100)
+    assert checks.converged(few < 50, {"twice the steps": few < 52}, 0.1).status == PASS
+    assert checks.converged(few < 50, {"twice the steps": few < 60}, 0.1).status == FAIL
+    assert checks.converged(few < 50, {"twice the steps": few < 40}, 0.1).status == FAIL
+
+
+def test_what_is_found_under_fixed_noise_concerns_a_defender_with_fixed_noise():
+    assert checks.holds_when_fresh(of(0.5), of(0.4), 0.1, concerned=True).concerns == checks.ALL
+    assert checks.holds_when_fresh(of(0.5), of(0.4), 0.1).concerns == checks.NONE
 
 
 def test_what_does_not_apply_says_so():
@@ -149,7 +173,7 @@ def sheet(run, training):
 def test_an_honest_cnn_passes_what_a_masked_one_fails(cnn, tiny_images, mini):
     honest = sheet(assessment(plain, cnn, tiny_images), tiny_images)
     assert honest[8].status == PASS and honest[3].status == PASS
-    assert honest[6].status == honest[7].status == NOT_APPLICABLE and honest[10].status == PASS
+    assert honest[6].status == honest[7].status == honest[10].status == NOT_APPLICABLE
     masked = sheet(
         assessment(lambda cnn, x: plain(cnn, (10 * x.detach()).round() / 10 + 0 * x), cnn, tiny_images), tiny_images
     )
@@ -168,9 +192,9 @@ def test_a_model_that_lies_about_its_gradient_fails(cnn, tiny_images):
 
 def test_weak_attacks_are_found_out(cnn, tiny_images):
     run = assessment(plain, cnn, tiny_images, eps=(0.05, 0.1))
-    weak = attacks.get("mim", steps=3, step_size=0.004)  # each step goes a small part of the way
+    weak = attacks.get("mim", steps=10, step_size=0.001)  # each step goes a small part of the way
     run.steps["pgd"] = dataclasses.replace(run.steps["pgd"], attack=weak)
-    run.doubled = lambda pgd: {"twice the steps": dataclasses.replace(pgd, steps=6)}
+    run.doubled = lambda pgd: {"twice the steps": attacks.get("mim", steps=60, step_size=0.001)}
     found = sheet(run, tiny_images)
     assert found[1].status == FAIL  # one large step goes further
     assert found[4].status == FAIL and found[9].status == FAIL
@@ -269,10 +293,31 @@ def test_an_interrupted_run_goes_on(make, tiny_images, tmp_path):
     assert resumed.as_dict() == assess(classifier, tiny_images, tiny_images, options).as_dict()
 
 
+def test_damaged_parts_are_made_anew_and_those_of_others_are_left(tmp_path):
+    ours, others = Parts(tmp_path), Parts(tmp_path)
+    value = ours.get({"what": 1}, lambda: {"a": torch.ones(3)})["a"]
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-2])
+    assert torch.equal(Parts(tmp_path).get({"what": 1}, lambda: {"a": torch.ones(3)})["a"], value)
+    others.get({"what": 2}, lambda: {"a": torch.zeros(3)})
+    ours.remove()
+    assert len(list(tmp_path.iterdir())) == 1
+    others.remove()
+    assert not tmp_path.exists()
+
+
+def test_fixed_noise_is_judged_by_fresh_draws(make, tiny_images):
+    classifier = BayesClassifier(make("bnn"), particles=2, noise="fixed")
+    verdict = assess(classifier, tiny_images, tiny_images, dataclasses.replace(QUICK, images=20, checked_images=20))
+    found = {check.number: check for check in verdict.checks}
+    assert found[7].status != NOT_APPLICABLE and found[7].concerns == checks.ALL
+    assert found[6].status == found[10].status == NOT_APPLICABLE and verdict.share_of_draws is None
+
+
 def test_doubts_stand_beside_the_numbers_they_concern():
     def verdict(number):
-        check = Check(number, "", FAIL, "", "")
-        kinds = {"fgsm": 1, "pgd": 0, "noise": 2}
+        check = Check(number, "", FAIL, "", "", checks.CONCERNS[number])
+        kinds = {"fgsm": checks.BY_GRADIENT, "pgd": checks.ITERATIVE, "noise": checks.ALL}
         return Verdict("gbz", True, "tiny", 1, EPS, Rate(1, 1), {}, [], None, None, {}, kinds, [check])
 
     assert [verdict(4).doubts(row) for row in ("fgsm", "pgd", "noise", "worst case")] == [[], [4], [], [4]]

@@ -123,7 +123,9 @@ def test_transfer_and_other_norms(runs, tmp_path):
     assert [each["options"]["norm"] for each in report["results"]] == ["linf", "linf", "l2", "l2"]
     alone = invoke("attack", "gbz", "--attack", "transfer", *common)
     assert "transfer needs another trained model than gbz itself" in alone.stderr
-    assert invoke("attack", "gbz", "--attack", "transfer", "--source", "dbx", *common).exit_code == 0
+    for models in (["gbz"], []):  # of all, the source is left out
+        done = invoke("attack", *models, "--attack", "transfer", "--source", "dbx", *common)
+        assert done.exit_code == 0 and re.findall("^(gbz|dbx) ", done.stdout, re.MULTILINE)[0] == "gbz"
 
 
 def test_evaluate(runs, tmp_path):

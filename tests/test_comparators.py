@@ -104,7 +104,11 @@ def test_adversarial_training_holds_what_plain_training_does_not(make, tiny_imag
     accuracy = {}
     for eps in (0.0, 0.1):
         cnn = make("cnn", Networks(latent=5, hidden=24, channels=12))
-        fit(cnn, tiny_images, dataclasses.replace(FEW, epochs=20, adversarial_eps=eps, adversarial_steps=5))
+        fit(
+            cnn,
+            tiny_images,
+            dataclasses.replace(FEW, epochs=20, adversarial_eps=eps, adversarial_steps=5 if eps else None),
+        )
         accuracy[eps] = robust_accuracy(cnn, tiny_images)
     assert accuracy[0.1] > accuracy[0.0] + 0.1
 
@@ -113,7 +117,7 @@ def test_a_model_says_whether_it_is_trained_adversarially(make, tiny_images):
     trained = {}
     for name, eps in (("cnn", None), ("cnn", 0.0), ("cnn", 0.3), ("cnn-at", None), ("cnn-at", 0.0)):
         factorization = make(name)
-        fit(factorization, tiny_images, dataclasses.replace(FEW, epochs=1, adversarial_eps=eps, adversarial_steps=2))
+        fit(factorization, tiny_images, dataclasses.replace(FEW, epochs=1, adversarial_eps=eps))
         trained[name, eps] = torch.cat([p.detach().flatten() for p in factorization.parameters()])
     assert torch.equal(trained["cnn", None], trained["cnn", 0.0])
     assert torch.equal(trained["cnn-at", 0.0], trained["cnn", 0.0])
@@ -134,8 +138,14 @@ def test_an_option_that_comes_later_leaves_runs_as_they_are(tiny_images):
     assert identity() == identity(adversarial_eps=None) != identity(adversarial_eps=0.0)
 
 
+def test_steps_without_an_attack_are_refused(make, tiny_images):
+    with pytest.raises(InputError, match="adversarial eps is 0: give one"):
+        fit(make("cnn"), tiny_images, dataclasses.replace(FEW, adversarial_steps=3))
+
+
 def test_bad_options_are_named():
-    with pytest.raises(InputError, match="eps must lie in"):
-        TrainingOptions(adversarial_eps=2.0)
+    for eps in (2.0, True, "abc", (0.1, 0.2)):
+        with pytest.raises(InputError, match="adversarial eps must be a number from 0 to 1"):
+            TrainingOptions(adversarial_eps=eps)
     with pytest.raises(InputError, match="adversarial steps must be"):
         TrainingOptions(adversarial_steps=0)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrobayes.attacks.losses import LOSSES, MATCHING
-from pyrobayes.classifier import ATTACKER
+from pyrobayes.classifier import ATTACK, ATTACKER
 from pyrobayes.options import LARGEST_SEED, NORMS, TERMS, InputError, checked_eps, choice, positive, possible, whole
 from pyrobayes.randomness import splitmix, standard_normals, uniforms
 
@@ -55,13 +55,14 @@ class Attack:
     name: ClassVar[str] = "this attack"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     least_distance: ClassVar[bool] = False  # it looks for the nearest image, and eps only cuts that short
+    follows_gradient: ClassVar[bool] = True  # of the classifier attacked, and leaves an image as it is without one
 
     def __post_init__(self):
         object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
         possible(self.name, self.norm, self.norms)
         object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES | MATCHING))
         for option in ("target", "snapshot", "evade", *(["term"] if self.loss == "latent-matching" else [])):
-            if self.matching and getattr(self, option):
+            if self.matching and getattr(self, option) is not None and getattr(self, option) is not False:
                 raise InputError(f"{self.loss} goes towards another image, and has no {option}: leave it out")
         if self.target is not None and self.target != EACH:
             whole("target", self.target, least=0)
@@ -141,8 +142,12 @@ class Attack:
         return torch.stack([problem.project(images, value) for images, value in zip(found, eps)])
 
     def _to_each(self, problem: "Problem", eps: Sequence[float]) -> Tensor:
-        towards = (self._bounded(problem.towards(target), eps) for target in range(problem.num_classes))
-        return worst((found, torch.stack([problem.loss_of_truth(images) for images in found])) for found in towards)
+        def towards(target: int) -> tuple[Tensor, Tensor]:
+            found = self._bounded(problem.towards(target), eps)
+            reached = torch.stack([problem.loss_of_truth(images) for images in found])
+            return found, reached.where(problem.y != target, -torch.inf)
+
+        return worst(towards(target) for target in range(problem.num_classes))
 
 
 def worst(candidates: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
@@ -176,7 +181,7 @@ class Problem:
         references: Tensor | None = None,
     ):
         self.attack, self.x, self.y, self.target, self.references = attack, x, y, None, references
-        self._classifier, self._indices = self._seen(classifier), indices
+        self._attacked, self._classifier, self._indices = classifier, self._seen(classifier), indices
         if attack.target is not None and attack.target != EACH:
             self.target = torch.full_like(y, attack.target)
 
@@ -185,6 +190,8 @@ class Problem:
             return classifier
         if not hasattr(classifier, "of_term"):
             raise InputError(f"term and snapshot need a BayesClassifier, got {type(classifier).__name__}")
+        if self.attack.snapshot and classifier.options.prune is not None:
+            raise InputError("snapshot needs all particles of every class: leave prune out")
         return classifier.of_term(self.attack.term)
 
     def against(self, classifier: nn.Module) -> "Problem":
@@ -207,6 +214,14 @@ class Problem:
         with torch.no_grad():
             return self.log_posterior(self.x, 0).shape[1]
 
+    @torch.no_grad()
+    def margin(self, images: Tensor) -> Tensor:
+        """How far the images are astray, [B] nats, whatever is climbed: above 0 where they are misclassified.
+
+        Judged by one draw of a random classifier's noise, number 0.
+        """
+        return LOSSES["margin"](redrawn(self._attacked, 0)(images), self.y, self.target)
+
     def log_posterior(self, images: Tensor, draw: int) -> Tensor:
         """log p(x, y), [B, C], or the log of the mean of `eot` independent posteriors."""
         n = self.attack.eot
@@ -220,6 +235,8 @@ class Problem:
         images = images.detach().requires_grad_(True)
         with torch.enable_grad():
             loss = self._loss(images, draw, self.target)
+            if not loss.requires_grad:
+                raise InputError(f"the term {self.attack.term} doesn't depend on the image here: leave it out")
             gradient = torch.autograd.grad(loss.sum(), images)[0]
         return loss.detach(), gradient
 
@@ -285,7 +302,7 @@ class Problem:
         return uniforms(self._keys(draw), n).reshape_as(self.x).to(self.x.dtype)
 
     def _keys(self, draw: int) -> Tensor:
-        return splitmix(splitmix(splitmix(self.attack.seed, draw), self._indices), 0)[:, None]
+        return splitmix(splitmix(splitmix(self.attack.seed, ATTACK), draw), self._indices)[:, None]
 
     def in_ball(self, draw: int, eps: float) -> Tensor:
         """Images drawn uniformly from the ball of radius eps around x, not yet in [0, 1]."""
@@ -328,7 +345,7 @@ def names() -> list[str]:
 
 def options(name: str) -> set[str]:
     """The names of the options of an attack."""
-    return {field.name for field in dataclasses.fields(_REGISTRY[choice("attack", name, _REGISTRY)])}
+    return {field.name for field in dataclasses.fields(_REGISTRY[choice("attack", name, _REGISTRY)]) if field.init}
 
 
 def get(name: str, **given) -> Attack:

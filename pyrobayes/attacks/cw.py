@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pyrobayes.attacks.base import Attack, Problem, lengths, register
+from pyrobayes.attacks.base import EACH, Attack, Problem, lengths, register
 from pyrobayes.options import InputError, positive, whole
 
 FIRST_WEIGHT = 0.1  # c of the first search
@@ -19,17 +19,17 @@ FIRST_WEIGHT = 0.1  # c of the first search
 class CW(Attack):
     """The least change in L2 that leads the classifier astray; Carlini and Wagner (2017), sections V and VI.A.
 
-    Adam minimises |x' - x|^2 + c max(confidence - loss(x'), 0) over w, where x' = (tanh(w) + 1) / 2 stays in [0, 1].
-    A search for c, for every image of its own, repeats that. What counts as astray is judged with one draw of a random
-    classifier's noise, which no gradient has seen: the luck of many draws would count as nearness. In a ball too small
-    for what was found, the image goes towards it as far as the ball allows.
+    Adam minimises |x' - x|^2 - c loss(x') over w, where x' = (tanh(w) + 1) / 2 stays in [0, 1], and without the loss
+    where x' has gone astray. A search for c, for every image of its own, repeats that. What counts as astray is the
+    margin, judged with one draw of a random classifier's noise, which no gradient has seen: the luck of many draws would
+    count as nearness. In a ball too small for what was found, the image goes towards it as far as the ball allows.
 
     Args:
         steps: of Adam, for every c.
         searches: how many c.
         step_size: of Adam, in w.
-        confidence: the loss, in nats, at which an image counts as astray; a random classifier falls for more of them
-            the higher it is.
+        confidence: the margin, in nats, above which an image counts as astray; a random classifier falls for more of
+            them the higher it is.
     """
 
     norm: str = "l2"
@@ -50,10 +50,9 @@ class CW(Attack):
             positive("step size", self.step_size)
         if not isinstance(self.confidence, numbers.Real) or not 0 <= self.confidence < math.inf:
             raise InputError(f"confidence must be a finite number of nats from 0, got {self.confidence!r}")
-        if self.matching:
-            raise InputError(
-                f"cw needs a loss that is above 0 where an image is misclassified, which {self.loss} isn't"
-            )
+        if self.target == EACH or self.evade is not None:
+            what = "has the nearest class for its target already" if self.target == EACH else "can't evade a test"
+            raise InputError(f"cw looks for the nearest misclassified image, and {what}: leave it out")
 
     def perturb_all(self, problem: Problem, eps) -> Tensor:
         found = self.nearest(problem)
@@ -66,9 +65,9 @@ class CW(Attack):
         weight = torch.full_like(distance, FIRST_WEIGHT)
         for search in range(self.searches):
             reached = torch.zeros_like(distance, dtype=torch.bool)
-            for images, loss in self._descent(problem, weight, 1 + search * self.steps):
+            for images, margin in self._descent(problem, weight, 1 + search * self.steps):
                 length = lengths(images - problem.x)[:, 0, 0, 0]
-                astray = loss > self.confidence
+                astray = margin > self.confidence
                 nearer = astray & (length < distance)
                 best = images.where(nearer[:, None, None, None], best)
                 distance, reached = length.where(nearer, distance), reached | astray
@@ -77,15 +76,16 @@ class CW(Attack):
         return best
 
     def _descent(self, problem: Problem, weight: Tensor, draw: int):
-        """The images after every step, and their losses as they are judged."""
-        w = (problem.x * 2 - 1).mul(1 - 1e-6).atanh()
+        """The images after every step, and the margins by which they are judged."""
+        w = (problem.x * 2 - 1).mul(1 - 1e-3).atanh()  # where a step still moves a black pixel
         adam = torch.optim.Adam([w], lr=self.step_size or 0.05)
-        images = problem.x
+        images, margin = (w.tanh() + 1) / 2, problem.margin(problem.x)
         for step in range(self.steps):
-            loss, gradient = problem.gradient(images, draw + step)
-            push = (weight * (loss < self.confidence))[:, None, None, None]
+            _, gradient = problem.gradient(images, draw + step)
+            push = (weight * (margin <= self.confidence))[:, None, None, None]
             slope = 2 * images * (1 - images)  # of x' in w
             w.grad = (2 * (images - problem.x) - push * gradient) * slope
             adam.step()
             images = (w.tanh() + 1) / 2
-            yield images, problem.loss(images)
+            margin = problem.margin(images)
+            yield images, margin

@@ -1,6 +1,7 @@
 """Random noise: what an image's luck is worth without any gradient."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,6 +18,8 @@ class RandomNoise(Attack):
     """
 
     draws: int = 100
+
+    follows_gradient: ClassVar[bool] = False
 
     def __post_init__(self):
         super().__post_init__()

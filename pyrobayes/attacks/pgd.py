@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -89,7 +89,8 @@ class MIM(PGD):
     """
 
     steps: int = 10
-    random_start: bool = False
+    restarts: int = field(default=1, init=False)
+    random_start: bool = field(default=False, init=False)
     decay: float = 1.0
 
     def __post_init__(self):

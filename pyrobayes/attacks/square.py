@@ -30,6 +30,7 @@ class Square(Attack):
     steps: int = 1000
 
     norms: ClassVar[tuple[str, ...]] = ("linf",)
+    follows_gradient: ClassVar[bool] = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,6 +47,8 @@ class Square(Attack):
             inside = square(problem.x, side, numbers)
             sign = signs(numbers[:, :, -1:, -1:])  # one for each channel
             images = problem.project((problem.x + eps * sign).where(inside, best), eps)
+            idle = (images == best).flatten(2).all(2)[:, :, None, None]  # it is so already: then the other way
+            images = problem.project((problem.x - eps * sign).where(inside & idle, images), eps)
             loss = problem.loss(images)
             better = loss > highest
             best, highest = images.where(better[:, None, None, None], best), loss.where(better, highest)

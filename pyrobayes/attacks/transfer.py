@@ -1,6 +1,7 @@
 """Transfer: images made against other classifiers."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -23,10 +24,12 @@ class Transfer(PGD):
 
     sources: tuple[nn.Module, ...] = ()
 
+    follows_gradient: ClassVar[bool] = False
+
     def __post_init__(self):
         super().__post_init__()
-        if not all(isinstance(source, nn.Module) for source in self.sources):
-            raise InputError(f"sources must be classifiers, got {self.sources!r}")
+        if not isinstance(self.sources, tuple) or not all(isinstance(source, nn.Module) for source in self.sources):
+            raise InputError(f"sources must be a tuple of classifiers, got {self.sources!r}")
 
     def perturb(self, problem: Problem, eps: float) -> Tensor:
         if not self.sources:
