@@ -19,6 +19,7 @@ from pyrobayes import (
     checks,
     fit,
     load_data,
+    robustness,
 )
 from pyrobayes.checks import FAIL, NOT_APPLICABLE, PASS, Check
 from pyrobayes.conditionals import StandardNormal
@@ -156,6 +157,12 @@ def cnn(tiny_images):
     return cnn.eval().requires_grad_(False)
 
 
+@pytest.fixture
+def quickly_broken(monkeypatch):
+    """Trains what is known to be broken for one epoch only, where that isn't what is tested."""
+    monkeypatch.setattr(robustness, "BROKEN_TRAINING", dataclasses.replace(robustness.BROKEN_TRAINING, epochs=1))
+
+
 def assessment(see, cnn, data, **changes):
     options = dataclasses.replace(QUICK, **changes)
     victim = BayesClassifier(Faulty(cnn, see), 1, noise="fixed")
@@ -170,6 +177,7 @@ def sheet(run, training):
     return {check.number: check for check in run.verdict(training).checks}
 
 
+@pytest.mark.usefixtures("quickly_broken")
 def test_an_honest_cnn_passes_what_a_masked_one_fails(cnn, tiny_images, mini):
     honest = sheet(assessment(plain, cnn, tiny_images), tiny_images)
     assert honest[8].status == PASS and honest[3].status == PASS
@@ -182,6 +190,7 @@ def test_an_honest_cnn_passes_what_a_masked_one_fails(cnn, tiny_images, mini):
     assert masked[3].status == FAIL
 
 
+@pytest.mark.usefixtures("quickly_broken")
 def test_a_model_that_lies_about_its_gradient_fails(cnn, tiny_images):
     def lying(cnn, x):
         return plain(cnn, x.detach() + 0 * x) - plain(cnn, x) + plain(cnn, x).detach()
@@ -201,6 +210,7 @@ def test_weak_attacks_are_found_out(cnn, tiny_images):
     assert found[11].status == FAIL  # and what is known to be broken looks robust
 
 
+@pytest.mark.usefixtures("quickly_broken")
 def test_a_model_that_heals_fails(cnn, tiny_images):
     x, y = tiny_images.batch(slice(None))
 
@@ -213,6 +223,7 @@ def test_a_model_that_heals_fails(cnn, tiny_images):
     assert sheet(assessment(heals, cnn, tiny_images), tiny_images)[2].status == FAIL
 
 
+@pytest.mark.usefixtures("quickly_broken")
 def test_a_model_that_looks_at_the_batch_fails(cnn, tiny_images):
     def together(cnn, x):
         return plain(cnn, x) + 1e3 * (x.mean() * torch.arange(10.0)).sin()
@@ -236,6 +247,7 @@ class Noisy(BNN):
         return 49
 
 
+@pytest.mark.usefixtures("quickly_broken")
 def test_a_model_that_hides_in_noise_fails(cnn, tiny_images):
     victim = BayesClassifier(Noisy(cnn), particles=1)
     options = dataclasses.replace(QUICK, steps=2, eps=(0.2,), images=240, checked_images=240, batch_size=120)
@@ -245,6 +257,7 @@ def test_a_model_that_hides_in_noise_fails(cnn, tiny_images):
     assert found[10].status == FAIL
 
 
+@pytest.mark.usefixtures("quickly_broken")
 def test_a_noisy_classifier_is_called_unstable(make, tiny_images):
     classifier = BayesClassifier(make("gbz"), particles=1)
     verdict = assess(classifier, tiny_images, tiny_images, dataclasses.replace(QUICK, images=40, checked_images=20))
@@ -271,6 +284,7 @@ def test_what_is_known_to_be_broken_is(saturated, mini):
         assert (victim(fgsm).argmax(1) != y).float().mean() < 0.7  # a single step is misled
 
 
+@pytest.mark.usefixtures("quickly_broken")
 def test_an_interrupted_run_goes_on(make, tiny_images, tmp_path):
     classifier = BayesClassifier(make("gbz"), particles=2)
     options = dataclasses.replace(QUICK, images=20, checked_images=10, brief=True)
@@ -306,6 +320,7 @@ def test_damaged_parts_are_made_anew_and_those_of_others_are_left(tmp_path):
     assert not tmp_path.exists()
 
 
+@pytest.mark.usefixtures("quickly_broken")
 def test_fixed_noise_is_judged_by_fresh_draws(make, tiny_images):
     classifier = BayesClassifier(make("bnn"), particles=2, noise="fixed")
     verdict = assess(classifier, tiny_images, tiny_images, dataclasses.replace(QUICK, images=20, checked_images=20))

@@ -84,7 +84,7 @@ def test_attack_is_the_same_from_python(runs, tmp_path):
 def test_detect(runs, tmp_path):
     result = invoke(
         "detect", "--runs", runs, "--out", tmp_path, "--eps-range", "0.1,0.3", "--images", 20, "--train-images", 50,
-        "--evade-weight", 1,
+        "--evade-weight", 1, "--particles", 2,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith(("gbz", "dbx"))]
@@ -94,12 +94,26 @@ def test_detect(runs, tmp_path):
     assert [each["test"] for each in report["results"][:6]] == ["marginal", "logit", "kl"] * 2
     assert {each["meaningful"] for each in report["results"] if each["model"] == "gbz"} == {True}
     assert {"detection-gbz.pdf", "detection-gbz.png", "detection-dbx.png"} <= {path.name for path in tmp_path.iterdir()}
-    assert json.loads(invoke("detect", "gbz", "--runs", runs, "--out", tmp_path, "--images", 5, "--json").stdout)
+    few = ("--images", 5, "--train-images", 20, "--eps-range", "0.1")
+    assert json.loads(invoke("detect", "gbz", "--runs", runs, "--out", tmp_path, *few, "--json").stdout)
 
 
 def test_robustness(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("pyrobayes.robustness.BROKEN_IMAGES", 100)  # what is made of them is tested elsewhere
-    few = ("--images", 12, "--checked-images", 6, "--steps", 2, "--redraws", 2, "--eps-range", "0.1,0.2")
+    few = (
+        "--images",
+        12,
+        "--checked-images",
+        6,
+        "--steps",
+        2,
+        "--redraws",
+        2,
+        "--eps-range",
+        "0.1,0.2",
+        "--particles",
+        2,
+    )
     result = invoke("robustness", "--runs", runs, "--out", tmp_path, *few)
     assert result.exit_code == 0, result.output
     assert "gbz: clean accuracy" in result.stdout and "dbx: clean accuracy" in result.stdout
@@ -114,7 +128,7 @@ def test_robustness(runs, tmp_path, monkeypatch):
 
 
 def test_transfer_and_other_norms(runs, tmp_path):
-    common = ("--runs", runs, "--out", tmp_path, "--images", 10, "--steps", 2)
+    common = ("--runs", runs, "--out", tmp_path, "--images", 4, "--steps", 2, "--particles", 2)
     result = invoke("attack", "--attack", "transfer", "--attack", "cw", "--eps-range", "0.1", *common)
     assert result.exit_code == 0, result.output
     assert "gbz: the median L2 distance to what cw found is" in result.stdout

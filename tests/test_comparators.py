@@ -125,6 +125,7 @@ def test_a_model_says_whether_it_is_trained_adversarially(make, tiny_images):
     assert not torch.equal(trained["cnn", 0.3], trained["cnn", 0.0])
 
 
+@pytest.mark.parametrize("name", ["gbz", "dfx"])
 def test_deep_bayes_classifiers_can_be_trained_adversarially_too(name, make, tiny_images):
     options = dataclasses.replace(FEW, epochs=1, adversarial_eps=0.1, adversarial_steps=1)
     (epoch,) = fit(make(name), tiny_images, options)
