@@ -1,5 +1,5 @@
 # make reproduce [QUICK=1]   environment, data, training of all seven models, attack, figures
-# make test                  environment and test suite
+# make test                  environment and test suite; of models this small two processes are faster than two threads
 # make benchmark             speed and memory against a plain reference, in about a quarter of an hour
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ reproduce: $(VENV)/installed
 	$(BIN)/pyrobayes reproduce $(if $(QUICK),--quick)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 benchmark: $(VENV)/installed
 	$(BIN)/python tests/benchmarks/benchmark.py
