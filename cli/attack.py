@@ -1,13 +1,11 @@
 """`pyrobayes attack`."""
 
-import json
-
 import click
 
 from pyrobayes.options import AttackOptions
 from pyrobayes.torchrun import rank
 from pyrobayes_cli import options
-from pyrobayes_cli.output import Progress, percent, table, tell_approximation, warn_of_unfinished
+from pyrobayes_cli.output import percent, results_of, table, tell_approximation
 
 
 @click.command("attack", short_help="Attack trained models.")
@@ -15,12 +13,7 @@ from pyrobayes_cli.output import Progress, percent, table, tell_approximation, w
 @options.eps_range
 @options.of_record(AttackOptions)
 @click.option("--save-adversarial", is_flag=True, help="write all adversarial images too")
-@options.data_of_runs
-@options.data_dir
-@options.runs
-@options.out
-@options.device
-@options.as_json
+@options.of_runs
 def command(models, data, data_dir, runs, out, device, save_adversarial, as_json, **given):
     """Attack MODELs, or every model trained under RUNS, through the importance-sampled log p(x, y).
 
@@ -40,21 +33,9 @@ def command(models, data, data_dir, runs, out, device, save_adversarial, as_json
 
     from pyrobayes.runs import attack
 
-    with Progress() as progress:
-        results = attack(
-            models,
-            chosen,
-            data=data,
-            data_dir=data_dir,
-            runs=runs,
-            out=out,
-            device=device,
-            save_adversarial=save_adversarial,
-            progress=progress,
-        )
-    warn_of_unfinished([result.model for result in results], runs)
-    if as_json:
-        click.echo(json.dumps([result.as_dict() for result in results], indent=2))
+    where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
+    results = results_of(attack, models, chosen, as_json, **where, save_adversarial=save_adversarial)
+    if not results:
         return
     show_attack(results, out or runs)
 

@@ -1,24 +1,17 @@
 """`pyrobayes detect`."""
 
-import json
-
 import click
 
 from pyrobayes.options import DetectionOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import Progress, percent, table, warn_of_unfinished
+from pyrobayes_cli.output import percent, results_of, table
 
 
 @click.command("detect", short_help="Reject adversarial images by log p(x, y), and attack that too.")
 @options.models
 @options.eps_range
 @options.of_record(DetectionOptions)
-@options.data_of_runs
-@options.data_dir
-@options.runs
-@options.out
-@options.device
-@options.as_json
+@options.of_runs
 def command(models, data, data_dir, runs, out, device, as_json, **given):
     """Fit three tests to training images of MODELs, or of every model trained under RUNS, and attack both.
 
@@ -37,13 +30,9 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
 
     from pyrobayes.runs import detect
 
-    with Progress() as progress:
-        results = detect(
-            models, chosen, data=data, data_dir=data_dir, runs=runs, out=out, device=device, progress=progress
-        )
-    warn_of_unfinished(dict.fromkeys(result.model for result in results), runs)
-    if as_json:
-        click.echo(json.dumps([result.as_dict() for result in results], indent=2))
+    where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
+    results = results_of(detect, models, chosen, as_json, **where)
+    if not results:
         return
     table(
         [

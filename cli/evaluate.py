@@ -1,23 +1,16 @@
 """`pyrobayes evaluate`."""
 
-import json
-
 import click
 
 from pyrobayes.options import EvaluationOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import Progress, percent, table, tell_approximation, warn_of_unfinished
+from pyrobayes_cli.output import percent, results_of, table, tell_approximation
 
 
 @click.command("evaluate", short_help="Evaluate trained models on clean test images.")
 @options.models
 @options.of_record(EvaluationOptions)
-@options.data_of_runs
-@options.data_dir
-@options.runs
-@options.out
-@options.device
-@options.as_json
+@options.of_runs
 def command(models, data, data_dir, runs, out, device, as_json, **given):
     """Evaluate MODELs, or every model trained under RUNS, on clean test images.
 
@@ -34,13 +27,9 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
 
     from pyrobayes.runs import evaluate
 
-    with Progress() as progress:
-        results = evaluate(
-            models, chosen, data=data, data_dir=data_dir, runs=runs, out=out, device=device, progress=progress
-        )
-    warn_of_unfinished([result.model for result in results], runs)
-    if as_json:
-        click.echo(json.dumps([result.as_dict() for result in results], indent=2))
+    where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
+    results = results_of(evaluate, models, chosen, as_json, **where)
+    if not results:
         return
     show_evaluation(results, out or runs)
 

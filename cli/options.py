@@ -36,6 +36,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="print JSON inste
 models = click.argument("models", metavar="[MODEL]...", nargs=-1)
 
 
+def of_runs(function):
+    """Decorator: the options of a command that looks at trained models, and prints and writes what it finds."""
+    for option in reversed((data_of_runs, data_dir, runs, out, device, as_json)):
+        function = option(function)
+    return function
+
+
 class Eps(click.ParamType):
     """START:STOP:STEP or a comma list."""
 

@@ -1,5 +1,6 @@
 """How the command line shows tables and progress."""
 
+import json
 import sys
 import time
 
@@ -76,6 +77,17 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
         self._bar = None
+
+
+def results_of(compute, models, options, as_json: bool, *, runs, **given) -> list:
+    """What a call of the library finds on trained models, with progress and warnings; none where it is printed as JSON."""
+    with Progress() as progress:
+        results = compute(models, options, runs=runs, progress=progress, **given)
+    warn_of_unfinished(dict.fromkeys(result.model for result in results), runs)
+    if not as_json:
+        return results
+    click.echo(json.dumps([result.as_dict() for result in results], indent=2))
+    return []
 
 
 def table(header: list[str], rows: list[list[str]]) -> None:

@@ -1,13 +1,12 @@
 """`pyrobayes robustness`."""
 
 import dataclasses
-import json
 
 import click
 
 from pyrobayes.options import QUICK_ROBUSTNESS, RobustnessOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import Progress, percent, table, warn_of_unfinished
+from pyrobayes_cli.output import percent, results_of, table
 
 
 @click.command("robustness", short_help="Attack in many ways, and say what of the result to believe.")
@@ -24,12 +23,7 @@ from pyrobayes_cli.output import Progress, percent, table, warn_of_unfinished
 @click.option(
     "--quick", is_flag=True, help="500 images, three eps, ten steps: about 20 minutes for GBZ with small networks"
 )
-@options.data_of_runs
-@options.data_dir
-@options.runs
-@options.out
-@options.device
-@options.as_json
+@options.of_runs
 @click.pass_context
 def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **given):
     """Attack MODELs, or every model trained under RUNS, in many ways, and check the attacks.
@@ -50,13 +44,9 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
 
     from pyrobayes.runs import robustness
 
-    with Progress() as progress:
-        results = robustness(
-            models, chosen, data=data, data_dir=data_dir, runs=runs, out=out, device=device, progress=progress
-        )
-    warn_of_unfinished([result.model for result in results], runs)
-    if as_json:
-        click.echo(json.dumps([result.as_dict() for result in results], indent=2))
+    where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
+    results = results_of(robustness, models, chosen, as_json, **where)
+    if not results:
         return
     for result in results:
         show_verdict(result)
@@ -68,7 +58,7 @@ def show_verdict(result) -> None:
     click.echo(f"\n{result.model}: clean accuracy {percent(result.clean_accuracy)}%, {result.images} images\n")
     rows = [
         [name, *(percent(rate) for rate in rates), ", ".join(map(str, result.doubts(name)))]
-        for name, rates in (*result.success.items(), ("worst case", result.worst))
+        for name, rates in result.rows.items()
     ]
     if result.broken_in_most is not None:
         rows.append(["  in most of further draws", *(percent(rate) for rate in result.broken_in_most), ""])

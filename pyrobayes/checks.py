@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyrobayes.evaluation import Rate
+from pyrobayes.evaluation import NORMAL_95, Rate
 
 PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "not applicable"
 # Which success rates a failed check puts in doubt: none, those of iterative attacks, of all by gradients, or all.
@@ -57,7 +57,7 @@ def difference(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
     """How much larger a share ours [N] is than theirs [N], and half the width of its 95% interval; the same images."""
     change = ours.double() - theirs.double()
     spread = change.std(unbiased=False).item() if len(change) else math.nan
-    return change.mean().item(), 1.959963984540054 * spread / math.sqrt(max(1, len(change)))
+    return change.mean().item(), NORMAL_95 * spread / math.sqrt(max(1, len(change)))
 
 
 def larger(ours: Tensor, theirs: Tensor) -> bool:
@@ -71,8 +71,9 @@ def matters(ours: Tensor, theirs: Tensor) -> bool:
     return larger(ours, theirs) and difference(ours, theirs)[0] >= POINTS
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
+def percent(share: float | Tensor) -> str:
+    """A share in per cent, or that of broken images [N]."""
+    return f"{100 * (share.double().mean().item() if isinstance(share, Tensor) else share):.1f}%"
 
 
 def iterative_at_least_as_strong(eps: Sequence[float], single: Tensor, iterative: Tensor) -> Check:
@@ -84,7 +85,7 @@ def iterative_at_least_as_strong(eps: Sequence[float], single: Tensor, iterative
         "iterative at least as strong as single-step",
         "success rates of iterative attacks",
         not any(larger(s, i) for s, i in zip(single, iterative)),
-        f"FGSM {percent(single[worst].double().mean().item())}, PGD {percent(iterative[worst].double().mean().item())} "
+        f"FGSM {percent(single[worst])}, PGD {percent(iterative[worst])} "
         f"at eps {eps[worst]:g}, where they compare worst",
     )
 
@@ -93,8 +94,8 @@ def never_falls(eps: Sequence[float], broken: Mapping[str, Tensor]) -> Check:
     """2, from broken images [E, N] of every attack, eps rising."""
     falls = [(name, i) for name, each in broken.items() for i in range(1, len(eps)) if larger(each[i - 1], each[i])]
     found = "; ".join(
-        f"{name} falls from {percent(broken[name][i - 1].double().mean().item())} at eps {eps[i - 1]:g} to "
-        f"{percent(broken[name][i].double().mean().item())} at {eps[i]:g}"
+        f"{name} falls from {percent(broken[name][i - 1])} at eps {eps[i - 1]:g} to "
+        f"{percent(broken[name][i])} at {eps[i]:g}"
         for name, i in falls
     )
     return _check(
@@ -108,7 +109,7 @@ def never_falls(eps: Sequence[float], broken: Mapping[str, Tensor]) -> Check:
 
 def reaches_chance(broken: Tensor, classes: int, eps: float = 0.5) -> Check:
     """3, from the broken images [N] at an eps where an image can be made grey."""
-    rate, chance = Rate(int(broken.sum()), len(broken)), 1 - 1 / classes
+    rate, chance = Rate.of(broken), 1 - 1 / classes
     return _check(
         3,
         f"success reaches at least {percent(chance)}, that of guessing, at eps {eps:g}",
@@ -120,14 +121,13 @@ def reaches_chance(broken: Tensor, classes: int, eps: float = 0.5) -> Check:
 
 def converged(base: Tensor, more: Mapping[str, Tensor], eps: float) -> Check:
     """4, from the broken images [N] of an attack, and of the same with twice the steps, or twice the restarts."""
-    gaps = {name: difference(each, base)[0] for name, each in more.items()}
-    found = ", ".join(f"{name} {percent(base.double().mean().item() + gap)}" for name, gap in gaps.items())
+    found = ", ".join(f"{name} {percent(each)}" for name, each in more.items())
     return _check(
         4,
         "doubling steps or restarts changes success by under 2 points",
         "success rates of iterative attacks",
         not any(matters(each, base) or matters(base, each) for each in more.values()),
-        f"{percent(base.double().mean().item())} at eps {eps:g}; {found}",
+        f"{percent(base)} at eps {eps:g}; {found}",
     )
 
 
@@ -135,15 +135,16 @@ def white_box_strongest(white_box: Mapping[str, Tensor], blind: Mapping[str, Ten
     """5, from broken images [N] of each white-box attack, and of each that saw no gradient of the one attacked."""
     name, best = max(white_box.items(), key=lambda item: item[1].double().mean().item())
     together = torch.stack(list(white_box.values())).any(0)
-    rates = {name: percent(each.double().mean().item()) for name, each in blind.items()}
-    missed = {name: int((each & ~together).sum()) for name, each in blind.items()}
-    found = ", ".join(f"{name} {rate} ({missed[name]} images all white-box ones left)" for name, rate in rates.items())
+    found = ", ".join(
+        f"{name} {percent(each)} ({int((each & ~together).sum())} images all white-box ones left)"
+        for name, each in blind.items()
+    )
     return _check(
         5,
         "gradient-free, transfer and noise no stronger than white-box",
         "success rates of attacks by gradients",
         not any(larger(each, best) for each in blind.values()),
-        f"the best white-box, {name}, {percent(best.double().mean().item())} at eps {eps:g}; {found}",
+        f"the best white-box, {name}, {percent(best)} at eps {eps:g}; {found}",
     )
 
 
@@ -155,10 +156,7 @@ def plateaus(rows: Mapping[str, Sequence[tuple[int, Tensor]]], eps: float) -> Ch
     rising = any(
         matters(row[-1][1], row[-2][1]) or any(matters(each, row[0][1]) for _, each in row) for row in rows.values()
     )
-    found = "; ".join(
-        f"{name} " + ", ".join(f"{n}: {percent(each.double().mean().item())}" for n, each in row)
-        for name, row in rows.items()
-    )
+    found = "; ".join(f"{name} " + ", ".join(f"{n}: {percent(each)}" for n, each in row) for name, row in rows.items())
     return _check(
         6,
         "success plateaus as EOT and attack particles grow",
@@ -176,13 +174,12 @@ def holds_when_fresh(fixed: Tensor | None, fresh: Tensor | None, eps: float, con
     name, doubts = "found with noise fixed, it holds with noise fresh", "success rates under fixed noise"
     if fixed is None or fresh is None:
         return _check(7, name, doubts, None, "the classifier draws nothing")
-    before, after = fixed.double().mean().item(), fresh.double().mean().item()
     return _check(
         7,
         name,
         doubts,
         not matters(fixed, fresh),
-        f"at eps {eps:g} {percent(before)} under the noise it was found with, {percent(after)} under fresh draws",
+        f"at eps {eps:g} {percent(fixed)} under the noise it was found with, {percent(fresh)} under fresh draws",
         ALL if concerned else NONE,
     )
 
@@ -251,7 +248,7 @@ def breaks_what_is_broken(success: Mapping[str, Rate], eps: float) -> Check:
 
 def same_in_other_batches(ours: Tensor, theirs: Tensor) -> Check:
     """12, from the classes [E, N] predicted after the same attack in batches of two sizes."""
-    differing = Rate(int((ours != theirs).any(0).sum()), ours.shape[1])
+    differing = Rate.of((ours != theirs).any(0))
     return _check(
         12,
         "results equal for another batch size",

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyrobayes import distributed
 from pyrobayes.classifier import CALIBRATION, BayesClassifier
 from pyrobayes.data import Images
-from pyrobayes.evaluation import AttackResult, Rate
-from pyrobayes.options import DETECTION_TESTS, InputError, choice, whole
+from pyrobayes.evaluation import AttackResult, Rate, over_images, prepared
+from pyrobayes.options import DETECTION_TESTS, choice, part
 from pyrobayes.progress import Progress, silent
 
 
@@ -82,7 +81,6 @@ def _statistic(test: str, log_joint: Tensor, posteriors: Tensor) -> Tensor:
     return (torch.xlogy(usual, usual) - usual * log_joint.log_softmax(1)).sum(1)
 
 
-@torch.no_grad()
 def fit_detector(
     classifier: BayesClassifier,
     data: Images,
@@ -102,15 +100,13 @@ def fit_detector(
         batch_size: images at a time; changes memory and speed, not results.
         progress: called after every batch.
     """
-    if not 0 < false_alarms < 1:
-        raise InputError(f"false alarms must be a share above 0 and below 1, got {false_alarms!r}")
-    whole("batch size", batch_size, least=1)
-    data = data.head(images).to(next(classifier.factorization.parameters()).device)
-    parts = []
-    for indices, x, _ in distributed.share(data.batches(batch_size)):
-        parts.append(classifier.for_images(indices, CALIBRATION)(x).cpu())
-        progress.images(f"{classifier.factorization.name} thresholds", int(indices[-1]) + 1, len(data))
-    return detector_of(torch.cat(distributed.gather(parts)), false_alarms)
+    part("false alarms", false_alarms)
+    data, name = prepared(classifier, data, images, batch_size), f"{classifier.factorization.name} thresholds"
+
+    def log_joint(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return classifier.for_images(indices, CALIBRATION)(x)
+
+    return detector_of(over_images(log_joint, data, batch_size, name, progress), false_alarms)
 
 
 def detector_of(log_joint: Tensor, false_alarms: float) -> Detector:
@@ -194,10 +190,10 @@ def detect(detector: Detector, result: AttackResult, test: str, *, models_images
     found: dict[str, list] = {name: [] for name in (*RATES, "auc", "roc")}
     for log_joint in result.log_joint:
         rejected, wrong = detector.rejects(test, log_joint), log_joint.argmax(1) != labels
-        found["success"].append(_rate(wrong))
-        found["detected"].append(_rate(rejected[wrong]))
-        found["undetected"].append(_rate(wrong & ~rejected))
-        found["accepted_accuracy"].append(_rate(~wrong[~rejected]))
+        found["success"].append(Rate.of(wrong))
+        found["detected"].append(Rate.of(rejected[wrong]))
+        found["undetected"].append(Rate.of(wrong & ~rejected))
+        found["accepted_accuracy"].append(Rate.of(~wrong[~rejected]))
         suspicious = detector.score(test, log_joint[wrong])
         found["auc"].append(area_under_roc(suspicious, clean))
         found["roc"].append(roc(suspicious, clean))
@@ -205,13 +201,9 @@ def detect(detector: Detector, result: AttackResult, test: str, *, models_images
         **{name: getattr(result, name) for name in ("model", "attack", "options", "data", "eps")},
         test=test,
         meaningful=models_images or test == "kl",
-        false_alarms=_rate(detector.rejects(test, result.clean_log_joint)),
+        false_alarms=Rate.of(detector.rejects(test, result.clean_log_joint)),
         **found,
     )
-
-
-def _rate(which: Tensor) -> Rate:
-    return Rate(int(which.sum()), len(which))
 
 
 def area_under_roc(positive: Tensor, negative: Tensor) -> float:

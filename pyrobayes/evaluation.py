@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -20,6 +20,8 @@ from pyrobayes.options import AttackOptions, InputError, checked_eps, whole
 from pyrobayes.progress import Progress, silent
 from pyrobayes.randomness import splitmix, uniforms
 
+NORMAL_95 = 1.959963984540054  # 95% of a normal distribution are within so many standard deviations
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -27,6 +29,11 @@ class Rate:
 
     count: int
     total: int
+
+    @classmethod
+    def of(cls, which: Tensor) -> "Rate":
+        """The share of images that `which` [N] is true of."""
+        return cls(int(which.sum()), len(which))
 
     @property
     def share(self) -> float:
@@ -38,7 +45,7 @@ class Rate:
         """The 95% interval of Wilson (1927); NaN of no images."""
         if not self.total:
             return math.nan, math.nan
-        z, n, p = 1.959963984540054, self.total, self.share
+        z, n, p = NORMAL_95, self.total, self.share
         centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
         scale = 1 + z * z / n
         # Exact at both ends, where rounding would leave something over.
@@ -204,7 +211,7 @@ def evaluate(
         batch_size: images at a time; changes memory and speed, not results.
         progress: called after every batch.
     """
-    data = _prepared(classifier, data, images, batch_size)
+    data = prepared(classifier, data, images, batch_size)
     batches = []
     with torch.no_grad():
         for indices, x, _ in distributed.share(data.batches(batch_size)):
@@ -223,8 +230,8 @@ def evaluate(
         model=classifier.factorization.name,
         data=data.name,
         images=len(data),
-        accuracy=Rate(int((predicted == labels).sum()), len(data)),
-        changed=Rate(int((predicted != other).sum()), len(data)),
+        accuracy=Rate.of(predicted == labels),
+        changed=Rate.of(predicted != other),
         negative_log_likelihood=-posterior.gather(1, labels[:, None]).mean().item(),
         calibration_error=calibration_error(posterior.exp(), labels),
         log_evidence=log_joint.logsumexp(1).mean().item() if models_images else None,
@@ -274,7 +281,7 @@ def attack(
     # What is nearest has to be found before it is known how far it is; no image of [0, 1] is further than the last.
     bounds = (*eps, math.sqrt(data.pixels[0].numel())) if perturb.least_distance else eps
     everything = data
-    data = _prepared(classifier, data, images, batch_size)
+    data = prepared(classifier, data, images, batch_size)
     if isinstance(perturb.target, int):
         whole("target", perturb.target, least=0, most=len(data.classes) - 1)
     keep = len(data) if examples is None else min(examples, len(data))
@@ -311,7 +318,7 @@ def attack(
         labels=data.labels.tolist(),
         clean_log_joint=found["clean"],
         log_joint=found["attacked"].transpose(0, 1),
-        unmoved=Rate(int(found["unmoved"].sum()), len(data)),
+        unmoved=Rate.of(found["unmoved"]),
         examples=found["examples"].transpose(0, 1),
         distances=found["distances"].tolist() if perturb.least_distance else None,
         approximation=approximation(classifier, data.head(min(checked, len(data))), batch_size) if checked else None,
@@ -327,15 +334,11 @@ def of_other_classes(data: Images, indices: Tensor, seed: int) -> Tensor:
     others = len(labels) - (last - first)
     if not others.all():
         raise InputError(f"{data.name} has images of one class only: a matching loss needs those of another")
-    drawn = (
-        (uniforms(splitmix(splitmix(seed, REFERENCES), indices.cpu()), torch.tensor(0)) * others)
-        .long()
-        .clamp(max=others - 1)
-    )
+    uniform = uniforms(splitmix(splitmix(seed, REFERENCES), indices.cpu()), torch.tensor(0))
+    drawn = (uniform * others).long().clamp(max=others - 1)
     return data.batch(place[drawn + (drawn >= first) * (last - first)].to(data.labels.device))[0]
 
 
-@torch.no_grad()
 def approximation(classifier: BayesClassifier, data: Images, batch_size: int = 100) -> Rate | None:
     """Share of the predicted classes that lower precision or pruning changes, with the same noise.
 
@@ -343,15 +346,33 @@ def approximation(classifier: BayesClassifier, data: Images, batch_size: int = 1
     """
     if classifier.options.exact:
         return None
-    data, exact = _prepared(classifier, data, None, batch_size), classifier.exact()
-    differing = []
-    for indices, x, _ in distributed.share(data.batches(batch_size)):
+    data, exact = prepared(classifier, data, None, batch_size), classifier.exact()
+
+    def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
         ours, theirs = (each.for_images(indices, DEFENDER)(x).argmax(1) for each in (classifier, exact))
-        differing.append(int((ours != theirs).sum()))
-    return Rate(sum(distributed.gather(differing)), len(data))
+        return ours != theirs
+
+    return Rate.of(over_images(differs, data, batch_size))
 
 
-def _prepared(classifier: BayesClassifier, data: Images, images: int | None, batch_size: int) -> Images:
+@torch.no_grad()
+def over_images(
+    measure: Callable[[Tensor, Tensor, Tensor], Tensor],
+    data: Images,
+    batch_size: int,
+    name: str = "",
+    progress: Progress = silent,
+) -> Tensor:
+    """What `measure(indices, x, y)` gives for every image, [N, ...], on the CPU; all processes share the work."""
+    parts = []
+    for indices, x, y in distributed.share(data.batches(batch_size)):
+        parts.append(measure(indices, x, y).cpu())
+        progress.images(name, int(indices[-1]) + 1, len(data))
+    return torch.cat(distributed.gather(parts))
+
+
+def prepared(classifier: BayesClassifier, data: Images, images: int | None, batch_size: int) -> Images:
+    """The first images, on the classifier's device; refused where they or the batch size are none that it can take."""
     factorization = classifier.factorization
     whole("batch size", batch_size, least=1)
     if factorization.image_shape != data.image_shape or factorization.num_classes != len(data.classes):

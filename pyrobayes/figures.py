@@ -20,7 +20,7 @@ from pyrobayes.detection import Detection
 from pyrobayes.evaluation import AttackResult, Evaluation
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import write_atomically
-from pyrobayes.robustness import Verdict
+from pyrobayes.robustness import WORST, Verdict
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -153,7 +153,7 @@ def robustness(verdict: Verdict) -> Figure:
         below = [100 * (rate.interval[1] - rate.share) for rate in worst]
         above = [100 * (rate.share - rate.interval[0]) for rate in worst]
         axes.errorbar(
-            eps[1:], held, yerr=[below, above], label=_with_doubts(verdict, "worst case"), color="black", linewidth=2,
+            eps[1:], held, yerr=[below, above], label=_with_doubts(verdict, WORST), color="black", linewidth=2,
             elinewidth=1, capsize=3,
         )  # fmt: skip
         axes.set_xlabel(BOUNDS["linf"])

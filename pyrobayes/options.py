@@ -66,6 +66,12 @@ def positive(name: str, value) -> None:
         raise InputError(f"{name} must be a finite number above 0, got {value!r}")
 
 
+def part(name: str, value) -> None:
+    """Refuse a `value` of argument `name` that is no share above 0 and below 1."""
+    if not isinstance(value, numbers.Real) or not 0 < value < 1:
+        raise InputError(f"{name} must be a share above 0 and below 1, got {value!r}")
+
+
 def option(default: Any, help: str, choices=None) -> Any:
     """A field of an options record, with what a command line needs to offer it."""
     return field(default=default, metadata={"help": help, "choices": choices})
@@ -276,8 +282,7 @@ class DetectionOptions(AttackOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.false_alarms, numbers.Real) or not 0 < self.false_alarms < 1:
-            raise InputError(f"false alarms must be a share above 0 and below 1, got {self.false_alarms!r}")
+        part("false alarms", self.false_alarms)
         whole("train images", self.train_images, least=2)
         weights = (self.evade_weight,) if isinstance(self.evade_weight, numbers.Real) else tuple(self.evade_weight)
         for weight in weights:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -87,6 +88,11 @@ class Verdict:
     kinds: dict[str, int]
     checks: list[Check]
 
+    @property
+    def rows(self) -> dict[str, list[Rate]]:
+        """[E] success rates of every attack, and of the worst case."""
+        return self.success | {WORST: self.worst}
+
     def doubts(self, row: str) -> list[int]:
         """The numbers of the failed checks that put a row of success rates in doubt."""
         kind = self.kinds.get(row, ITERATIVE)
@@ -101,7 +107,7 @@ class Verdict:
             "worst": [rate.as_dict() for rate in self.worst],
             "broken_in_most": self.broken_in_most and [rate.as_dict() for rate in self.broken_in_most],
             "checks": [dataclasses.asdict(check) for check in self.checks],
-            "doubts": {row: self.doubts(row) for row in (*self.success, WORST)},
+            "doubts": {row: self.doubts(row) for row in self.rows},
         }
 
 
@@ -225,11 +231,11 @@ class _Assessment:
             data=self.data.name,
             images=len(self.data),
             eps=self.eps,
-            clean_accuracy=_rate(found["pgd"]["clean"] == self.labels),
-            success={name: [_rate(each) for each in rows] for name, rows in broken.items()},
-            worst=[_rate(each) for each in worst],
+            clean_accuracy=Rate.of(found["pgd"]["clean"] == self.labels),
+            success={name: [Rate.of(each) for each in rows] for name, rows in broken.items()},
+            worst=[Rate.of(each) for each in worst],
             share_of_draws=None if redrawn is None else redrawn.double().mean(1).tolist(),
-            broken_in_most=None if most is None else [_rate(each) for each in most],
+            broken_in_most=None if most is None else [Rate.of(each) for each in most],
             options={
                 name: step.attack.described() | {"name": step.attack.name, "attacker": dict(step.attacker)}
                 for name, step in self.steps.items()
@@ -275,12 +281,16 @@ class _Assessment:
             "twice the restarts": dataclasses.replace(pgd, restarts=2),
         }
 
+    @cached_property
+    def weights(self) -> str:
+        return digest(self.classifier.factorization.state_dict(), {})
+
     def key(self, what: str, **more) -> dict:
         """Names a part by everything that it depends on."""
         classifier = self.classifier
         return {
             "what": what,
-            "weights": digest(classifier.factorization.state_dict(), {}),
+            "weights": self.weights,
             "classifier": dataclasses.asdict(classifier.options),
             "version": __version__,
             "data": [self.data.name, self.data.split, self.data.sha256],
@@ -332,11 +342,8 @@ class _Assessment:
         Half as many draws, which the share is not of, tell which is the worst.
         """
         first = REDRAWS + self.options.redraws
-        telling, each, shares = (
-            range(first, first + max(1, self.options.redraws // 2)),
-            torch.arange(len(self.data)),
-            [],
-        )
+        telling = range(first, first + max(1, self.options.redraws // 2))
+        each, shares = torch.arange(len(self.data)), []
         for i, eps in enumerate(self.eps):
             made = torch.stack([part["adversarial"][i] for part in found.values()])  # [A, N, channels, height, width]
             judged = [
@@ -396,7 +403,7 @@ class _Assessment:
 
         key = self.key("gradients", images=len(self.few))
         found = self.parts.get(key, lambda: {"found": self.over_images("gradients", self.few, looked_at)})["found"]
-        return tuple(_rate(each) for each in found.T)
+        return tuple(Rate.of(each) for each in found.T)
 
     def losses(self) -> Tensor:
         """The loss at every step of PGD, [steps, N]."""
@@ -418,7 +425,9 @@ class _Assessment:
             return first != second
 
         key = self.key("changed", images=len(self.data))
-        return _rate(self.parts.get(key, lambda: {"changed": self.over_images("clean", self.data, differs)})["changed"])
+        return Rate.of(
+            self.parts.get(key, lambda: {"changed": self.over_images("clean", self.data, differs)})["changed"]
+        )
 
     def other_batches(self, predictions: Tensor) -> tuple[Tensor, Tensor]:
         """Classes [1, N] predicted after PGD, as in the suite (predictions [E, N]), and in batches of another size."""
@@ -439,28 +448,24 @@ class _Assessment:
 
             def make(name=name) -> dict[str, Tensor]:
                 cnn = known_broken_model(training, saturated="saturated" in name).to(self.device)
-                victim = BayesClassifier(cnn, 1, seed=self.classifier.options.seed)
+                victim = BayesClassifier(cnn, 1)
                 result = evaluation.attack(
                     victim, self.few, BROKEN_EPS, by=pgd, examples=0, progress=_Labelled(self.progress, "known")
                 )
                 return {"broken": result.log_joint.argmax(2)[0] != self.few.labels.cpu()}
 
-            rates[name] = _rate(self.parts.get(key, make)["broken"])
+            rates[name] = Rate.of(self.parts.get(key, make)["broken"])
         return rates
 
     @property
     def device(self) -> torch.device:
         return next(self.classifier.factorization.parameters()).device
 
-    @torch.no_grad()
-    def over_images(self, name: str, data: Images, measure: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    def over_images(self, label: str, data: Images, measure: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
         """What `measure(indices, x, y)` gives for every image, [N, ...], on the CPU."""
-        parts, progress = [], _Labelled(self.progress, name)
         size = min(self.options.batch_size, self.classifier.images_at_once)
-        for indices, x, y in distributed.share(data.to(self.device).batches(size)):
-            parts.append(measure(indices, x, y).cpu())
-            progress.images(self.name, int(indices[-1]) + 1, len(data))
-        return torch.cat(distributed.gather(parts))
+        progress = _Labelled(self.progress, label)
+        return evaluation.over_images(measure, data.to(self.device), size, self.name, progress)
 
 
 def known_broken_model(training: Images, saturated: bool):
@@ -500,7 +505,3 @@ class _Labelled(Progress):
 
     def images(self, model: str, done: int, images: int) -> None:
         self.progress.images(f"{model}, {self.label}", done, images)
-
-
-def _rate(which: Tensor) -> Rate:
-    return Rate(int(which.sum()), len(which))

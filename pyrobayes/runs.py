@@ -245,22 +245,21 @@ def robustness(
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
     test.head(options.images)  # refused before anything is computed
     training = _load_data(test.name, "train", data_dir)
-    folder = Path(out or runs)
-    if distributed.rank() == 0:
-        writable_folder(folder)
-        writable_folder(folder / PARTS)
-    parts, results = Parts(folder / PARTS), []
+    folder, kept = _result_folder(out or runs), Path(out or runs) / PARTS
+    _result_folder(kept)
+    parts, results = Parts(kept), []
     for classifier in classifiers:
         others = [other for other in classifiers if other is not classifier]
         try:
             results.append(assess(classifier, test, training, options, sources=others, parts=parts, progress=progress))
         except KeyboardInterrupt:
-            kept = f"interrupted; what was computed is kept in {parts.folder}, and the same command goes on from there"
-            raise KeyboardInterrupt(kept) from None
-        if distributed.rank() == 0:
+            raise KeyboardInterrupt(
+                f"interrupted; what was computed is kept in {kept}, and the same command goes on from there"
+            ) from None
+        if folder:
             write_json(folder / "robustness.json", _report(results, options, test, runs))
             figures.save(figures.robustness(results[-1]), folder / f"robustness-{results[-1].model}")
-    if distributed.rank() == 0:
+    if folder:
         parts.remove()
     return results
 

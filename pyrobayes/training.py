@@ -178,9 +178,10 @@ class _Run:
         batches = order.to(self.device).split(self.options.batch_size)
         every = LOOK_EVERY if self.device.type != "cpu" or distributed.processes() > 1 else 1
         unseen = torch.zeros((), device=self.device)  # sum over images since the last look
+        attacked = self._attacked(number)
         while self.step < len(batches):
             x, y = self.training.batch(batches[self.step])
-            x = self._attacked(batches[self.step], x, y)
+            x = attacked(batches[self.step], x, y)
             self.inference.optim.lr = learning_rate(self.options, *self._position())
             elbo = self.inference.step(x, y, self._kl_weight())
             self.step += 1
@@ -209,17 +210,21 @@ class _Run:
             seconds=time.monotonic() - start,
         )
 
-    def _attacked(self, indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """The images as PGD makes them against the classifier as it is now, where it is trained on those."""
-        eps = adversarial_eps(self.factorization, self.options)
-        mine = distributed.mine()
-        if not eps or not len(y[mine]):
-            return x
-        steps, seed = self.options.adversarial_steps or ADVERSARIAL_STEPS, self._seed(len(self.epochs) + 1)
+    def _attacked(self, epoch: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Of a batch (indices, x, y) the images to train on: PGD's against the classifier as it is then, or x itself."""
+        eps, mine = adversarial_eps(self.factorization, self.options), distributed.mine()
+        if not eps:
+            return lambda indices, x, y: x
+        steps, seed = self.options.adversarial_steps or ADVERSARIAL_STEPS, self._seed(epoch)
         pgd = PGD(steps=steps, random_start=steps > 1, step_size=None if steps > 1 else eps, seed=seed)
         classifier = BayesClassifier(self.factorization, self.options.train_particles, seed=seed)
-        x[mine] = pgd(classifier.for_images(indices[mine]), x[mine], y[mine], eps, indices=indices[mine])
-        return x
+
+        def attacked(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            if len(y[mine]):
+                x[mine] = pgd(classifier.for_images(indices[mine]), x[mine], y[mine], eps, indices=indices[mine])
+            return x
+
+        return attacked
 
     def _agreed(self, interrupted: Callable[[], bool]) -> bool:
         """Whether any process was interrupted: then all stop at the same step."""

@@ -156,9 +156,14 @@ def worst(candidates: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     for images, loss in candidates:
         if best is None:
             best, highest = images, torch.full_like(loss, -torch.inf)
-        better = loss > highest
-        best, highest = images.where(better[..., None, None, None], best), loss.where(better, highest)
+        best, highest = higher(images, loss, best, highest)
     return best
+
+
+def higher(images: Tensor, loss: Tensor, best: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and their losses where these are above the highest so far, and the best and theirs elsewhere."""
+    better = loss > highest
+    return images.where(better[..., None, None, None], best), loss.where(better, highest)
 
 
 class Problem:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pyrobayes.attacks.base import Attack, Problem, register
+from pyrobayes.attacks.base import Attack, Problem, higher, register
 from pyrobayes.options import whole
 
 SHARE = 0.8  # of the image that the first squares cover
@@ -49,9 +49,7 @@ class Square(Attack):
             images = problem.project((problem.x + eps * sign).where(inside, best), eps)
             idle = (images == best).flatten(2).all(2)[:, :, None, None]  # it is so already: then the other way
             images = problem.project((problem.x - eps * sign).where(inside & idle, images), eps)
-            loss = problem.loss(images)
-            better = loss > highest
-            best, highest = images.where(better[:, None, None, None], best), loss.where(better, highest)
+            best, highest = higher(images, problem.loss(images), best, highest)
         return best
 
 
