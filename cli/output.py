@@ -119,10 +119,15 @@ def percent(rate) -> str:
 
 
 def tell_approximation(results) -> None:
-    """Say what lower precision or pruning changed, where they were asked for."""
+    """Say what lower precision, pruning or leaving out of the gradient changed, where they were asked for."""
     for result in results:
         if result.approximation:
             click.echo(
                 f"{result.model}: lower precision or pruning changes {percent(result.approximation)}% of "
                 f"{result.approximation.total} predictions on clean images, with the same noise."
+            )
+        if signs := getattr(result, "gradient_signs", None):
+            click.echo(
+                f"{result.model}: approximations change the sign of the gradient at {100 * signs.share:.2g}% of the pixels "
+                "of clean images, with the same noise."
             )

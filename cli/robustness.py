@@ -6,7 +6,7 @@ import click
 
 from pyrobayes.options import QUICK_ROBUSTNESS, RobustnessOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import percent, results_of, table
+from pyrobayes_cli.output import percent, results_of, table, tell_approximation
 
 
 @click.command("robustness", short_help="Attack in many ways, and say what of the result to believe.")
@@ -50,7 +50,9 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
         return
     for result in results:
         show_verdict(result)
-    click.echo(f"\nData: {results[0].data}, test images. Figures and robustness.json are in {out or runs}.")
+    click.echo()
+    tell_approximation(results)
+    click.echo(f"Data: {results[0].data}, test images. Figures and robustness.json are in {out or runs}.")
 
 
 def show_verdict(result) -> None:

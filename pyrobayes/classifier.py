@@ -7,6 +7,7 @@ from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from pyrobayes import importance
@@ -51,6 +52,9 @@ class BayesClassifier(nn.Module):
             not more than so many nats below the best; None spends all on all.
         compile: have torch.compile generate code for the decoder, which takes half a minute once and a C++ compiler, or
             Triton on a GPU. The weights are taken for constants.
+        negligible: the gradient in the images leaves out the particles of a class whose share in it is below this part
+            of the image's largest, which then need no backward pass: where p(x|...) is a network and nothing else
+            depends on x. Not with `compile`. 0 leaves out none.
         memory: MiB that the values in the networks may take. What takes more is computed in parts, images first, then
             particles, and in parts again where its gradient is asked for; results differ by rounding only.
     """
@@ -66,12 +70,15 @@ class BayesClassifier(nn.Module):
         precision: str = ClassifierOptions.precision,
         prune: float | None = ClassifierOptions.prune,
         compile: bool = ClassifierOptions.compile,
+        negligible: float = ClassifierOptions.negligible,
         memory: int = ClassifierOptions.memory,
     ):
         super().__init__()
         if not isinstance(factorization, DeepBayes):
             raise InputError(f"factorization must be a DeepBayes, such as pyrobayes.build makes, got {factorization!r}")
-        self.options = ClassifierOptions(particles, noise, seed, estimator, precision, prune, compile, memory)
+        self.options = ClassifierOptions(
+            particles, noise, seed, estimator, precision, prune, compile, negligible, memory
+        )
         self.factorization = factorization
         if self.options.estimator == "mixture":
             importance.need_shared_images(factorization)
@@ -178,8 +185,8 @@ class BayesClassifier(nn.Module):
         return other
 
     def exact(self) -> "BayesClassifier":
-        """The same classifier with the same noise, in full precision and without pruning."""
-        return self.replaced(precision="fp32", prune=None, compile=False)
+        """The same classifier with the same noise, in full precision and with nothing left out."""
+        return self.replaced(precision="fp32", prune=None, compile=False, negligible=0.0)
 
     @property
     def images_at_once(self) -> int:
@@ -235,7 +242,9 @@ class BayesClassifier(nn.Module):
         """
         particles, images = self._at_once(len(y), last - first)
         weigh = self._log_weights
-        if torch.is_grad_enabled() and (images < len(x) or particles < last - first):
+        if torch.is_grad_enabled() and self._leaves_out:
+            weigh = self._weighed
+        elif torch.is_grad_enabled() and (images < len(x) or particles < last - first):
             weigh = partial(checkpoint, self._log_weights, use_reentrant=False, preserve_rng_state=False)
         return torch.cat(
             [
@@ -247,7 +256,26 @@ class BayesClassifier(nn.Module):
             dim=2,
         )
 
-    def _log_weights(self, x: Tensor, keys: Tensor, y: Tensor, first: int, last: int) -> Tensor:
+    @property
+    def _leaves_out(self) -> bool:
+        """Whether the gradient in the images does: where p(x|...) takes the time, and nothing else has a gradient."""
+        parents = parents_in(self.factorization.formula())
+        asked = self.options.negligible > 0 and self._term is None and not self.options.compile
+        possible = parents["x"] and not any("x" in given for given in parents.values())
+        return asked and possible and not any(weight.requires_grad for weight in self.factorization.parameters())
+
+    def _weighed(self, x: Tensor, keys: Tensor, y: Tensor, first: int, last: int) -> Tensor:
+        """The same as :meth:`_log_weights`, with a gradient that leaves out what is negligible."""
+        mixed = self.options.estimator == "mixture"
+
+        def log_weights(x: Tensor, only: Tensor | None = None) -> Tensor:
+            return self._log_weights(x, keys, y, first, last, only)
+
+        return _LeavingOut.apply(x, log_weights, self.options.negligible, mixed)
+
+    def _log_weights(
+        self, x: Tensor, keys: Tensor, y: Tensor, first: int, last: int, only: Tensor | None = None
+    ) -> Tensor:
         """Log weights of particles `first` to `last`, [last - first, C, B].
 
         Args:
@@ -255,12 +283,13 @@ class BayesClassifier(nn.Module):
             keys: [B] of their noise.
             y: classes [C, B].
             first, last: particles, the last not included.
+            only: as the estimators have it.
         """
         noise = self._base_noise(keys, first, last).to(x.dtype)
         factorization = self._computing()
         if self.options.estimator == "mixture":
-            return importance.mixture(factorization, x, noise, self._term)
-        return importance.per_class(factorization, x, noise, y, self._term)
+            return importance.mixture(factorization, x, noise, self._term, only)
+        return importance.per_class(factorization, x, noise, y, self._term, only)
 
     def _keys(self, images: int) -> Tensor:
         """[B] a key for the noise of each image."""
@@ -295,6 +324,39 @@ class BayesClassifier(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in vars(self.options).items())
+
+
+class _LeavingOut(torch.autograd.Function):
+    """Log weights [N, C, B] whose gradient in the images is computed of those only that have a share in it.
+
+    What has none is known once the gradient in the log weights is, so these are computed again, and the rest has neither
+    been kept in memory nor is gone back through. What remains is scaled so that what draws towards the classes and what
+    draws away from them weighs as much as before: else what all log weights have in common would no longer cancel.
+    """
+
+    @staticmethod
+    def forward(ctx, x, log_weights, negligible, mixed):
+        ctx.save_for_backward(x)
+        ctx.given = log_weights, negligible, mixed
+        return log_weights(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        (x,), (log_weights, negligible, mixed) = ctx.saved_tensors, ctx.given
+        gradient = gradient.transpose(1, 2)  # [N, B, C]
+        kept = torch.zeros_like(gradient)
+        for side in (gradient.clamp_min(0), gradient.clamp_max(0)):
+            share = side.abs().sum(2, keepdim=True) if mixed else side.abs()  # one decoding serves all classes
+            part = side * (share > negligible * share.amax((0, 2), keepdim=True))
+            whole = part.sum((0, 2), keepdim=True)
+            kept += part * (side.sum((0, 2), keepdim=True) / whole).where(whole != 0, 0)
+        only = kept.any(2) if mixed else kept != 0
+        if not only.any():
+            return torch.zeros_like(x), None, None, None
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(log_weights(x, only), x, kept[only])[0], None, None, None
 
 
 class Logits(nn.Module):

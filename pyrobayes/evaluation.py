@@ -14,6 +14,7 @@ from torch import Tensor
 from pyrobayes import attacks, distributed
 from pyrobayes.attacks import Attack
 from pyrobayes.attacks.base import lengths
+from pyrobayes.attacks.losses import log_odds_against
 from pyrobayes.classifier import ATTACKER, DEFENDER, REFERENCES, SECOND, BayesClassifier
 from pyrobayes.data import Images
 from pyrobayes.options import AttackOptions, InputError, checked_eps, whole
@@ -114,6 +115,8 @@ class AttackResult:
         distances: [N] L2 lengths of the least changes that an attack which looks for them found; infinite where the
             classifier didn't fall for it; None for other attacks.
         approximation: as in :class:`Evaluation`, of the first clean images.
+        gradient_signs: share of the pixels of these whose gradient has another sign than that without approximations,
+            with the same noise; None where the attacker's options ask for none.
     """
 
     model: str
@@ -129,6 +132,7 @@ class AttackResult:
     examples: Tensor
     distances: list[float] | None = None
     approximation: Rate | None = None
+    gradient_signs: Rate | None = None
 
     @cached_property
     def clean_predictions(self) -> list[int]:
@@ -189,8 +193,9 @@ class AttackResult:
             for i, eps in enumerate(self.eps)
         ]
         shares = {"clean_accuracy": self.clean_accuracy.as_dict(), "unmoved": self.unmoved.as_dict()}
-        if self.approximation:
-            shares["approximation"] = self.approximation.as_dict()
+        for name in ("approximation", "gradient_signs"):
+            if rate := getattr(self, name):
+                shares[name] = rate.as_dict()
         return plain | shares | {"rates": rates}
 
 
@@ -273,7 +278,7 @@ def attack(
         images: take only the first so many images.
         batch_size: images at a time; changes memory and speed, not results.
         examples: how many adversarial images to keep; all where None.
-        checked: how many clean images to look at for what lower precision or pruning changes; none where 0.
+        checked: how many clean images to look at for what approximations change; none where 0.
         progress: called after every batch.
     """
     perturb = attacks.get(by) if isinstance(by, str) else by
@@ -322,6 +327,7 @@ def attack(
         examples=found["examples"].transpose(0, 1),
         distances=found["distances"].tolist() if perturb.least_distance else None,
         approximation=approximation(classifier, data.head(min(checked, len(data))), batch_size) if checked else None,
+        gradient_signs=gradient_signs(seen, data.head(min(checked, len(data))), batch_size) if checked else None,
     )
 
 
@@ -353,6 +359,26 @@ def approximation(classifier: BayesClassifier, data: Images, batch_size: int = 1
         return ours != theirs
 
     return Rate.of(over_images(differs, data, batch_size))
+
+
+def gradient_signs(classifier: BayesClassifier, data: Images, batch_size: int = 100) -> Rate | None:
+    """Share of the pixels whose gradient of the cross-entropy has another sign than that without approximations.
+
+    With the same noise. None where the classifier's options ask for no approximation. The arguments are those of
+    :func:`evaluate`.
+    """
+    if classifier.options.exact and not classifier.options.negligible:
+        return None
+    data, exact = prepared(classifier, data, None, batch_size), classifier.exact()
+
+    def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            inputs = x.clone().requires_grad_()
+            losses = (log_odds_against(each.for_images(indices, ATTACKER)(inputs), y) for each in (classifier, exact))
+            ours, theirs = (torch.autograd.grad(loss.sum(), inputs)[0].sign() for loss in losses)
+        return ours != theirs
+
+    return Rate.of(over_images(differs, data, min(batch_size, classifier.images_at_once)).flatten())
 
 
 @torch.no_grad()

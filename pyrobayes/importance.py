@@ -50,7 +50,12 @@ class ImportanceEstimate:
 
 
 def per_class(
-    factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor | None = None, term: str | None = None
+    factorization: DeepBayes,
+    x: Tensor,
+    noise: Tensor,
+    y: Tensor | None = None,
+    term: str | None = None,
+    only: Tensor | None = None,
 ) -> Tensor:
     """log p(x, z, y) - log q(z|x, y) at z ~ q(z|x, y), [K, C, B] nats, differentiable in x.
 
@@ -60,6 +65,7 @@ def per_class(
         noise: base noise of z, standard normal, [K, C or 1, B or 1, latent]: z = loc + scale * noise.
         y: classes [C, 1] or [C, B], one a row or one for every row and image; all of them where left out.
         term: the site whose log-probabilities alone are taken, `x`, `y` or `z`; all where None.
+        only: [K, B, C] which of them are computed; they come as one dimension, [T].
     """
     y = all_classes(factorization, x) if y is None else y
     particles = pyro.plate("particles", len(noise), dim=-3)
@@ -67,18 +73,26 @@ def per_class(
     with pyro.validation_enabled(VALIDATE):
         with BaseNoise(noise), particles, classes:
             guide_trace = poutine.trace(factorization.guide).get_trace(x, y)
-        with particles, classes:
-            model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
-        return log_prob(model_trace, term) - log_prob(guide_trace, term)
+        if only is None:
+            with particles, classes:
+                model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
+            return log_prob(model_trace, term) - log_prob(guide_trace, term)
+        particle, image, class_ = only.nonzero(as_tuple=True)
+        values = {name: value[particle, class_, image] for name, value in drawn(guide_trace).items()}  # z [T, latent]
+        model = poutine.condition(factorization.model, values)
+        model_trace = poutine.trace(model).get_trace(x[image], y.expand(-1, len(x))[class_, image])
+        return log_prob(model_trace, term) - log_prob(guide_trace, term)[particle, class_, image]
 
 
-def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: str | None = None) -> Tensor:
+def mixture(
+    factorization: DeepBayes, x: Tensor, noise: Tensor, term: str | None = None, only: Tensor | None = None
+) -> Tensor:
     """log p(x, z, c) - log (1/C) sum over c' of q(z|x, c') at z from the guides of all classes, [K C, C, B] nats.
 
     A particle drawn for one class serves every class: the guides are one mixture proposal, weighted by the
     balance heuristic of multiple importance sampling (Veach and Guibas 1995, section 3.2). It takes no more
     decodings than :func:`per_class`, where p(x|...) doesn't depend on y. The arguments are those of
-    :func:`per_class`; the second dimension of noise is that of the guides.
+    :func:`per_class`; the second dimension of noise is that of the guides, and `only` is [K C, B] and gives [T, C].
     """
     y = all_classes(factorization, x)
     particles = pyro.plate("particles", len(noise), dim=-4)
@@ -86,15 +100,20 @@ def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: str | None
     classes = pyro.plate("classes", len(y), dim=-2)
     with pyro.validation_enabled(VALIDATE):
         with BaseNoise(noise[:, :, None]), particles, guides:
-            drawn = prune_subsample_sites(poutine.trace(factorization.guide).get_trace(x, y[:, None]))
-        values = {name: drawn.nodes[name]["value"] for name in drawn.stochastic_nodes}  # z [K, C, 1, B, latent]
+            values = drawn(poutine.trace(factorization.guide).get_trace(x, y[:, None]))  # z [K, C, 1, B, latent]
         with particles, guides, classes:
             guide_trace = poutine.trace(poutine.condition(factorization.guide, values)).get_trace(x, y)
-            model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x, y)
-        log_weights = log_prob(model_trace, term)
-        if term in (None, "z"):
-            log_weights = log_weights - (log_prob(guide_trace).logsumexp(-2, keepdim=True) - math.log(len(y)))
-        return log_weights.flatten(0, 1)
+        log_proposal = (log_prob(guide_trace).logsumexp(-2) - math.log(len(y))).flatten(0, 1)  # [K C, B]
+        if only is None:
+            with particles, guides, classes:
+                model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x, y)
+            log_weights = log_prob(model_trace, term).flatten(0, 1)
+            return log_weights - log_proposal[:, None] if term in (None, "z") else log_weights
+        particle, image = only.nonzero(as_tuple=True)
+        values = {name: value.flatten(0, 1)[particle, 0, image] for name, value in values.items()}  # z [T, latent]
+        with classes:
+            model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x[image], y)
+        return (log_prob(model_trace, term) - log_proposal[particle, image]).T
 
 
 def latent_means(factorization: DeepBayes, x: Tensor) -> Tensor:
@@ -125,15 +144,21 @@ def all_classes(factorization: DeepBayes, x: Tensor) -> Tensor:
     return torch.arange(factorization.num_classes, device=x.device)[:, None]
 
 
-def log_prob(trace: poutine.Trace, only: str | None = None) -> Tensor:
+def drawn(trace: poutine.Trace) -> dict[str, Tensor]:
+    """The values that the sites of a trace have drawn, by name."""
+    trace = prune_subsample_sites(trace)
+    return {name: trace.nodes[name]["value"] for name in trace.stochastic_nodes}
+
+
+def log_prob(trace: poutine.Trace, term: str | None = None) -> Tensor:
     """The log-probability of a trace under plates, summed over its sites and over nothing else, [K, C, B] nats.
 
-    Of one site alone, where `only` names it; 0 where the trace doesn't have it.
+    Of the site alone that `term` names; 0 where the trace doesn't have it.
     """
     trace = prune_subsample_sites(trace)
     trace.compute_log_prob()
     sites = {name: site["log_prob"] for name, site in trace.nodes.items() if site["type"] == "sample"}
-    return sum(sites.values()) if only is None else sites.get(only, torch.zeros(()))
+    return sum(sites.values()) if term is None else sites.get(term, torch.zeros(()))
 
 
 class BaseNoise(Messenger):

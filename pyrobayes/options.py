@@ -158,6 +158,9 @@ class ClassifierOptions:
     compile: bool = option(
         False, "generate code for the decoder: faster after half a minute once, needs a C++ compiler (Triton on a GPU)"
     )
+    negligible: float = option(
+        0.0, "leave out of an attack's gradient particles whose share in it is below this part of the image's largest"
+    )
     memory: int = option(512, "MiB that the networks' values may take; changes memory and speed, not results")
 
     def __post_init__(self):
@@ -170,6 +173,8 @@ class ClassifierOptions:
             positive("prune", self.prune)
             if self.estimator != "per-class":
                 raise InputError("prune leaves out classes' own particles, which only the estimator per-class has")
+        if not isinstance(self.negligible, numbers.Real) or not 0 <= self.negligible < 1:
+            raise InputError(f"negligible must be a part from 0 to below 1, got {self.negligible!r}")
         whole("memory", self.memory, least=1)
 
     @property
@@ -318,6 +323,7 @@ class RobustnessOptions(EvaluationOptions):
 
 QUICK_ROBUSTNESS = {
     "images": 500, "eps": (0.1, 0.2, 0.3), "steps": 10, "redraws": 10, "checked_images": 100, "brief": True,
+    "negligible": 0.01,
 }  # fmt: skip
 
 

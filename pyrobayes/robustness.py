@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from pyrobayes import attacks, checks, distributed, evaluation
 from pyrobayes.attacks import Attack, Problem
+from pyrobayes.attacks.base import worst
 from pyrobayes.checkpoint import digest, read_tensors, save_tensors
 from pyrobayes.checks import ALL, BY_GRADIENT, FAIL, ITERATIVE, Check
 from pyrobayes.classifier import ATTACKER, CALIBRATION, DEFENDER, SECOND, BayesClassifier
@@ -72,6 +74,7 @@ class Verdict:
         broken_in_most: [E] share of all images that stay so in most of those draws; None likewise.
         options: of the attacks, by name.
         checks: the sheet.
+        approximation, gradient_signs: as in :class:`pyrobayes.evaluation.AttackResult`.
     """
 
     model: str
@@ -87,6 +90,8 @@ class Verdict:
     options: dict[str, dict]
     kinds: dict[str, int]
     checks: list[Check]
+    approximation: Rate | None = None
+    gradient_signs: Rate | None = None
 
     @property
     def rows(self) -> dict[str, list[Rate]]:
@@ -107,6 +112,8 @@ class Verdict:
             "worst": [rate.as_dict() for rate in self.worst],
             "broken_in_most": self.broken_in_most and [rate.as_dict() for rate in self.broken_in_most],
             "checks": [dataclasses.asdict(check) for check in self.checks],
+            "approximation": self.approximation and self.approximation.as_dict(),
+            "gradient_signs": self.gradient_signs and self.gradient_signs.as_dict(),
             "doubts": {row: self.doubts(row) for row in self.rows},
         }
 
@@ -116,20 +123,25 @@ class Parts:
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder
-        self._known: dict[str, dict[str, Tensor]] = {}
+        self._asked_for: set[str] = set()
+        self._kept: dict[str, dict[str, Tensor]] = {}
 
     def get(self, key: Mapping, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors of a part: from memory, from its file, or made now and saved."""
+        """The tensors of a part: from its file or from memory, or made now and saved."""
         name = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:20]
-        if name not in self._known:
-            self._known[name] = self._read(name) or make()
-            if self.folder and distributed.rank() == 0 and not self._path(name).is_file():
-                save_tensors(self._path(name), self._known[name], {})
-        return self._known[name]
+        self._asked_for.add(name)
+        part = self._kept.get(name) or self._read(name)
+        if part is None:
+            part = make()
+            if self.folder and distributed.rank() == 0:
+                save_tensors(self._path(name), part, {})
+        if self.folder is None or distributed.processes() > 1:  # others may not see yet what the first has written
+            self._kept[name] = part
+        return part
 
     def remove(self) -> None:
         """Delete the files of the parts that were asked for, and the folder if nothing else is in it."""
-        for name in self._known:
+        for name in self._asked_for:
             self._path(name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
@@ -242,6 +254,8 @@ class _Assessment:
             },
             kinds={name: step.kind for name, step in self.steps.items()},
             checks=self.checks(found, broken, training),
+            approximation=evaluation.approximation(self.classifier, self.few, self.options.batch_size),
+            gradient_signs=evaluation.gradient_signs(self.classifier, self.few, self.options.batch_size),
         )
 
     def checks(self, found: dict[str, dict[str, Tensor]], broken: dict[str, Tensor], training: Images) -> list[Check]:
@@ -317,7 +331,7 @@ class _Assessment:
                 classifier,
                 data,
                 eps,
-                by=step.attack,
+                by=self.made_against(step.attack, data, eps) if step.attack.name == "transfer" else step.attack,
                 attacker=step.attacker,
                 batch_size=batch_size,
                 examples=None,
@@ -331,6 +345,12 @@ class _Assessment:
             }
 
         return self.parts.get(key, make)
+
+    def made_against(self, transfer: Attack, data: Images, eps: Sequence[float]) -> Attack:
+        """The same attack with the images that PGD makes for the verdicts on its sources, instead of making them again."""
+        others = [_Assessment(each, data, self.options, (), self.parts, self.progress) for each in transfer.sources]
+        made = [other.attacked("pgd", other.steps["pgd"], data, eps)["adversarial"] for other in others]
+        return _Made(made=torch.stack(made))
 
     def broken(self, name: str, step: Step, eps: float) -> Tensor:
         """Which of the few images that checks look at an attack breaks, [N]."""
@@ -482,6 +502,21 @@ def known_broken_model(training: Images, saturated: bool):
         last = cnn.p_y.network.layers[-1]
         last.weight.mul_(1000), last.bias.mul_(1000)
     return cnn
+
+
+@dataclass(frozen=True)
+class _Made(Attack):
+    """Of images made before, [S, E, N, channels, height, width] of a whole data set, each one's own with the highest loss."""
+
+    made: Tensor = None
+    follows_gradient: ClassVar[bool] = False
+
+    def perturb_all(self, problem: Problem, eps: Sequence[float]) -> Tensor:
+        given = self.made[:, :, problem.indices.cpu()].to(problem.x.device)
+        return torch.stack([worst((images, problem.loss(images)) for images in each) for each in given.transpose(0, 1)])
+
+    def described(self) -> dict:
+        return super().described() | {"made": len(self.made)}
 
 
 class _Followed(Problem):

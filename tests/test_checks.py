@@ -17,6 +17,7 @@ from pyrobayes import (
     attacks,
     build,
     checks,
+    evaluation,
     fit,
     load_data,
     robustness,
@@ -305,6 +306,20 @@ def test_an_interrupted_run_goes_on(make, tiny_images, tmp_path):
     resumed = assess(classifier, tiny_images, tiny_images, options, parts=Parts(tmp_path))
     assert [path.stat().st_mtime_ns for path in done] == before
     assert resumed.as_dict() == assess(classifier, tiny_images, tiny_images, options).as_dict()
+
+
+def test_transfer_takes_what_was_made_for_the_verdicts_on_its_sources(make, tiny_images):
+    victim, *sources = (BayesClassifier(make(name), particles=2) for name in ("gbz", "gfz", "dfx"))
+    options = dataclasses.replace(QUICK, images=20)
+    run = _Assessment(victim, tiny_images.head(20), options, sources, Parts(), silent)
+    step = run.steps["transfer"]
+    ours = run.attacked("transfer", step, run.data, options.eps)
+    theirs = evaluation.attack(victim, run.data, options.eps, by=step.attack, batch_size=7)
+    assert torch.equal(ours["predictions"], theirs.log_joint.argmax(2))
+    known = len(run.parts._asked_for)
+    other = _Assessment(sources[0], run.data, options, (), run.parts, silent)
+    other.attacked("pgd", other.steps["pgd"], run.data, options.eps)
+    assert len(run.parts._asked_for) == known
 
 
 def test_damaged_parts_are_made_anew_and_those_of_others_are_left(tmp_path):

@@ -49,6 +49,44 @@ def test_in_parts_the_estimate_and_its_gradients_are_the_same(estimator, particl
         torch.testing.assert_close(in_parts, together, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("estimator", ["per-class", "mixture"])
+@pytest.mark.parametrize("name", factorizations.names())
+def test_a_gradient_without_what_is_negligible(name, estimator, make, batch):
+    if estimator == "mixture" and name not in SHARED or name in ("dfx", "dbx"):
+        pytest.skip("the mixture is not for it, or nothing is decoded")
+    factorization, (x, y) = make(name, double=True).requires_grad_(False), batch
+    x = x.double().requires_grad_()
+
+    def gradient(negligible, **options):
+        classifier = BayesClassifier(factorization, 5, estimator=estimator, negligible=negligible, **options)
+        pinned = with_little_memory(classifier, 40).for_images(INDICES)
+        posterior = 40 * pinned(x).log_softmax(1)
+        return torch.autograd.grad(posterior.gather(1, y[:, None]).sum(), x)[0]
+
+    exact = gradient(0.0)
+    torch.testing.assert_close(gradient(1e-12), exact, rtol=1e-8, atol=1e-9)
+    few = gradient(0.02)
+    assert torch.nn.functional.cosine_similarity(few.flatten(1), exact.flatten(1)).min() > 0.8
+    assert torch.equal(few, exact) == (name == "dfz")  # its encoder would have to be gone through for every particle
+
+
+def test_a_gradient_of_nothing_is_zero(make, batch):
+    classifier = BayesClassifier(make("gbz").requires_grad_(False), negligible=1e-3)
+    x = batch[0].requires_grad_()
+    assert not torch.autograd.grad(0 * classifier(x).sum(), x)[0].any()
+
+
+def test_the_share_of_signs_that_an_approximation_changes(make, tiny_images):
+    factorization, few = make("gbz").requires_grad_(False), tiny_images.head(20)
+    assert evaluation.gradient_signs(BayesClassifier(factorization), few) is None
+    little, much = (
+        evaluation.gradient_signs(BayesClassifier(factorization, negligible=part), few) for part in (1e-6, 0.5)
+    )
+    assert little.total == few.pixels.numel() and little.count < much.count < little.total / 2
+    result = evaluation.attack(BayesClassifier(factorization, negligible=0.5), few, 0.1)
+    assert result.gradient_signs == much and result.as_dict()["gradient_signs"]["total"] == much.total
+
+
 def test_images_at_once_follow_from_the_memory(make):
     classifier = BayesClassifier(make("gbz"), particles=10, memory=1)
     image, each = classifier.bytes_needed

@@ -173,6 +173,7 @@ class Problem:
         x: the images [B, channels, height, width].
         y: their true classes [B].
         target: [B] the classes to be predicted, or None. Images of that class already are left as they are.
+        indices: [B] the images' places in their data set.
         references: images of other classes, like x, or None.
     """
 
@@ -186,7 +187,7 @@ class Problem:
         references: Tensor | None = None,
     ):
         self.attack, self.x, self.y, self.target, self.references = attack, x, y, None, references
-        self._attacked, self._classifier, self._indices = classifier, self._seen(classifier), indices
+        self._attacked, self._classifier, self.indices = classifier, self._seen(classifier), indices
         if attack.target is not None and attack.target != EACH:
             self.target = torch.full_like(y, attack.target)
 
@@ -203,7 +204,7 @@ class Problem:
         """The same problem with another classifier, which has noise of its own for each image."""
         other = copy.copy(self)
         if hasattr(classifier, "for_images"):
-            classifier = classifier.for_images(self._indices, ATTACKER)
+            classifier = classifier.for_images(self.indices, ATTACKER)
         other._classifier = self._seen(classifier)
         return other
 
@@ -307,7 +308,7 @@ class Problem:
         return uniforms(self._keys(draw), n).reshape_as(self.x).to(self.x.dtype)
 
     def _keys(self, draw: int) -> Tensor:
-        return splitmix(splitmix(splitmix(self.attack.seed, ATTACK), draw), self._indices)[:, None]
+        return splitmix(splitmix(splitmix(self.attack.seed, ATTACK), draw), self.indices)[:, None]
 
     def in_ball(self, draw: int, eps: float) -> Tensor:
         """Images drawn uniformly from the ball of radius eps around x, not yet in [0, 1]."""
