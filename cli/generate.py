@@ -9,10 +9,7 @@ from pyrobayes_cli import options
 @click.argument("model")
 @click.option("--per-class", default=8, show_default=True, help="images of every class")
 @click.option("--seed", default=0, show_default=True, help="seed of the samples")
-@options.data_dir
-@options.runs
-@options.out
-@options.device
+@options.of_models
 def command(model, per_class, seed, data_dir, runs, out, device):
     """Draw images of every class from a trained MODEL, and reconstruct test images.
 

@@ -1,12 +1,13 @@
 """Options that commands share, and options made from the library's records."""
 
 import dataclasses
+import functools
 import types
 import typing
 
 import click
 
-from pyrobayes.options import DATASETS, DEVICES, InputError, parse_eps
+from pyrobayes.options import DATASETS, DEVICES, MINI, PRETRAINED, InputError, parse_eps
 
 DATA = {"type": click.Choice(DATASETS, case_sensitive=False)}
 data = click.option(
@@ -31,16 +32,33 @@ runs = click.option(
     type=click.Path(file_okay=False),
     help="folder of the trained models, one folder each",
 )
+pretrained = click.option(
+    "--pretrained", is_flag=True, help=f"take the models that come with the package, and {MINI}, if no --data is given"
+)
 out = click.option("--out", type=click.Path(file_okay=False), help="folder for results and figures [default: --runs]")
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 models = click.argument("models", metavar="[MODEL]...", nargs=-1)
 
 
+def of_models(function):
+    """Decorator: where trained models are, and where what is found goes; as `runs` and `out`."""
+
+    @functools.wraps(function)
+    def command(*arguments, runs, pretrained, out, **given):
+        if pretrained:
+            if click.get_current_context().get_parameter_source("runs") is click.core.ParameterSource.COMMANDLINE:
+                raise InputError("--pretrained takes the models that come with the package: leave --runs out")
+            runs, out = PRETRAINED, out or "runs"
+        return function(*arguments, runs=runs, out=out, **given)
+
+    for option in reversed((data_dir, runs, pretrained, out, device)):
+        command = option(command)
+    return command
+
+
 def of_runs(function):
     """Decorator: the options of a command that looks at trained models, and prints and writes what it finds."""
-    for option in reversed((data_of_runs, data_dir, runs, out, device, as_json)):
-        function = option(function)
-    return function
+    return data_of_runs(as_json(of_models(function)))
 
 
 class Eps(click.ParamType):

@@ -40,6 +40,7 @@ _PLACES = {
     "build": "factorizations",
     "BayesClassifier": "classifier",
     "load": "checkpoint",
+    "pretrained": "checkpoint",
     "load_data": "data",
     "fetch": "data",
     "Images": "data",

@@ -25,7 +25,7 @@ from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import write_atomically
-from pyrobayes.options import DEVICES, InputError, Networks, TrainingOptions, choice
+from pyrobayes.options import DEVICES, PRETRAINED, InputError, Networks, TrainingOptions, choice
 from pyrobayes.torchrun import local_rank
 from pyrobayes.version import __version__
 
@@ -132,6 +132,17 @@ def load(folder: str | os.PathLike, *, device: str = "auto", **options) -> Bayes
     factorization.load_state_dict(tensors)
     factorization.eval().requires_grad_(False)
     return BayesClassifier(factorization, **options).to(chosen)
+
+
+def pretrained(model: str, *, device: str = "auto", **options) -> BayesClassifier:
+    """A model that comes with the package: small networks, trained on all of Fashion-MNIST; see docs/pretrained.md.
+
+    Args:
+        model: one of the seven, in any case.
+        device, options: see :func:`load`.
+    """
+    there = [folder.name for folder in sorted(PRETRAINED.iterdir()) if (folder / MODEL).is_file()]
+    return load(PRETRAINED / choice("pretrained model", model, there), device=device, **options)
 
 
 def choose_device(name: str = "auto") -> torch.device:

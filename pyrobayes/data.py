@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pyrobayes.files import write_atomically
-from pyrobayes.options import DATASETS, InputError, choice, whole
+from pyrobayes.options import DATASETS, MINI, InputError, choice, whole
 
 SPLITS = ("train", "test")
 CLOTHES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -124,7 +124,6 @@ class Source:
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
-MINI = "fashion-mnist-mini"
 MINI_SUMS = (
     "cf313073c7eb485392848071d5c433571d7166043e971e3345b095cc30518084",
     "097b93fbcf9bd5bc648b1a457ddc55c9e4ab49afb33f9ecae8ce068399a75e3a",

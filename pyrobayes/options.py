@@ -9,6 +9,7 @@ import math
 import numbers
 import sys
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 LIKELIHOODS = ("gaussian", "bernoulli", "laplace", "discretized-logistic")
@@ -32,6 +33,11 @@ DETECTION_TESTS = ("marginal", "logit", "kl")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LARGEST_SEED = 2**63 - 1
 DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
+MINI = "fashion-mnist-mini"
+SUBSETS = {MINI: "fashion-mnist"}  # its training images are some of those of the other, and its test images too
+PRETRAINED = (
+    Path(__file__).parent / "resources" / "pretrained"
+)  # models that come with the package, as a folder of runs
 
 
 class PyrobayesError(Exception):

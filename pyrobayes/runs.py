@@ -19,7 +19,10 @@ from pyrobayes.files import writable_folder, write_json
 from pyrobayes.options import (
     DATASETS,
     DETECTION_TESTS,
+    MINI,
     NETWORKS,
+    PRETRAINED,
+    SUBSETS,
     AttackOptions,
     DetectionOptions,
     EvaluationOptions,
@@ -131,12 +134,14 @@ def attack(
     Args:
         models: their names, in any case; every trained model under `runs` where left out.
         options: see :class:`pyrobayes.AttackOptions`.
-        data: the data set to attack on; it must be the one that the models were trained on, and is where left out.
-        out: folder for the results; `runs` where left out.
+        data: the data set to attack on: the one that the models were trained on, or a subset of it. Where left out, the
+            former, and the embedded subset for those that come with the package.
+        runs: the folder of the trained models; `pyrobayes.options.PRETRAINED` for those that come with the package.
+        out: folder for the results; where left out `runs`, also for those that come with the package.
         save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` (`-MODEL-ATTACK`) too.
     """
     planned, test = _planned(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder = _result_folder(out or runs)
+    folder = _result_folder(_results_in(out, runs))
     results: list[AttackResult] = []
     for by, classifier in planned:
         result = evaluation.attack(
@@ -185,7 +190,7 @@ def detect(
     The other arguments are those of :func:`attack`.
     """
     planned, test = _planned(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder = _result_folder(out or runs)
+    folder = _result_folder(_results_in(out, runs))
     training = _load_data(test.name, "train", data_dir)
     detectors = {
         classifier: fit_detector(
@@ -245,7 +250,7 @@ def robustness(
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
     test.head(options.images)  # refused before anything is computed
     training = _load_data(test.name, "train", data_dir)
-    folder, kept = _result_folder(out or runs), Path(out or runs) / PARTS
+    folder, kept = _result_folder(_results_in(out, runs)), _results_in(out, runs) / PARTS
     _result_folder(kept)
     parts, results = Parts(kept), []
     for classifier in classifiers:
@@ -338,7 +343,7 @@ def evaluate(
     """
     distributed.join(choose_device(device))
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder = _result_folder(out or runs)
+    folder = _result_folder(_results_in(out, runs))
     results = [
         evaluation.evaluate(classifier, test, images=options.images, batch_size=options.batch_size, progress=progress)
         for classifier in classifiers
@@ -348,6 +353,11 @@ def evaluate(
         for result in results:
             figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
     return results
+
+
+def _results_in(out: str | os.PathLike | None, runs: str | os.PathLike) -> Path:
+    """Where results go: beside the models, if nothing else is asked for and these don't come with the package."""
+    return Path(out or ("runs" if Path(runs) == PRETRAINED else runs))
 
 
 def _result_folder(path: str | os.PathLike) -> Path | None:
@@ -382,7 +392,7 @@ def open_runs(
     runs: str | os.PathLike = "runs",
     device: str = "auto",
 ) -> tuple[list[BayesClassifier], Images]:
-    """Trained models, and the test images of the data set that they were trained on.
+    """Trained models, and the test images of the data set that they were trained on, or of a subset of it.
 
     Raises:
         InputError: there are none, they were trained on different data, or on other data than asked for.
@@ -397,11 +407,12 @@ def open_runs(
     if not names:
         raise InputError(f"no trained model found under {folder}: train one with 'pyrobayes train', or see --runs")
     configs = {name: Config.read(folder / name) for name in names}
-    expected = choice("data set", data, DATASETS) if data else configs[names[0]].data
+    expected = MINI if folder == PRETRAINED else configs[names[0]].data
+    expected = choice("data set", data, DATASETS) if data else expected
     for name, config in configs.items():
         if config.model != name:
             raise InputError(f"{folder / name} holds a '{config.model}'; a run's folder must have its model's name")
-        if config.data != expected:
+        if config.data not in (expected, SUBSETS.get(expected)):
             raise InputError(
                 f"{folder / name} was trained on {config.data}, not on {expected}; name the models to take"
             )
@@ -438,7 +449,7 @@ def draw_samples(
     first = torch.stack([torch.nonzero(test.labels == c)[0, 0] for c in range(len(test.classes))])
     x, y = (each.to(samples.device) for each in test.batch(first))
     reconstructed = generation.reconstruct(factorization, x, y, seed=seed)
-    folder = writable_folder(out or runs)
+    folder = writable_folder(_results_in(out, runs))
     title = f"{name.upper()}, {test.name}: mean of p(x|...) at z drawn from p(z|y)"
     return [
         *figures.save(figures.image_grid(samples, test.classes, title), folder / f"samples-{name}"),

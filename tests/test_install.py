@@ -25,7 +25,9 @@ def test_wheel_in_a_fresh_environment(tmp_path):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source)
     (wheel,) = tmp_path.glob("*.whl")
-    top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names}
+    assert sum(name.startswith("pyrobayes/resources/pretrained/") for name in names) == 21
     assert {name for name in top if not name.endswith(".dist-info")} == {"pyrobayes", "pyrobayes_cli"}
 
     environment = tmp_path / "environment"
