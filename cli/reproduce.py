@@ -2,83 +2,110 @@
 
 import click
 
-from pyrobayes.options import AttackOptions, EvaluationOptions
+from pyrobayes.options import NETWORKS, RECIPES, InputError
 from pyrobayes_cli import options
 from pyrobayes_cli.attack import show_attack
 from pyrobayes_cli.evaluate import show_evaluation
-from pyrobayes_cli.output import Progress
+from pyrobayes_cli.output import Progress, table
 from pyrobayes_cli.train import show_training
-
-FULL = {
-    "data": "fashion-mnist",
-    "training": {},
-    "evaluated": None,  # all test images
-    "attacked": 1000,
-    "time": "an hour to an hour and a half on two CPU cores",
-}
-QUICK = {
-    "data": "fashion-mnist-mini",
-    "training": {"epochs": 5, "batch_size": 32, "lr": 2e-3, "kl_warmup": 0.2},
-    "evaluated": 200,
-    "attacked": 200,
-    "time": "about seven minutes on two CPU cores",
-}
 
 
 @click.command("reproduce", short_help="Train, evaluate and attack all seven models, and draw the figures.")
-@click.option("--quick", is_flag=True, help="on the embedded subset, with fewer epochs and 200 test images")
 @click.option(
-    "--runs", type=click.Path(file_okay=False), help="folder of models and results [default: runs, quick: runs-quick]"
+    "--recipe",
+    default="own",
+    show_default=True,
+    type=click.Choice(list(RECIPES), case_sensitive=False),
+    help="own: what is best here; poster: as published; quick: on the embedded subset, with fewer epochs and 200 test images",
+)
+@click.option("--quick", is_flag=True, help="the same as --recipe quick")
+@click.option(
+    "--networks",
+    type=click.Choice(list(NETWORKS), case_sensitive=False),
+    help="sizes [default: poster: paper, else small]",
+)
+@click.option("--seeds", default=1, show_default=True, help="trainings, with seeds that count up from --seed")
+@click.option(
+    "--runs", type=click.Path(file_okay=False), help="folder of models and results [default: runs or runs-RECIPE]"
 )
 @options.data_dir
 @options.device
 @click.option("--particles", default=10, show_default=True, help="particles K per class")
 @click.option("--seed", default=0, show_default=True, help="seed of training, particles and samples")
-def command(quick, runs, data_dir, device, particles, seed):
-    """Train all seven models with small networks, evaluate and attack them, and draw every figure.
+def command(recipe, quick, networks, seeds, runs, data_dir, device, particles, seed):
+    """Train all seven models, evaluate and attack them, draw every figure, and compare with what is published.
 
-    On the full data set, or with --quick on the embedded subset. What is already done is not done again:
-    an interrupted reproduction goes on where it stopped.
+    What is trained already is not trained again: an interrupted reproduction goes on where it stopped. Results of several
+    seeds are in seed-N each, and what they say together beside them.
 
     \b
-    Example:
+    Examples:
       pyrobayes reproduce --quick
+      pyrobayes reproduce --recipe poster
+      pyrobayes reproduce --networks paper --seeds 3
     """
-    recipe = QUICK if quick else FULL
-    evaluation = EvaluationOptions(particles=particles, images=recipe["evaluated"], seed=seed)
-    attack = AttackOptions(particles=particles, images=recipe["attacked"], seed=seed)
-    folder = runs or ("runs-quick" if quick else "runs")
+    if quick and recipe not in ("own", "quick"):
+        raise InputError(f"--quick is a recipe of its own: leave it or --recipe {recipe} out")
+    recipe = "quick" if quick else recipe
+    chosen = RECIPES[recipe]
+    folder = runs or ("runs" if recipe == "own" else f"runs-{recipe}")
+    attacked = "all" if chosen.attacked is None else chosen.attacked
     click.echo(
-        f"All seven models with small networks on {recipe['data']}, then FGSM on {recipe['attacked']} test images: "
-        f"{recipe['time']}. Everything goes to {folder}; interrupted, it goes on where it stopped."
+        f"All seven models with {networks or chosen.networks} networks on {chosen.data}, then FGSM on {attacked} test images: "
+        f"{chosen.time}{'' if seeds == 1 else f', {seeds} times'}. Everything goes to {folder}; interrupted, it goes on "
+        "where it stopped."
     )
 
-    from pyrobayes import build
-    from pyrobayes import runs as library
     from pyrobayes.data import fetch
+    from pyrobayes.runs import reproduce
 
-    fetch(recipe["data"], data_dir)
-    where = {"data_dir": data_dir, "runs": folder, "device": device}
-    names = ["all"]
+    fetch(chosen.data, data_dir)
     with Progress() as progress:
-        trained = library.train(
-            names,
-            networks="small",
-            training_changes=recipe["training"] | {"seed": seed},
-            data=recipe["data"],
-            resume=True,
+        result = reproduce(
+            recipe,
+            networks=networks,
+            seeds=seeds,
+            seed=seed,
+            particles=particles,
+            data_dir=data_dir,
+            runs=folder,
+            device=device,
             progress=progress,
-            **where,
         )
-        show_training(trained, folder)
-        evaluations = library.evaluate(names, evaluation, data=recipe["data"], progress=progress, **where)
-        show_evaluation(evaluations, folder)
-        results = library.attack(names, attack, data=recipe["data"], progress=progress, **where)
-        show_attack(results, folder)
-    drawn = [
-        path
-        for name in trained
-        if build(name, "small").models_images
-        for path in library.draw_samples(name, seed=seed, **where)
-    ]
-    click.echo(f"Samples and reconstructions: {', '.join(path.name for path in drawn)}.")
+    for where, trained, evaluations, attacks in zip(
+        result.folders, result.trained, result.evaluations, result.attacks, strict=True
+    ):
+        show_training(trained, where)
+        show_evaluation(evaluations, where)
+        show_attack(attacks, where)
+    if result.comparisons:
+        show_comparison(result, folder)
+
+
+def show_comparison(result, folder) -> None:
+    """Print published and our success rates, and which of the poster's claims hold."""
+    several = len(result.folders) > 1
+    table(
+        ["model", "eps", "published (%)", "ours (%)", "difference"],
+        [
+            [
+                each.model,
+                f"{each.eps:g}",
+                "-" if each.published is None else f"{100 * each.published:.1f}",
+                _mean(each.ours) if several else f"{100 * each.ours.mean:.1f}",
+                "-" if each.published is None else f"{100 * (each.ours.mean - each.published):+.1f}",
+            ]
+            for each in result.comparisons
+        ],
+    )
+    for claim in result.claims:
+        click.echo(
+            f"{claim.generative} against {claim.discriminative}: {claim.statement}: {'holds' if claim.holds else 'FAILS'}; "
+            f"closest at eps {claim.eps:g}, seed {claim.seed}: {100 * claim.gap:+.1f} points, +/- {100 * claim.half:.1f}"
+        )
+    click.echo(f"Figure and reproduction.json are in {folder}.")
+
+
+def _mean(spread) -> str:
+    low, high = spread.interval
+    return f"{100 * spread.mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -20,6 +20,7 @@ from pyrobayes.detection import Detection
 from pyrobayes.evaluation import AttackResult, Evaluation
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import write_atomically
+from pyrobayes.reproduction import Comparison
 from pyrobayes.robustness import WORST, Verdict
 
 STYLE = {
@@ -110,13 +111,47 @@ def _success_rate(axes, result: AttackResult) -> None:
     shares = [100 * rate.share for rate in rates]
     below = [100 * (rate.share - rate.interval[0]) for rate in rates]
     above = [100 * (rate.interval[1] - rate.share) for rate in rates]
+    axes.errorbar(result.eps, shares, yerr=[below, above], **_line(result))
+
+
+def _line(result: AttackResult) -> dict:
+    """How a model's line is drawn everywhere."""
     colour = COLOURS.get(result.model, OTHER)
-    axes.errorbar(
-        result.eps, shares, yerr=[below, above], label=result.model.upper(), color=colour,
-        linestyle="-" if result.generative else (0, (4, 2)), linewidth=1.4, elinewidth=0.8, capsize=2,
-        marker=MARKERS.get(result.model, "v"), markersize=4.5,
-        markerfacecolor=colour if result.generative else "white",
-    )  # fmt: skip
+    return {
+        "label": result.model.upper(), "color": colour, "linestyle": "-" if result.generative else (0, (4, 2)),
+        "linewidth": 1.4, "elinewidth": 0.8, "capsize": 2, "marker": MARKERS.get(result.model, "v"), "markersize": 4.5,
+        "markerfacecolor": colour if result.generative else "white",
+    }  # fmt: skip
+
+
+def reproduction(attacks: Sequence[Sequence[AttackResult]], comparisons: Sequence[Comparison]) -> Figure:
+    """Figure 1 again, with the published success rates as crosses beside ours; of several seeds means with 95% intervals."""
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(6.2, 4.2)
+        axes = figure.subplots()
+        for result in attacks[0]:
+            rows = [each for each in comparisons if each.model == result.model]
+            colour = COLOURS.get(result.model, OTHER)
+            _success_rate(axes, result) if len(attacks) == 1 else _mean_success_rate(axes, result, rows)
+            theirs = [(each.eps, 100 * each.published) for each in rows if each.published is not None]
+            axes.plot(*zip(*theirs), linestyle="none", marker="x", markersize=6, color=colour) if theirs else None
+        first = attacks[0][0]
+        axes.set_xlabel(BOUNDS[first.options["norm"]])
+        axes.set_ylabel("misclassified images (%)")
+        axes.set_ylim(0, 102)
+        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+        seeds = "" if len(attacks) == 1 else f", {len(attacks)} seeds"
+        title = f"FGSM success rate, {first.data}, {len(first.labels):,} test images{seeds}; crosses: published"
+        axes.set_title(title, fontsize=9)
+        _two_part_legend(axes, attacks[0])
+    return figure
+
+
+def _mean_success_rate(axes, result: AttackResult, rows: Sequence[Comparison]) -> None:
+    means = [100 * row.ours.mean for row in rows]
+    below = [mean - 100 * row.ours.interval[0] for mean, row in zip(means, rows)]
+    above = [100 * row.ours.interval[1] - mean for mean, row in zip(means, rows)]
+    axes.errorbar(result.eps, means, yerr=[below, above], **_line(result))
 
 
 def _two_part_legend(axes, results: Sequence[AttackResult]) -> None:

@@ -333,6 +333,46 @@ QUICK_ROBUSTNESS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How all seven models are trained, evaluated, and attacked by FGSM.
+
+    Attributes:
+        networks: `paper` or `small`.
+        training: fields of :class:`TrainingOptions` that differ from each model's own.
+        eps: of the attack.
+        evaluated, attacked: how many of the test images; all where None.
+        time: what it takes, for a person.
+    """
+
+    networks: str
+    time: str
+    data: str = "fashion-mnist"
+    training: dict = field(default_factory=dict)
+    eps: tuple[float, ...] = AttackOptions.eps
+    evaluated: int | None = None
+    attacked: int | None = None
+
+
+RECIPES = {
+    "own": Recipe("small", "an hour to an hour and a half on two CPU cores", attacked=1000),
+    "poster": Recipe(
+        "paper",
+        "many hours on two CPU cores, better a GPU",
+        training={"epochs": 20, "batch_size": 50, "lr": 1e-4, "schedule": "constant", "kl_warmup": 0.0},
+        eps=(0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
+    ),
+    "quick": Recipe(
+        "small",
+        "about seven minutes on two CPU cores",
+        data=MINI,
+        training={"epochs": 5, "batch_size": 32, "lr": 2e-3, "kl_warmup": 0.2},
+        evaluated=200,
+        attacked=200,
+    ),
+}
+
+
 def possible(attack: str, norm: str, norms) -> None:
     """Refuse a norm that an attack can't be bounded in."""
     if norm not in norms:

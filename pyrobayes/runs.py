@@ -15,6 +15,7 @@ from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images, load_data
 from pyrobayes.detection import Detection, fit_detector
 from pyrobayes.evaluation import AttackResult, Evaluation
+from pyrobayes.factorizations import parents_in
 from pyrobayes.files import writable_folder, write_json
 from pyrobayes.options import (
     DATASETS,
@@ -22,16 +23,20 @@ from pyrobayes.options import (
     MINI,
     NETWORKS,
     PRETRAINED,
+    RECIPES,
     SUBSETS,
     AttackOptions,
     DetectionOptions,
     EvaluationOptions,
     InputError,
+    Recipe,
     RobustnessOptions,
     TrainingOptions,
     choice,
+    whole,
 )
 from pyrobayes.progress import Progress, silent
+from pyrobayes.reproduction import Reproduction, claims, compare
 from pyrobayes.robustness import Parts, Verdict, assess
 from pyrobayes.training import Epoch, begun, fit, must_be_new, must_be_the_same, saved_config
 
@@ -267,6 +272,79 @@ def robustness(
     if folder:
         parts.remove()
     return results
+
+
+def reproduce(
+    recipe: str | Recipe = "own",
+    *,
+    networks: str | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    particles: int = 10,
+    data_dir: str | os.PathLike | None = None,
+    runs: str | os.PathLike = "runs",
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Reproduction:
+    """Train, evaluate and attack all seven models, draw every figure, and compare with what is published.
+
+    Writes what :func:`train`, :func:`evaluate`, :func:`attack` and :func:`draw_samples` write, into `runs`, or with several
+    seeds into `runs/seed-N` each; and into `runs`, where the recipe takes the published images, `reproduction.json` and
+    `reproduction` (PDF and PNG): success rates with the published ones. Models that are trained already are not trained again.
+
+    Args:
+        recipe: of :data:`pyrobayes.options.RECIPES`, or one of your own.
+        networks: `paper` or `small`; the recipe's where left out.
+        seeds: how many trainings, with seeds that count up from `seed`.
+        particles: K per class, of evaluation and attack.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else RECIPES[choice("recipe", recipe, RECIPES)]
+    whole("seeds", seeds, least=1)
+    counted = range(seed, seed + seeds)
+    evaluated = [EvaluationOptions(particles=particles, images=recipe.evaluated, seed=each) for each in counted]
+    attacked = [
+        AttackOptions(particles=particles, images=recipe.attacked, seed=each, eps=recipe.eps) for each in counted
+    ]
+    where = {"data_dir": data_dir, "device": device}
+    folders = [Path(runs) / f"seed-{each}" if seeds > 1 else Path(runs) for each in counted]
+    trained = [
+        train(
+            ["all"],
+            networks=networks or recipe.networks,
+            training_changes=recipe.training | {"seed": each},
+            data=recipe.data,
+            runs=folder,
+            resume=True,
+            progress=progress,
+            **where,
+        )
+        for each, folder in zip(counted, folders)
+    ]
+    where |= {"data": recipe.data, "progress": progress}
+    evaluations = [evaluate(["all"], options, runs=folder, **where) for options, folder in zip(evaluated, folders)]
+    attacks = [attack(["all"], options, runs=folder, **where) for options, folder in zip(attacked, folders)]
+    for each, folder in zip(counted, folders):
+        for name in factorizations.names():
+            if parents_in(factorizations.get(name).formula())["x"]:
+                draw_samples(name, seed=each, runs=folder, data_dir=data_dir, device=device)
+    known = recipe.data == "fashion-mnist"
+    result = Reproduction(
+        folders, trained, evaluations, attacks, compare(attacks) if known else [], claims(attacks) if known else []
+    )
+    if known and (folder := _result_folder(runs)):
+        write_json(
+            folder / "reproduction.json",
+            {
+                "recipe": dataclasses.asdict(recipe) | {"networks": networks or recipe.networks},
+                "seeds": list(counted),
+                "images": len(attacks[0][0].labels),
+                "versions": versions(),
+                "comparisons": [each.as_dict() for each in result.comparisons],
+                "claims": [each.as_dict() for each in result.claims],
+            },
+        )
+        figures.save(figures.reproduction(attacks, result.comparisons), folder / "reproduction")
+    return result
 
 
 def _planned(

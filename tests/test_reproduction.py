@@ -1,0 +1,90 @@
+"""The poster's experiment beside ours."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from test_cli import invoke
+
+from pyrobayes import InputError, Networks, factorizations, options, reproduction, runs
+from pyrobayes.evaluation import AttackResult, Rate
+from pyrobayes.options import Recipe
+from pyrobayes.reproduction import STUDENT_95, Spread
+
+EPS = (0.0, 0.1, 0.4)
+TINY = Networks(latent=6, hidden=16, channels=4)
+
+
+def result(model, broken):
+    """Of a hundred images, of which so many are broken at each eps."""
+    labels = torch.zeros(100, dtype=torch.long)
+    log_joint = torch.zeros(len(EPS), 100, 2)
+    for rows, count in zip(log_joint, broken):
+        rows[:count, 1] = 1
+    options = {"norm": "linf"}
+    return AttackResult(
+        model, model.startswith("g"), "fgsm", options, "fashion-mnist", EPS, labels.tolist(), log_joint[0], log_joint,
+        Rate(0, 100), torch.zeros(3, 0, 1, 2, 2),
+    )  # fmt: skip
+
+
+def test_published_figures():
+    published = reproduction.published()
+    assert set(published) == {"gfz", "gfy", "gbz", "dfx", "dfz", "dbx"}
+    assert published["gfz"][0.1] == pytest.approx(0.4507) and published["dbx"][0.0] == pytest.approx(0.2246)
+    assert all(set(rates) == {0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5} for rates in published.values())
+
+
+def test_comparisons_over_seeds():
+    seeds = [
+        [result("gbz", (10, 30, 50)), result("gby", (10, 30, 50))],
+        [result("gbz", (14, 34, 54)), result("gby", (0, 0, 0))],
+    ]
+    found = reproduction.compare(seeds)
+    assert [(each.model, each.eps) for each in found] == [(model, eps) for model in ("gbz", "gby") for eps in EPS]
+    assert found[1].published == pytest.approx(0.4041) and found[1].ours.shares == (0.3, 0.34)
+    half = STUDENT_95[0] * 0.04 / math.sqrt(2) / math.sqrt(2)
+    assert found[1].ours.interval == pytest.approx((0.32 - half, 0.32 + half))
+    assert found[4].published is None
+    assert (
+        math.isnan(Spread((0.5,)).interval[0]) and reproduction.compare(seeds[:1])[0].as_dict()["interval_95"] is None
+    )
+
+
+def test_claims_hold_beyond_the_interval_for_every_seed():
+    dbx = result("dbx", (20, 60, 20))
+    clear = reproduction.claims([[result("gbz", (20, 30, 90)), dbx]])
+    assert [claim.statement for claim in clear] == ["success rate stays below", "degradation is slower"]
+    assert all(claim.holds and claim.eps == 0.1 and claim.gap == pytest.approx(0.3) for claim in clear)
+    close = reproduction.claims([[result("gbz", (20, 30, 90)), dbx], [result("gbz", (0, 59, 90)), dbx]])
+    assert [(claim.seed, claim.holds) for claim in close] == [(1, False), (1, False)]
+    assert close[1].gap == pytest.approx(-0.19)
+
+
+def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini):
+    monkeypatch.setattr(factorizations, "names", lambda comparators=False: ["gbz", "dfx"])
+    monkeypatch.setitem(options.NETWORKS, "small", TINY)
+    named = dataclasses.replace(mini, name="fashion-mnist")
+    few = {"train": named.head(200), "test": named.head(60)}
+    monkeypatch.setattr(runs, "_load_data", lambda name, split, data_dir: few[split])
+    recipe = Recipe("small", "no time", training={"epochs": 1}, eps=(0.0, 0.1), attacked=60)
+    found = runs.reproduce(recipe, seeds=2, seed=3, runs=tmp_path)
+    assert [folder.name for folder in found.folders] == ["seed-3", "seed-4"]
+    assert all(
+        (folder / "samples-gbz.png").is_file() and (folder / "figure1.pdf").is_file() for folder in found.folders
+    )
+    assert not (found.folders[0] / "samples-dfx.png").exists() and (tmp_path / "reproduction.pdf").is_file()
+    written = json.loads((tmp_path / "reproduction.json").read_text())
+    assert written["seeds"] == [3, 4] and len(written["comparisons"]) == 4 and len(written["claims"]) == 2
+    assert written["comparisons"][1]["ours"]["shares"] == [each[0].success(1).share for each in found.attacks]
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(InputError, match="unknown recipe 'postre': did you mean 'poster'"):
+        runs.reproduce("postre", runs=tmp_path)
+    with pytest.raises(InputError, match="seeds must be a whole number of at least 1"):
+        runs.reproduce(seeds=0, runs=tmp_path)
+    refused = invoke("reproduce", "--quick", "--recipe", "poster", "--runs", tmp_path)
+    assert refused.exit_code and "--quick is a recipe of its own" in refused.stderr
