@@ -1,6 +1,6 @@
-"""Attack a classifier with another library: `classifier.as_logits()` is an ordinary nn.Module with inputs in [0, 1].
+"""Attack a trained model with another library: `classifier.as_logits()` is an ordinary nn.Module with inputs in [0, 1].
 
-Needs foolbox (pip install 'pyrobayes[attacks]'). Two minutes on two CPU cores; with --quick less and a poor model.
+Needs foolbox (pip install 'pyrobayes[attacks]'). Two minutes on two CPU cores; with --quick fewer images and steps.
 """
 
 import sys
@@ -10,13 +10,10 @@ import foolbox
 import pyrobayes
 
 quick = "--quick" in sys.argv
-factorization = pyrobayes.build("gfz", networks="small")
-images = pyrobayes.load_data("fashion-mnist-mini")
-pyrobayes.fit(factorization, images, pyrobayes.TrainingOptions(epochs=1 if quick else 6, batch_size=32))
 x, y = pyrobayes.load_data("fashion-mnist-mini", "test").head(20 if quick else 100).batch(slice(None))
 
 # Fixed noise makes the classifier a deterministic function of the image, as foolbox takes every model to be.
-classifier = pyrobayes.BayesClassifier(factorization.eval(), noise="fixed")
+classifier = pyrobayes.pretrained("gfz", noise="fixed", device="cpu")
 model = foolbox.PyTorchModel(classifier.as_logits().eval(), bounds=(0, 1))
 
 for name, attack, eps in (
@@ -25,7 +22,7 @@ for name, attack, eps in (
     ("Carlini and Wagner, L2", foolbox.attacks.L2CarliniWagnerAttack(3, steps=5 if quick else 30), 1.5),
 ):
     _, adversarial, _ = attack(model, x, y, epsilons=eps)
-    wrong = pyrobayes.evaluation.Rate(int((classifier(adversarial).argmax(1) != y).sum()), len(y))
+    wrong = pyrobayes.evaluation.Rate.of(classifier(adversarial).argmax(1) != y)
     # What a deterministic classifier got wrong must still be wrong with other draws, or it was luck.
-    redrawn = pyrobayes.BayesClassifier(factorization, noise="fresh")(adversarial).argmax(1)
+    redrawn = classifier.replaced(noise="fresh")(adversarial).argmax(1)
     print(f"{name:22} eps {eps:g}: {wrong.share:4.0%} wrong, {(redrawn != y).float().mean():4.0%} with fresh noise")

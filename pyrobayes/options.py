@@ -125,6 +125,9 @@ class TrainingOptions:
         None, "train on images that PGD moved by at most so much (Madry et al. 2018)  [default: 0, cnn-at 0.3]"
     )
     adversarial_steps: int | None = option(None, "its steps; one is single-step training  [default: 10]")
+    adversarial_warmup: float | None = option(
+        None, "share of the run over which its eps rises from 0  [default: 0.5; from the start, 0.3 is not learned]"
+    )
 
     @classmethod
     def of(cls, model: str, **changes) -> "TrainingOptions":
@@ -142,8 +145,10 @@ class TrainingOptions:
         object.__setattr__(self, "schedule", choice("schedule", self.schedule, SCHEDULES))
         whole("batch size", self.batch_size, least=1)
         whole("train particles", self.train_particles, least=1)
-        if not isinstance(self.kl_warmup, numbers.Real) or not 0 <= self.kl_warmup <= 1:
-            raise InputError(f"kl warmup must be a share of the run from 0 to 1, got {self.kl_warmup!r}")
+        for name in ("kl_warmup", "adversarial_warmup"):
+            share = getattr(self, name)
+            if share is not None and (not isinstance(share, numbers.Real) or not 0 <= share <= 1):
+                raise InputError(f"{name.replace('_', ' ')} must be a share of the run from 0 to 1, got {share!r}")
         whole("seed", self.seed, least=0, most=LARGEST_SEED)
 
 

@@ -36,7 +36,7 @@ REDRAWS = CALIBRATION + 1  # the first of the draws that what was found is judge
 GREY = 0.5  # eps where every image can be made the same
 BROKEN_EPS = 0.3  # of the single-step training of a model known to be broken
 BROKEN_NETWORKS = Networks(channels=16, hidden=100)
-BROKEN_TRAINING = TrainingOptions(epochs=10, adversarial_eps=BROKEN_EPS, adversarial_steps=1)
+BROKEN_TRAINING = TrainingOptions(epochs=10, adversarial_eps=BROKEN_EPS, adversarial_steps=1, adversarial_warmup=0.0)
 BROKEN_IMAGES = 6000
 WORST = "worst case"
 MIXTURE = {"estimator": "mixture", "prune": None}
@@ -495,7 +495,7 @@ def known_broken_model(training: Images, saturated: bool):
     """
     few = training.head(min(BROKEN_IMAGES, len(training)))
     cnn = build("cnn", BROKEN_NETWORKS, image_shape=few.image_shape, num_classes=len(few.classes))
-    plain = dataclasses.replace(BROKEN_TRAINING, adversarial_eps=0.0, adversarial_steps=None)
+    plain = dataclasses.replace(BROKEN_TRAINING, adversarial_eps=0.0, adversarial_steps=None, adversarial_warmup=None)
     fit(cnn, few, plain if saturated else BROKEN_TRAINING)
     cnn.eval().requires_grad_(False)
     if saturated:

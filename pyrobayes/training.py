@@ -38,6 +38,7 @@ from pyrobayes.randomness import random_state, seeded, set_random_state
 VALIDATION_IMAGES = 500  # looked at after every epoch
 LOOK_EVERY = 50  # steps between looks at the ELBO where a look makes the host wait for the device
 ADVERSARIAL_STEPS = 10
+ADVERSARIAL_WARMUP = 0.5
 COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
 
 
@@ -216,12 +217,14 @@ class _Run:
         if not eps:
             return lambda indices, x, y: x
         steps, seed = self.options.adversarial_steps or ADVERSARIAL_STEPS, self._seed(epoch)
-        pgd = PGD(steps=steps, random_start=steps > 1, step_size=None if steps > 1 else eps, seed=seed)
+        warmup = self.options.adversarial_warmup
+        pgd = PGD(steps=steps, random_start=steps > 1, seed=seed)
         classifier = BayesClassifier(self.factorization, self.options.train_particles, seed=seed)
 
         def attacked(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
             if len(y[mine]):
-                x[mine] = pgd(classifier.for_images(indices[mine]), x[mine], y[mine], eps, indices=indices[mine])
+                now = eps * self._risen(ADVERSARIAL_WARMUP if warmup is None else warmup)
+                x[mine] = pgd(classifier.for_images(indices[mine]), x[mine], y[mine], now, indices=indices[mine])
             return x
 
         return attacked
@@ -243,11 +246,14 @@ class _Run:
         """Steps taken, and steps of the whole run."""
         return len(self.epochs) * self.steps_per_epoch + self.step, self.options.epochs * self.steps_per_epoch
 
+    def _risen(self, share: float) -> float:
+        """What rises to 1 over the first share of the run, linearly."""
+        step, steps = self._position()
+        return min(1.0, (step + 1) / (share * steps)) if share else 1.0
+
     def _kl_weight(self) -> float:
         """The weight of the KL term: rises to 1 with the fourth power of time, so that z is of use before it costs."""
-        step, steps = self._position()
-        warmup = self.options.kl_warmup * steps
-        return min(1.0, (step + 1) / warmup) ** 4 if warmup else 1.0
+        return self._risen(self.options.kl_warmup) ** 4
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float, float]:
