@@ -35,7 +35,7 @@ QUICK = {
 @click.option("--particles", default=10, show_default=True, help="particles K per class")
 @click.option("--seed", default=0, show_default=True, help="seed of training, particles and samples")
 def command(quick, runs, data_dir, device, particles, seed):
-    """Train all seven models with small networks, evaluate and attack them, and draw every figure.
+    """Train all seven models with small networks, evaluate and attack them, draw every figure, and write a report.
 
     On the full data set, or with --quick on the embedded subset. What is already done is not done again:
     an interrupted reproduction goes on where it stopped.
@@ -53,10 +53,11 @@ def command(quick, runs, data_dir, device, particles, seed):
         f"{recipe['time']}. Everything goes to {folder}; interrupted, it goes on where it stopped."
     )
 
-    from pyrobayes import build
+    from pyrobayes import build, report
     from pyrobayes import runs as library
     from pyrobayes.data import fetch
 
+    report.read(folder, ["robustness"])  # of another command; damaged, it is refused now and not in the end
     fetch(recipe["data"], data_dir)
     where = {"data_dir": data_dir, "runs": folder, "device": device}
     names = ["all"]
@@ -82,3 +83,4 @@ def command(quick, runs, data_dir, device, particles, seed):
         for path in library.draw_samples(name, seed=seed, **where)
     ]
     click.echo(f"Samples and reconstructions: {', '.join(path.name for path in drawn)}.")
+    click.echo(f"Report: {' and '.join(map(str, report.write(folder)))}.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pyrobayes import attacks, detection, distributed, evaluation, factorizations, figures, generation
+from pyrobayes import attacks, detection, distributed, evaluation, factorizations, figures, generation, report
 from pyrobayes.attacks import Attack
 from pyrobayes.checkpoint import CONFIG, MODEL, Config, choose_device, load, read_tensors, save_tensors, versions
 from pyrobayes.classifier import BayesClassifier
@@ -233,8 +233,9 @@ def robustness(
 ) -> list[Verdict]:
     """Reach a verdict on the robustness of trained models; the others serve as sources of attacks by transfer.
 
-    Writes `robustness.json` and one `robustness-MODEL` each (PDF and PNG) to `out`. What has been computed is kept in
-    `out/robustness-parts` until all is done, so that an interrupted run goes on where it stopped.
+    Writes `robustness.json`, one `robustness-MODEL` each (PDF and PNG) and a report (see :mod:`pyrobayes.report`) to `out`.
+    What has been computed is kept in `out/robustness-parts` until all is done, so that an interrupted run goes on where it
+    stopped.
 
     Args:
         options: see :class:`pyrobayes.options.RobustnessOptions`.
@@ -247,6 +248,8 @@ def robustness(
     training = _load_data(test.name, "train", data_dir)
     folder, kept = _result_folder(out or runs), Path(out or runs) / PARTS
     _result_folder(kept)
+    if folder:
+        report.read(folder, ["evaluate", "attack"])  # damaged, they are refused now and not in the end
     parts, results = Parts(kept), []
     for classifier in classifiers:
         others = [other for other in classifiers if other is not classifier]
@@ -260,6 +263,7 @@ def robustness(
             write_json(folder / "robustness.json", _report(results, options, test, runs))
             figures.save(figures.robustness(results[-1]), folder / f"robustness-{results[-1].model}")
     if folder:
+        report.write(folder, runs)
         parts.remove()
     return results
 
