@@ -61,8 +61,8 @@ class Attacked:
     reached: list[Rate] | None
     unmoved: Rate
     distance: float | None
-    approximation: Rate | None
-    gradient_signs: Rate | None
+    approximation: Rate | None = None
+    gradient_signs: Rate | None = None
 
 
 @dataclass(frozen=True)
@@ -168,51 +168,69 @@ def _trained(saved: dict) -> tuple[int, Config]:
     return int(saved["epochs"]), Config.parse(json.dumps(saved["config"] | {"versions": {}}))
 
 
-def _rate(saved: dict | None) -> Rate | None:
-    return None if saved is None else Rate(int(saved["count"]), int(saved["total"]))
+def _rate(saved: dict) -> Rate:
+    rate = Rate(int(saved["count"]), int(saved["total"]))
+    if not 0 <= rate.count <= rate.total:
+        raise ValueError(f"{rate.count} of {rate.total} images")
+    return rate
 
 
-def _rates(saved: list | None) -> list[Rate] | None:
-    return None if saved is None else [_rate(each) for each in saved]
+def _rates(saved: list[dict], eps: Sequence) -> list[Rate]:
+    return [_rate(each) for each, _ in zip(saved, eps, strict=True)]
+
+
+def _approximated(saved: dict) -> dict[str, Rate]:
+    """What may be missing, or None: what approximations changed."""
+    return {name: _rate(saved[name]) for name in ("approximation", "gradient_signs") if saved.get(name)}
 
 
 def _evaluation(saved: dict) -> Evaluation:
-    rates = {name: _rate(saved.get(name)) for name in ("accuracy", "changed", "approximation")}
-    return Evaluation(**saved | rates)
+    rates = {name: _rate(saved[name]) for name in ("accuracy", "changed")}
+    return Evaluation(
+        **saved | rates | _approximated(saved) | {"model": str(saved["model"]), "images": int(saved["images"])}
+    )
 
 
 def _attacked(saved: dict) -> Attacked:
-    at = saved["rates"]
-    distances = saved["distances"]
+    at, distances = saved["rates"], saved["distances"]
     if distances is not None:
         right = zip(distances, saved["clean_predictions"], saved["labels"], strict=True)
         right = [math.inf if distance is None else distance for distance, p, y in right if p == y]
         distances = statistics.median(right) if right else math.nan
     return Attacked(
-        model=saved["model"],
-        attack=saved["attack"],
+        model=str(saved["model"]),
+        attack=str(saved["attack"]),
         options=dict(saved["options"]),
         images=len(saved["labels"]),
         eps=tuple(float(each["eps"]) for each in at),
+        clean_accuracy=_rate(saved["clean_accuracy"]),
         success=[_rate(each["success"]) for each in at],
-        reached=[_rate(each["reached"]) for each in at] if at and "reached" in at[0] else None,
+        reached=[_rate(each["reached"]) for each in at] if "reached" in at[0] else None,
+        unmoved=_rate(saved["unmoved"]),
         distance=distances,
-        **{name: _rate(saved.get(name)) for name in ("clean_accuracy", "unmoved", "approximation", "gradient_signs")},
+        **_approximated(saved),
     )
 
 
 def _verdict(saved: dict) -> Verdict:
-    rates = {name: _rate(saved.get(name)) for name in ("clean_accuracy", "approximation", "gradient_signs")}
-    rates |= {name: _rates(saved[name]) for name in ("worst", "broken_in_most")}
-    return Verdict(
-        **{name: value for name, value in saved.items() if name != "doubts"}
-        | rates
-        | {
-            "eps": tuple(float(value) for value in saved["eps"]),
-            "success": {name: _rates(each) for name, each in saved["success"].items()},
-            "checks": [Check(**each) for each in saved["checks"]],
-        }
-    )
+    eps = tuple(float(value) for value in saved["eps"])
+    redrawn = {}
+    if saved["broken_in_most"] is not None:
+        redrawn["broken_in_most"] = _rates(saved["broken_in_most"], eps)
+        redrawn["share_of_draws"] = [float(share) for share in saved["share_of_draws"]]
+    known = {
+        "model": str(saved["model"]),
+        "eps": eps,
+        "images": int(saved["images"]),
+        "clean_accuracy": _rate(saved["clean_accuracy"]),
+        "success": {name: _rates(each, eps) for name, each in saved["success"].items()},
+        "worst": _rates(saved["worst"], eps),
+        "options": {name: dict(options) for name, options in saved["options"].items()},
+        "kinds": {name: int(kind) for name, kind in saved["kinds"].items()},
+        "checks": [Check(**each) for each in saved["checks"]],
+    }
+    as_saved = {name: value for name, value in saved.items() if name != "doubts"}
+    return Verdict(**as_saved | known | redrawn | _approximated(saved))
 
 
 # The commands whose results are reported, with the records of their options and results.
@@ -530,7 +548,7 @@ def _flags(options, default) -> list[str]:
             continue
         flag = f"--{field.name.replace('_', '-')}"
         if field.name == "eps":
-            flags += ["--eps-range", ",".join(f"{each:g}" for each in value)]
+            flags += ["--eps-range", ",".join(map(_plain, value))]
         elif isinstance(value, tuple):
             flags += [part for each in value for part in (flag, str(each))]
         else:
@@ -629,7 +647,7 @@ def _eps(value: float, norm: str | None = "linf") -> str:
 
 
 def _norm(norm: str | None) -> str:
-    return NORMS.get(norm, _text(norm))
+    return NORMS.get(str(norm), _text(norm))
 
 
 def _doubts(verdict: Verdict, row: str) -> str:
@@ -650,7 +668,9 @@ def _plain(value) -> str:
         return ", ".join(map(_plain, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return "-" if value is None else str(value)
 
 
 def _text(value) -> str:
