@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from pyrobayes import factorizations
 from pyrobayes.checkpoint import METRICS, Config
-from pyrobayes.checks import FAIL, Check
+from pyrobayes.checks import FAIL, NOT_APPLICABLE, Check
 from pyrobayes.evaluation import Evaluation, Rate
 from pyrobayes.factorizations import parents_in
 from pyrobayes.files import write_atomically
@@ -306,13 +306,7 @@ def _sentences(found: Mapping[str, Found], model: str) -> list[str]:
             f"{_share(result.success[i])} of {result.images:,} images misclassified."
         )
     for verdict in verdicts:
-        failed = [check.number for check in verdict.checks if check.status == FAIL]
-        said.append(_worst(verdict))
-        said.append(
-            f"Of the {len(verdict.checks)} checks of these attacks, {_listed(map(str, failed))} failed."
-            if failed
-            else f"None of the {len(verdict.checks)} checks of these attacks failed."
-        )
+        said.append(f"{_worst(verdict)} {_failed(verdict)}")
     trained = [each.trained[model] for each in found.values() if model in each.trained]
     if any(other != trained[0] for other in trained):
         said.append("These results are of different trainings of it.")
@@ -396,8 +390,9 @@ def _attacks(found: Mapping[str, Found], figures: Sequence[str]) -> list[str]:
         results = [result for result in attack.results if result.attack == name]
         if len(names) > 1:
             blocks.append(f"### {_text(name.upper())}, {_norm(results[0].options.get('norm'))}")
-        verdicts = {result.model: _same(found, result.model) for result in results}
-        blocks += _success_rates(results, verdicts if results[0].options.get("norm") == "linf" else {})
+        bounded = results[0].options.get("norm") == "linf"  # as in a verdict
+        verdicts = {result.model: _same(found, result.model) for result in results if bounded}
+        blocks += _success_rates(results, verdicts)
         for result in results:
             if result.unmoved.count and result.eps[-1] > 0:
                 blocks.append(
@@ -413,7 +408,7 @@ def _attacks(found: Mapping[str, Found], figures: Sequence[str]) -> list[str]:
         for result in results:
             which = result.model if len(attack.options.attack) == 1 else f"{result.model}-{name}"
             caption = f"Images under {_text(name.upper())}, each with its predicted class and the posterior of that. "
-            caption += _bound(_same(found, result.model))
+            caption += _bound(verdicts.get(result.model))
             blocks += _figure(f"figure2-{which}", f"Figure 2, {_name(result.model)}", caption, figures)
     return blocks + _approximations(attack.results)
 
@@ -431,6 +426,14 @@ def _worst(verdict: Verdict) -> str:
     )
 
 
+def _failed(verdict: Verdict) -> str:
+    failed = [str(check.number) for check in verdict.checks if check.status == FAIL]
+    out = sum(check.status == NOT_APPLICABLE for check in verdict.checks)
+    said = f"Of {len(verdict.checks)} checks, {len(failed) or 'none'} failed"
+    said += f" (number{'s' if len(failed) > 1 else ''} {_listed(failed)})" if failed else ""
+    return said + (f", and {out} did not apply." if out else ".")
+
+
 def _success_rates(results: Sequence[Attacked], verdicts: Mapping[str, Verdict | None]) -> list[str]:
     """Success rates of an attack on several models, beside the worst case of those that there is a verdict on."""
     worst = [verdict for verdict in verdicts.values() if verdict]
@@ -446,7 +449,7 @@ def _success_rates(results: Sequence[Attacked], verdicts: Mapping[str, Verdict |
         doubts = _doubts(verdict, result.attack) if verdict else "not checked"
         rows.append(row(model, attack, result.images, result.eps, result.success, doubts))
         if result.reached:
-            what = f"{attack}, class {result.options['target']} reached"
+            what = f"{attack}, class {_text(result.options.get('target'))} reached"
             rows.append(row(model, what, result.reached[0].total, result.eps, result.reached, doubts))
         if verdict:
             what = f"worst case of {len(verdict.success)} attacks"
@@ -536,7 +539,7 @@ def _commands(found: Mapping[str, Found]) -> list[str]:
     for command, each in found.items():
         models = dict.fromkeys(result.model for result in each.results)
         lines.append([command, *models, *_flags(each.options, type(each.options)())])
-    return [shlex.join(["pyrobayes", *line]) for line in lines]
+    return [" ".join(shlex.join(["pyrobayes", *line]).split()) for line in lines]
 
 
 def _flags(options, default) -> list[str]:

@@ -184,7 +184,7 @@ def test_the_worst_case_stands_beside_a_single_attack_or_its_lack_is_told(made):
     assert "There is no verdict on DFX: FGSM alone gives an upper bound of the robustness only" in text
     assert "`pyrobayes robustness gbz dfx` tries many" in text
     assert "In the worst case of 3 attacks at eps 0.1, 75.0% [53.1, 88.8] of 20 images are misclassified." in text
-    assert "Of the 12 checks of these attacks, 4 and 10 failed." in text
+    assert "Of 12 checks, 2 failed (numbers 4 and 10)." in text
 
 
 def test_a_verdict_on_another_training_stands_by_itself(folder):
