@@ -16,7 +16,7 @@ WIDEST = 2000  # pixels of a figure; what is wider is scaled down
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1a1a1a; --page: #fff; --line: #d5d5d5; --faint: #f4f4f4; --wrong: #b2182b; }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root { --text: #e4e4e4; --page: #17181a; --line: #45474b; --faint: #232528; --wrong: #ff8a80; }
 }
 * { box-sizing: border-box; }
@@ -40,7 +40,7 @@ pre { padding: .75rem; overflow-x: auto; background: var(--faint); }
   linear-gradient(to left, var(--line), transparent) right / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .875rem; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-th { background: var(--faint); }
+th { background: var(--faint); vertical-align: bottom; }
 td { min-width: 6.5rem; }
 td[style="text-align:right"] { min-width: 0; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { position: sticky; left: 0; min-width: 0; background: var(--page); }
@@ -49,8 +49,9 @@ td code { white-space: nowrap; }
 td strong { color: var(--wrong); }
 @media print {
   body { max-width: none; font-size: 10pt; }
-  table { font-size: 7.5pt; }
-  .table { overflow: visible; }
+  table { font-size: 7pt; }
+  th, td { min-width: 0; padding: .15rem .25rem; }
+  .table { overflow: visible; background: none; }
   h2, h3 { break-after: avoid; }
   img, tr { break-inside: avoid; }
 }

@@ -350,6 +350,8 @@ def test_a_browser_shows_it(width, height, scheme, made, browser, tmp_path):
     shown.screenshot(path=tmp_path / f"report-{width}-{scheme}.png", full_page=True)
     assert said == [] and [url for url in asked if not url.startswith("data:")] == [(made / "report.html").as_uri()]
     assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    wide = shown.evaluate("[...document.querySelectorAll('.table')].some(each => each.scrollWidth > each.clientWidth)")
+    assert wide == (width == 360)
     sizes = shown.evaluate("[...document.images].map(each => [each.complete, each.naturalWidth, each.clientWidth])")
     assert len(sizes) == 4
     assert all(complete and natural > 0 and 0 < seen <= width for complete, natural, seen in sizes)
