@@ -1,4 +1,4 @@
-# make reproduce [QUICK=1]   environment, data, training of all seven models, attack, figures
+# make reproduce [QUICK=1]   environment, data, training of all seven models, attack, figures, report
 # make test                  environment and test suite; of models this small two processes are faster than two threads
 # make benchmark             speed and memory against a plain reference, in about a quarter of an hour
 

@@ -8,7 +8,7 @@ import click
 from pyrobayes import __version__
 from pyrobayes.options import PyrobayesError
 from pyrobayes.torchrun import rank
-from pyrobayes_cli import attack, data, detect, evaluate, generate, reproduce, robustness, show, train
+from pyrobayes_cli import attack, data, detect, evaluate, generate, report, reproduce, robustness, show, train
 
 
 class Main(click.Group):
@@ -56,5 +56,5 @@ def main() -> None:
     """
 
 
-for module in (train, attack, detect, robustness, evaluate, generate, show, reproduce, data):
+for module in (train, attack, detect, robustness, evaluate, generate, show, report, reproduce, data):
     main.add_command(module.command)

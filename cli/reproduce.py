@@ -80,6 +80,8 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, particles, s
         show_attack(attacks, where)
     if result.comparisons:
         show_comparison(result, folder)
+    written = dict.fromkeys([*result.folders, *([folder] if result.comparisons else [])])
+    click.echo(f"Reports (report.html, report.md) are in {', '.join(map(str, written))}.")
 
 
 def show_comparison(result, folder) -> None:
@@ -101,7 +103,7 @@ def show_comparison(result, folder) -> None:
     for claim in result.claims:
         click.echo(
             f"{claim.generative} against {claim.discriminative}: {claim.statement}: {'holds' if claim.holds else 'FAILS'}; "
-            f"closest at eps {claim.eps:g}, seed {claim.seed}: {100 * claim.gap:+.1f} points, +/- {100 * claim.half:.1f}"
+            f"closest at eps {claim.eps:g}, seed {result.seeds[claim.seed]}: {100 * claim.gap:+.1f} points, +/- {100 * claim.half:.1f}"
         )
     click.echo(f"Figure and reproduction.json are in {folder}.")
 

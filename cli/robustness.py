@@ -30,7 +30,8 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
 
     Prints success rates of each attack and of the worst case image by image, with 95% Wilson intervals; how much of
     it stands under further draws of the noise; and a sheet of twelve checks, with the numbers of those that failed
-    beside every success rate that they put in doubt. Writes robustness.json and robustness-MODEL, as PDF and PNG.
+    beside every success rate that they put in doubt. Writes robustness.json, robustness-MODEL, as PDF and PNG, and
+    a report of all results in the folder, as one HTML page (report.html) and as Markdown.
     What is done is kept: after an interruption the same command goes on where it stopped.
 
     \b
@@ -52,7 +53,9 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
         show_verdict(result)
     click.echo()
     tell_approximation(results)
-    click.echo(f"Data: {results[0].data}, test images. Figures and robustness.json are in {out or runs}.")
+    click.echo(
+        f"Data: {results[0].data}, test images. Figures, robustness.json and the report (report.html) are in {out or runs}."
+    )
 
 
 def show_verdict(result) -> None:

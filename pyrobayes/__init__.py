@@ -34,6 +34,7 @@ _PLACES = {
     "figures": None,
     "generation": None,
     "importance": None,
+    "report": None,
     "robustness": None,
     "runs": None,
     "training": None,

@@ -76,7 +76,7 @@ class Claim:
 
     Attributes:
         statement: what is claimed.
-        seed, eps: where it comes closest to failing, of all seeds and of all eps from 0.05 to 0.3.
+        seed, eps: where it comes closest to failing, of all seeds (the place in their list) and all eps from 0.05 to 0.3.
         gap: by how much the discriminative model fares worse there, a share of all images.
         half: half the width of the 95% interval of the gap.
     """
@@ -104,12 +104,14 @@ class Reproduction:
     """What a recipe gave, for every seed.
 
     Attributes:
+        seeds: of the trainings.
         folders: of each seed's models and results.
         trained: the epochs of each seed's models, by name.
         evaluations, attacks: each seed's results, the same models in the same order.
         comparisons, claims: with what is published; none where the recipe takes other images.
     """
 
+    seeds: list[int]
     folders: list[Path]
     trained: list[dict[str, list[Epoch]]]
     evaluations: list[list[Evaluation]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pyrobayes import attacks, detection, distributed, evaluation, factorizations, figures, generation
+from pyrobayes import attacks, detection, distributed, evaluation, factorizations, figures, generation, report
 from pyrobayes.attacks import Attack
 from pyrobayes.checkpoint import CONFIG, MODEL, Config, choose_device, load, read_tensors, save_tensors, versions
 from pyrobayes.classifier import BayesClassifier
@@ -243,8 +243,9 @@ def robustness(
 ) -> list[Verdict]:
     """Reach a verdict on the robustness of trained models; the others serve as sources of attacks by transfer.
 
-    Writes `robustness.json` and one `robustness-MODEL` each (PDF and PNG) to `out`. What has been computed is kept in
-    `out/robustness-parts` until all is done, so that an interrupted run goes on where it stopped.
+    Writes `robustness.json`, one `robustness-MODEL` each (PDF and PNG) and a report (see :mod:`pyrobayes.report`) to `out`.
+    What has been computed is kept in `out/robustness-parts` until all is done, so that an interrupted run goes on where it
+    stopped.
 
     Args:
         options: see :class:`pyrobayes.options.RobustnessOptions`.
@@ -257,6 +258,8 @@ def robustness(
     training = _load_data(test.name, "train", data_dir)
     folder, kept = _result_folder(_results_in(out, runs)), _results_in(out, runs) / PARTS
     _result_folder(kept)
+    if folder:
+        report.read(folder, ["evaluate", "attack"])  # damaged, they are refused now and not in the end
     parts, results = Parts(kept), []
     for classifier in classifiers:
         others = [other for other in classifiers if other is not classifier]
@@ -270,6 +273,7 @@ def robustness(
             write_json(folder / "robustness.json", _report(results, options, test, runs))
             figures.save(figures.robustness(results[-1]), folder / f"robustness-{results[-1].model}")
     if folder:
+        report.write(folder, runs)
         parts.remove()
     return results
 
@@ -288,9 +292,10 @@ def reproduce(
 ) -> Reproduction:
     """Train, evaluate and attack all seven models, draw every figure, and compare with what is published.
 
-    Writes what :func:`train`, :func:`evaluate`, :func:`attack` and :func:`draw_samples` write, into `runs`, or with several
-    seeds into `runs/seed-N` each; and into `runs`, where the recipe takes the published images, `reproduction.json` and
-    `reproduction` (PDF and PNG): success rates with the published ones. Models that are trained already are not trained again.
+    Writes what :func:`train`, :func:`evaluate`, :func:`attack` and :func:`draw_samples` write, and a report, into `runs`, or
+    with several seeds into `runs/seed-N` each; and into `runs`, where the recipe takes the published images,
+    `reproduction.json` and `reproduction` (PDF and PNG): success rates with the published ones, and a report of them. Models
+    that are trained already are not trained again.
 
     Args:
         recipe: of :data:`pyrobayes.options.RECIPES`, or one of your own.
@@ -307,6 +312,8 @@ def reproduce(
     ]
     where = {"data_dir": data_dir, "device": device}
     folders = [Path(runs) / f"seed-{each}" if seeds > 1 else Path(runs) for each in counted]
+    for folder in folders:
+        report.read(folder, ["robustness"])  # of another command; damaged, it is refused now and not in the end
     trained = [
         train(
             ["all"],
@@ -329,13 +336,20 @@ def reproduce(
                 draw_samples(name, seed=each, runs=folder, data_dir=data_dir, device=device)
     known = recipe.data == "fashion-mnist"
     result = Reproduction(
-        folders, trained, evaluations, attacks, compare(attacks) if known else [], claims(attacks) if known else []
+        list(counted),
+        folders,
+        trained,
+        evaluations,
+        attacks,
+        compare(attacks) if known else [],
+        claims(attacks) if known else [],
     )
     if known and (folder := _result_folder(runs)):
         write_json(
             folder / "reproduction.json",
             {
                 "recipe": dataclasses.asdict(recipe) | {"networks": networks or recipe.networks},
+                "data": recipe.data,
                 "seeds": list(counted),
                 "images": len(attacks[0][0].labels),
                 "versions": versions(),
@@ -344,6 +358,8 @@ def reproduce(
             },
         )
         figures.save(figures.reproduction(attacks, result.comparisons), folder / "reproduction")
+    for folder in dict.fromkeys([*folders, *([Path(runs)] if known else [])]):
+        report.write(folder)
     return result
 
 

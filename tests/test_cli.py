@@ -35,7 +35,20 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "train", "attack", "detect", "robustness", "evaluate", "show", "generate", "reproduce", "data", "data fetch"],
+    [
+        "",
+        "train",
+        "attack",
+        "detect",
+        "robustness",
+        "evaluate",
+        "show",
+        "generate",
+        "report",
+        "reproduce",
+        "data",
+        "data fetch",
+    ],
 )
 def test_every_command_has_help(command):
     result = invoke(*command.split(), "--help")
@@ -125,6 +138,28 @@ def test_robustness(runs, tmp_path, monkeypatch):
     assert [check["number"] for check in report["results"][0]["checks"]] == list(range(1, 13))
     assert {"robustness-gbz.pdf", "robustness-dbx.png"} <= {path.name for path in tmp_path.iterdir()}
     assert not (tmp_path / "robustness-parts").exists()
+    assert "the report (report.html)" in result.stdout
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2 and "p(x, z, y) = p(z) p(y|z) p(x|z)" in page
+
+
+def test_report(runs, tmp_path):
+    for command in (["evaluate"], ["attack", "--eps-range", "0.1"]):
+        done = invoke(*command, "--runs", runs, "--out", tmp_path, "--images", 5, "--particles", 2)
+        assert done.exit_code == 0, done.output
+    result = invoke("report", "--runs", runs, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"Wrote {tmp_path / 'report.md'} and {tmp_path / 'report.html'}.\n"
+    text = (tmp_path / "report.md").read_text()
+    trained = "pyrobayes train gbz dbx --latent 6 --hidden 16 --channels 4 --epochs 1 --data fashion-mnist-mini"
+    for line in (trained, "pyrobayes evaluate gbz dbx --particles 2 --images 5", "ELBO (nats)"):
+        assert line in text
+    (tmp_path / "evaluation.json").write_text("{")
+    damaged = invoke("report", "--runs", runs, "--out", tmp_path)
+    assert damaged.exit_code == 1 and damaged.stderr.startswith(f"Error: damaged file {tmp_path / 'evaluation.json'}: ")
+    # Damaged as it is, it would be in the way at the end of a long run.
+    refused = invoke("robustness", "gbz", "--runs", runs, "--out", tmp_path)
+    assert refused.exit_code == 1 and "make it again with 'pyrobayes evaluate'" in refused.stderr
 
 
 def test_transfer_and_other_norms(runs, tmp_path):
@@ -236,6 +271,8 @@ BAD = [
     ("detect --runs {runs} --train-images 1", "train images must be"),
     ("evaluate --runs {runs} --particles 0", "particles must be a whole number"),
     ("generate dbx --runs {runs}", "dbx can't generate images"),
+    ("report --runs {runs}", "evaluation.json, attack.json and robustness.json are made by 'pyrobayes evaluate',"),
+    ("report --runs {empty}", "no results in"),
     ("generate gbz --runs {runs} --per-class 0", "per_class must be a whole number of at least 1"),
     ("show DFXX", "unknown model 'DFXX': did you mean 'dfx'?"),
     ("show gbz --figure {file}/figure", "can't write"),

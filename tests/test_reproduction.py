@@ -78,6 +78,7 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini):
     assert not (found.folders[0] / "samples-dfx.png").exists() and (tmp_path / "reproduction.pdf").is_file()
     written = json.loads((tmp_path / "reproduction.json").read_text())
     assert written["seeds"] == [3, 4] and len(written["comparisons"]) == 4 and len(written["claims"]) == 2
+    assert (tmp_path / "seed-3" / "report.html").is_file() and "GBZ, DFX" in (tmp_path / "report.md").read_text()
     assert written["comparisons"][1]["ours"]["shares"] == [each[0].success(1).share for each in found.attacks]
 
 

@@ -1,0 +1,23 @@
+"""`pyrobayes report`."""
+
+import click
+
+from pyrobayes_cli import options
+
+
+@click.command("report", short_help="Write the report of results again.")
+@options.runs
+@options.out
+def command(runs, out):
+    """Write report.html and report.md of the results in a folder.
+
+    `reproduce` and `robustness` end with it. Here it is made of whatever evaluation.json, attack.json, robustness.json
+    and figures are there. The page needs no other file; the Markdown shows the figures beside it.
+
+    \b
+    Example:
+      pyrobayes report
+    """
+    from pyrobayes.report import write
+
+    click.echo(f"Wrote {' and '.join(map(str, write(out or runs, runs)))}.")

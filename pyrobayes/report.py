@@ -1,0 +1,767 @@
+"""A report of results: `report.md`, and the same as one HTML page, `report.html`, that needs no other file.
+
+It is made of the files that are in a folder, `evaluation.json`, `attack.json`, `robustness.json` and their figures, so that
+it can be written again at any time. The same files give the same bytes.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pyrobayes import factorizations
+from pyrobayes.checkpoint import METRICS, Config
+from pyrobayes.checks import FAIL, NOT_APPLICABLE, Check
+from pyrobayes.evaluation import Evaluation, Rate
+from pyrobayes.factorizations import parents_in
+from pyrobayes.files import write_atomically
+from pyrobayes.options import (
+    NETWORKS,
+    AttackOptions,
+    EvaluationOptions,
+    InputError,
+    RobustnessOptions,
+    TrainingOptions,
+)
+from pyrobayes.page import page
+from pyrobayes.reproduction import Claim, Comparison, Spread
+from pyrobayes.robustness import WORST, Verdict
+from pyrobayes.torchrun import rank
+
+MARKDOWN, HTML = "report.md", "report.html"
+FILES = {"evaluate": "evaluation.json", "attack": "attack.json", "robustness": "robustness.json"}  # by command
+REPRODUCTION = "reproduction.json"
+TOLD = 0.1  # the summary tells of the eps nearest to this one
+UPPER = "One attack gives an upper bound of the robustness only."
+NORMS = {"linf": "L∞", "l2": "L2", "area": "share of the image"}
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What the report tells of an :class:`pyrobayes.evaluation.AttackResult`, whose log joints aren't in its file.
+
+    Attributes:
+        success, reached: [E] as the methods of that name.
+        distance: the median distance.
+    """
+
+    model: str
+    attack: str
+    options: dict
+    images: int
+    eps: tuple[float, ...]
+    clean_accuracy: Rate
+    success: list[Rate]
+    reached: list[Rate] | None
+    unmoved: Rate
+    distance: float | None
+    approximation: Rate | None = None
+    gradient_signs: Rate | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a command found, and how: the content of its file.
+
+    Attributes:
+        data: name, split and checksum.
+        trained: by model, how many epochs of which configuration it had behind it.
+        results: records of :class:`Evaluation`, :class:`Attacked` or :class:`Verdict`.
+    """
+
+    options: Any
+    data: dict[str, str]
+    versions: dict[str, str]
+    trained: dict[str, tuple[int, Config]]
+    results: list
+
+    def of(self, model: str) -> list:
+        """The results of a model."""
+        return [result for result in self.results if result.model == model]
+
+
+def write(folder: str | os.PathLike, runs: str | os.PathLike | None = None) -> list[Path]:
+    """Write `report.md` and `report.html` of the results in a folder; returns both paths.
+
+    What isn't there is left out. Under torchrun the first process writes, and the others return an empty list.
+
+    Args:
+        folder: of the results and their figures.
+        runs: of the trained models, whose last epoch is told where they are; `folder` where left out.
+
+    Raises:
+        InputError: there are no results, or a file is damaged.
+    """
+    if rank():
+        return []
+    folder, found, published = Path(folder), read(folder), _reproduction(Path(folder))
+    if not found and not published:
+        commands = _listed(f"'pyrobayes {command}'" for command in FILES)
+        raise InputError(f"no results in {folder}: {_listed(FILES.values())} are made by {commands}")
+    text = markdown(found, _figures(folder), _last_epochs(found, Path(runs or folder)), published)
+    written = {folder / MARKDOWN: text, folder / HTML: page(text, folder)}
+    for path, content in written.items():
+        write_atomically(path, content)
+    return list(written)
+
+
+def read(folder: str | os.PathLike, commands: Sequence[str] = tuple(FILES)) -> dict[str, Found]:
+    """The results of commands in a folder, by command; :class:`InputError` if a file is damaged."""
+    paths = {command: Path(folder) / FILES[command] for command in commands}
+    return {command: _read(path, command) for command, path in paths.items() if path.is_file()}
+
+
+def markdown(
+    found: Mapping[str, Found],
+    figures: Sequence[str] = (),
+    last_epochs: Mapping[str, dict] | None = None,
+    published: Mapping | None = None,
+) -> str:
+    """The report, in GitHub's Markdown.
+
+    Args:
+        found: as :func:`read` gives it.
+        figures: file names of the figures that are there.
+        last_epochs: by model, the last line of its metrics.
+        published: the content of `reproduction.json`.
+    """
+    if not found:
+        return "\n\n".join([f"# Reproduction on {_text(published['data'])}", *_published(published, figures)]) + "\n"
+    models = list(dict.fromkeys(result.model for each in found.values() for result in each.results))
+    names = dict.fromkeys(each.data["name"] for each in found.values())
+    blocks = [f"# Results on {_listed(map(_text, names))}", f"{_extent(found)}."]
+    blocks += _summary(found, models)
+    blocks += _models(found, models, last_epochs or {})
+    if published:
+        blocks += ["## Reproduction", *_published(published, figures)]
+    if "evaluate" in found:
+        blocks += _evaluations(found["evaluate"])
+    if "attack" in found:
+        blocks += _attacks(found, figures)
+    if "robustness" in found:
+        blocks += _verdicts(found["robustness"], figures)
+    return "\n\n".join([*blocks, *_configuration(found)]) + "\n"
+
+
+# Reading.
+
+
+def _read(path: Path, command: str) -> Found:
+    record, result = READERS[command]
+    try:
+        saved = json.loads(path.read_text())
+        if not saved["results"]:
+            raise ValueError("no results")
+        return Found(
+            options=record(**saved["options"]),
+            data={name: str(saved["data"][name]) for name in ("name", "split", "sha256")},
+            versions={str(name): str(version) for name, version in saved["versions"].items()},
+            trained={model: _trained(each) for model, each in saved["trained"].items()},
+            results=[result(each) for each in saved["results"]],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            f"damaged file {path}: {what}; make it again with 'pyrobayes {command}', or move it elsewhere"
+        ) from error
+
+
+def _reproduction(folder: Path) -> dict | None:
+    """The content of `reproduction.json`, with records of comparisons and claims; None where there is none."""
+    path = folder / REPRODUCTION
+    if not path.is_file():
+        return None
+    try:
+        saved = json.loads(path.read_text())
+        comparisons = [
+            Comparison(each["model"], each["eps"], each["published"], Spread(tuple(each["ours"]["shares"])))
+            for each in saved["comparisons"]
+        ]
+        fields = [field.name for field in dataclasses.fields(Claim)]
+        claims = [Claim(**{name: each[name] for name in fields}) for each in saved["claims"]]
+        if not comparisons or not {"data", "seeds", "images"} <= set(saved):
+            raise ValueError("something is missing")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"damaged file {path}: {error}; make it again with 'pyrobayes reproduce', or move it elsewhere"
+        ) from error
+    return saved | {"comparisons": comparisons, "claims": claims}
+
+
+def _trained(saved: dict) -> tuple[int, Config]:
+    return int(saved["epochs"]), Config.parse(json.dumps(saved["config"] | {"versions": {}}))
+
+
+def _rate(saved: dict) -> Rate:
+    rate = Rate(int(saved["count"]), int(saved["total"]))
+    if not 0 <= rate.count <= rate.total:
+        raise ValueError(f"{rate.count} of {rate.total} images")
+    return rate
+
+
+def _rates(saved: list[dict], eps: Sequence) -> list[Rate]:
+    return [_rate(each) for each, _ in zip(saved, eps, strict=True)]
+
+
+def _approximated(saved: dict) -> dict[str, Rate]:
+    """What may be missing, or None: what approximations changed."""
+    return {name: _rate(saved[name]) for name in ("approximation", "gradient_signs") if saved.get(name)}
+
+
+def _evaluation(saved: dict) -> Evaluation:
+    rates = {name: _rate(saved[name]) for name in ("accuracy", "changed")}
+    return Evaluation(
+        **saved | rates | _approximated(saved) | {"model": str(saved["model"]), "images": int(saved["images"])}
+    )
+
+
+def _attacked(saved: dict) -> Attacked:
+    at, distances = saved["rates"], saved["distances"]
+    if distances is not None:
+        right = zip(distances, saved["clean_predictions"], saved["labels"], strict=True)
+        right = [math.inf if distance is None else distance for distance, p, y in right if p == y]
+        distances = statistics.median(right) if right else math.nan
+    return Attacked(
+        model=str(saved["model"]),
+        attack=str(saved["attack"]),
+        options=dict(saved["options"]),
+        images=len(saved["labels"]),
+        eps=tuple(float(each["eps"]) for each in at),
+        clean_accuracy=_rate(saved["clean_accuracy"]),
+        success=[_rate(each["success"]) for each in at],
+        reached=[_rate(each["reached"]) for each in at] if "reached" in at[0] else None,
+        unmoved=_rate(saved["unmoved"]),
+        distance=distances,
+        **_approximated(saved),
+    )
+
+
+def _verdict(saved: dict) -> Verdict:
+    eps = tuple(float(value) for value in saved["eps"])
+    redrawn = {}
+    if saved["broken_in_most"] is not None:
+        redrawn["broken_in_most"] = _rates(saved["broken_in_most"], eps)
+        redrawn["share_of_draws"] = [float(share) for share in saved["share_of_draws"]]
+    known = {
+        "model": str(saved["model"]),
+        "eps": eps,
+        "images": int(saved["images"]),
+        "clean_accuracy": _rate(saved["clean_accuracy"]),
+        "success": {name: _rates(each, eps) for name, each in saved["success"].items()},
+        "worst": _rates(saved["worst"], eps),
+        "options": {name: dict(options) for name, options in saved["options"].items()},
+        "kinds": {name: int(kind) for name, kind in saved["kinds"].items()},
+        "checks": [Check(**each) for each in saved["checks"]],
+    }
+    as_saved = {name: value for name, value in saved.items() if name != "doubts"}
+    return Verdict(**as_saved | known | redrawn | _approximated(saved))
+
+
+# The commands whose results are reported, with the records of their options and results.
+READERS = {
+    "evaluate": (EvaluationOptions, _evaluation),
+    "attack": (AttackOptions, _attacked),
+    "robustness": (RobustnessOptions, _verdict),
+}
+
+
+def _figures(folder: Path) -> list[str]:
+    return [path.name for path in sorted(folder.glob("*.png"))]
+
+
+def _last_epochs(found: Mapping[str, Found], runs: Path) -> dict[str, dict]:
+    """By model, the last line of its metrics, where the run is the one that the results are of."""
+    last = {}
+    for model, (epochs, config) in _all_trained(found).items():
+        try:
+            if Config.read(runs / model) == config:
+                metrics = json.loads((runs / model / METRICS).read_text().splitlines()[-1])
+                last |= {model: metrics} if metrics["epoch"] == epochs else {}
+        except (InputError, OSError, ValueError, LookupError, TypeError):
+            continue  # it says nothing that the results need
+    return last
+
+
+def _all_trained(found: Mapping[str, Found]) -> dict[str, tuple[int, Config]]:
+    return {model: trained for each in found.values() for model, trained in each.trained.items()}
+
+
+# Sections.
+
+
+def _extent(found: Mapping[str, Found]) -> str:
+    """How many images of what were looked at."""
+    done = {"evaluate": "evaluated", "attack": "attacked", "robustness": "attacked for a verdict on robustness"}
+    images = {command: max(result.images for result in each.results) for command, each in found.items()}
+    several = len({each.data["name"] for each in found.values()}) > 1
+    return "; ".join(
+        f"{images[command]:,} {_text(each.data['split'])} images{' of ' + _text(each.data['name']) if several else ''} "
+        f"{done[command]}"
+        for command, each in found.items()
+    )
+
+
+def _summary(found: Mapping[str, Found], models: Sequence[str]) -> list[str]:
+    lines = [f"* {' '.join(_sentences(found, model))}" for model in models]
+    notes = [
+        "Brackets are 95% Wilson intervals, of the sampling of images; the spread over training runs isn't in them."
+    ]
+    attacked = list(dict.fromkeys(result.model for result in found["attack"].results)) if "attack" in found else []
+    if without := [model for model in attacked if not _same(found, model)]:
+        attacks = _listed(dict.fromkeys(_text(result.attack.upper()) for result in found["attack"].results))
+        notes.append(
+            f"There is no verdict on {_listed(map(_name, without))}: {attacks} alone gives an upper bound of the robustness "
+            f"only, since other attacks may find more. {_code(shlex.join(['pyrobayes', 'robustness', *attacked]))} tries "
+            "many, and checks them."
+        )
+    return ["## Summary", "\n".join(lines), *notes]
+
+
+def _sentences(found: Mapping[str, Found], model: str) -> list[str]:
+    """What was found of a model, for the summary."""
+    evaluations, attacks, verdicts = (found[c].of(model) if c in found else [] for c in FILES)
+    said = []
+    clean = [result.accuracy for result in evaluations] or [result.clean_accuracy for result in [*attacks, *verdicts]]
+    said.append(f"**{_name(model)}** classifies {_share(clean[0])} of {clean[0].total:,} clean images correctly.")
+    for result in attacks:
+        i = _nearest(result.eps)
+        said.append(
+            f"{_text(result.attack.upper())} at {_eps(result.eps[i], result.options.get('norm'))} has "
+            f"{_share(result.success[i])} of {result.images:,} images misclassified."
+        )
+    for verdict in verdicts:
+        said.append(f"{_worst(verdict)} {_failed(verdict)}")
+    trained = [each.trained[model] for each in found.values() if model in each.trained]
+    if any(other != trained[0] for other in trained):
+        said.append("These results are of different trainings of it.")
+    for epochs, config in trained[:1]:
+        if epochs < config.training.epochs:
+            said.append(f"It has {epochs} of {config.training.epochs} epochs of its training behind it.")
+    return said
+
+
+def _same(found: Mapping[str, Found], model: str) -> Verdict | None:
+    """The verdict on what was attacked: the same training of a model, on the same data."""
+    attack, verdict = found["attack"], found.get("robustness")
+    if verdict is None or verdict.data != attack.data or verdict.trained.get(model) != attack.trained.get(model):
+        return None
+    return next(iter(verdict.of(model)), None)
+
+
+def _models(found: Mapping[str, Found], models: Sequence[str], last_epochs: Mapping[str, dict]) -> list[str]:
+    trained, rows = _all_trained(found), []
+    for model in models:
+        known = model in factorizations.names(comparators=True)
+        formula = factorizations.get(model).formula() if known else ""
+        discriminative = any("x" in parents for parents in parents_in(formula).values())
+        last = last_epochs.get(model, {})
+        rows.append(
+            [
+                _name(model),
+                _code(formula) if known else "-",
+                ("discriminative" if discriminative else "generative") if known else "-",
+                f"{trained[model][0]}" if model in trained else "-",
+                *(_number(last.get(name), 2) for name in ("validation_elbo", "validation_kl")),
+                _number(last.get("validation_accuracy"), 1, 100),
+            ]
+        )
+    header = ["model", "joint density", "kind", "epochs"]
+    if not last_epochs:
+        return ["## Models", _table(header, [row[: len(header)] for row in rows], left=3)]
+    header += ["ELBO (nats)", "KL (nats)", "accuracy (%)"]
+    return [
+        "## Models",
+        _table(header, rows, left=3),
+        "ELBO, KL and accuracy: of the last epoch, on validation images.",
+    ]
+
+
+def _evaluations(found: Found) -> list[str]:
+    header = ["model", "accuracy (%)", "changed (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS", "images"]
+    rows = [
+        [
+            _name(result.model),
+            _percent(result.accuracy),
+            _percent(result.changed),
+            _number(result.negative_log_likelihood, 3),
+            _number(result.calibration_error, 3),
+            _number(result.log_evidence, 2),
+            _number(result.effective_sample_size, 2),
+            f"{result.images:,}",
+        ]
+        for result in found.results
+    ]
+    return [
+        "## Clean images",
+        _table(header, rows),
+        "*Changed*: share of the images whose predicted class is another one with another draw of the particles. *NLL*: mean "
+        "of -log p(y|x). *ECE*: expected calibration error, 15 equal bins. *ESS*: effective sample size of the importance "
+        "weights.",
+        *_approximations(found.results),
+    ]
+
+
+def _attacks(found: Mapping[str, Found], figures: Sequence[str]) -> list[str]:
+    attack = found["attack"]
+    names = list(dict.fromkeys(result.attack for result in attack.results))
+    blocks = [
+        f"## {_listed(_text(name.upper()) for name in names)}",
+        *_figure("figure1", "Figure 1", f"Success rate against eps, with 95% Wilson intervals. {UPPER}", figures),
+        "The success rate is the share of *all* attacked images that end up misclassified, those included that were "
+        "misclassified before; in per cent.",
+    ]
+    for name in names:
+        results = [result for result in attack.results if result.attack == name]
+        if len(names) > 1:
+            blocks.append(f"### {_text(name.upper())}, {_norm(results[0].options.get('norm'))}")
+        bounded = results[0].options.get("norm") == "linf"  # as in a verdict
+        verdicts = {result.model: _same(found, result.model) for result in results if bounded}
+        blocks += _success_rates(results, verdicts)
+        for result in results:
+            if result.unmoved.count and result.eps[-1] > 0:
+                blocks.append(
+                    f"{_name(result.model)} gave {_text(name.upper())} no gradient for {result.unmoved.count:,} of "
+                    f"{result.unmoved.total:,} images, which the attack left as they were: their robustness is not known."
+                )
+            if result.distance is not None:
+                blocks.append(
+                    f"{_name(result.model)}: the median L2 distance to what {_text(name.upper())} found is "
+                    f"{result.distance:.3g}, over the initially correct images (infinite where it found nothing that the "
+                    "model fell for)."
+                )
+        for result in results:
+            which = result.model if len(attack.options.attack) == 1 else f"{result.model}-{name}"
+            caption = f"Images under {_text(name.upper())}, each with its predicted class and the posterior of that. "
+            caption += _bound(verdicts.get(result.model))
+            blocks += _figure(f"figure2-{which}", f"Figure 2, {_name(result.model)}", caption, figures)
+    return blocks + _approximations(attack.results)
+
+
+def _bound(verdict: Verdict | None) -> str:
+    """What a figure of one attack says of robustness, with the worst case where it is known."""
+    return f"{UPPER} {_worst(verdict)}" if verdict else f"{UPPER} No verdict is known."
+
+
+def _worst(verdict: Verdict) -> str:
+    i = _nearest(verdict.eps)
+    return (
+        f"In the worst case of {len(verdict.success)} attacks at {_eps(verdict.eps[i])}, {_share(verdict.worst[i])} of "
+        f"{verdict.images:,} images are misclassified."
+    )
+
+
+def _failed(verdict: Verdict) -> str:
+    failed = [str(check.number) for check in verdict.checks if check.status == FAIL]
+    out = sum(check.status == NOT_APPLICABLE for check in verdict.checks)
+    said = f"Of {len(verdict.checks)} checks, {len(failed) or 'none'} failed"
+    said += f" (number{'s' if len(failed) > 1 else ''} {_listed(failed)})" if failed else ""
+    return said + (f", and {out} did not apply." if out else ".")
+
+
+def _success_rates(results: Sequence[Attacked], verdicts: Mapping[str, Verdict | None]) -> list[str]:
+    """Success rates of an attack on several models, beside the worst case of those that there is a verdict on."""
+    worst = [verdict for verdict in verdicts.values() if verdict]
+    columns = sorted({value for each in [*results, *worst] for value in each.eps})
+
+    def row(model: str, what: str, images: int, eps: Sequence[float], rates: Sequence[Rate], doubts: str) -> list[str]:
+        at = dict(zip(eps, map(_percent, rates)))
+        return [_name(model), what, f"{images:,}", *(at.get(value, "-") for value in columns), doubts]
+
+    rows = []
+    for result in results:
+        model, verdict, attack = result.model, verdicts.get(result.model), _text(result.attack)
+        doubts = _doubts(verdict, result.attack) if verdict else "not checked"
+        rows.append(row(model, attack, result.images, result.eps, result.success, doubts))
+        if result.reached:
+            what = f"{attack}, class {_text(result.options.get('target'))} reached"
+            rows.append(row(model, what, result.reached[0].total, result.eps, result.reached, doubts))
+        if verdict:
+            what = f"worst case of {len(verdict.success)} attacks"
+            rows.append(row(model, what, verdict.images, verdict.eps, verdict.worst, _doubts(verdict, WORST)))
+    header = ["model", "attack", "images", *(f"eps {value:g}" for value in columns), "doubted by checks"]
+    return [_table(header, rows, left=2)]
+
+
+def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
+    blocks = [
+        "## Robustness",
+        "The success rate of every attack in per cent, and of the worst of them image by image; beside it the numbers of the "
+        "failed checks that put it in doubt. What was found is judged again: *in most of further draws* is the share of all "
+        "images whose worst adversarial image is misclassified in most of the further draws of the noise, *share of further "
+        "draws* the mean of the share of those draws.",
+    ]
+    for verdict in found.results:
+        blocks += [
+            f"### {_name(verdict.model)}",
+            f"{_share(verdict.clean_accuracy)} of {verdict.images:,} clean images are classified correctly.",
+        ]
+        rows = [[_text(name), *map(_percent, rates), _doubts(verdict, name)] for name, rates in verdict.rows.items()]
+        if verdict.broken_in_most is not None:
+            rows.append(["in most of further draws", *map(_percent, verdict.broken_in_most), "-"])
+            rows.append(["share of further draws", *(_number(share, 1, 100) for share in verdict.share_of_draws), "-"])
+        blocks.append(_table(["attack", *(f"eps {value:g}" for value in verdict.eps), "doubted by checks"], rows))
+        sheet = [
+            [
+                f"{check.number}. {_text(check.name)}",
+                f"**{_text(check.status)}**: {_text(check.finding)}. In doubt: {_text(check.doubts)}."
+                if check.status == FAIL
+                else f"{_text(check.status)}: {_text(check.finding)}",
+            ]
+            for check in verdict.checks
+        ]
+        blocks.append(_table(["what should hold", "what was found"], sheet, left=2))
+        title, caption = (
+            f"Robustness, {_name(verdict.model)}",
+            "Images classified correctly against eps, and the checks.",
+        )
+        blocks += _figure(f"robustness-{verdict.model}", title, caption, figures)
+    return blocks + _approximations(found.results)
+
+
+def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
+    """The published success rates of FGSM beside ours, and the claims that were made of them."""
+    comparisons, seeds = saved["comparisons"], saved["seeds"]
+    eps = sorted({each.eps for each in comparisons})
+    at = {(each.model, each.eps): each for each in comparisons}
+    rows = []
+    for model in dict.fromkeys(each.model for each in comparisons):
+        theirs = [at[model, value].published for value in eps]
+        if any(share is not None for share in theirs):
+            rows.append([_name(model), "published", *(_number(share, 1, 100) for share in theirs)])
+        rows.append([_name(model), "ours", *(_mean(at[model, value].ours) for value in eps)])
+    interval = ", with the 95% interval of the mean over them by Student's t" if len(seeds) > 1 else ""
+    claims = [
+        [
+            f"{_name(claim.generative)}, {_name(claim.discriminative)}",
+            _text(claim.statement),
+            "holds" if claim.holds else "**fails**",
+            f"{100 * claim.gap:.1f} ± {100 * claim.half:.1f} points at eps {claim.eps:g}, seed {seeds[claim.seed]}",
+        ]
+        for claim in saved["claims"]
+    ]
+    return [
+        f"Success rates of FGSM in per cent, published (poster by Delavande and Megdoud, 10,000 test images) and ours: "
+        f"{saved['images']:,} test images, seed{'s' if len(seeds) > 1 else ''} {_listed(map(str, seeds))}{interval}.",
+        _table(["model", "", *(f"eps {value:g}" for value in eps)], rows, left=2),
+        *_figure("reproduction", "Success rates, published and ours", "Crosses: published.", figures),
+        "The poster's claims for pairs of a generative and a discriminative model, on the same images, at every eps from 0.05 to "
+        "0.3 and for every seed; and where each comes closest to failing.",
+        _table(["pair", "claim", "", "smallest gap"], claims, left=4),
+    ]
+
+
+def _mean(ours: Spread) -> str:
+    low, high = ours.interval
+    return f"{100 * ours.mean:.1f}" + ("" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
+
+
+def _configuration(found: Mapping[str, Found]) -> list[str]:
+    trained = _all_trained(found)
+    sums = dict.fromkeys(
+        [(each.data["name"], each.data["split"], each.data["sha256"]) for each in found.values()]
+        + [(config.data, "train", config.data_sha256) for _, config in trained.values()]
+    )
+    training = {
+        model.upper(): {"data": config.data} | vars(config.networks) | vars(config.training)
+        for model, (_, config) in trained.items()
+    }
+    return [
+        "## Configuration",
+        "These commands give the same again. `--runs`, `--out`, `--data-dir` and `--device` are left out.",
+        "```\n" + "\n".join(_commands(found)) + "\n```",
+        "### Data",
+        _table(["data", "images", "sha256"], [[_text(n), _text(s), _code(h)] for n, s, h in sums], left=3),
+        "### Options",
+        "Options that were given nowhere, and have no default, are left out.",
+        _columns("option", {command: _given(each.options) for command, each in found.items()}),
+        *_described(found),
+        "### Training",
+        _columns("option", training),
+        "### Versions",
+        _columns("of", {command: each.versions for command, each in found.items()}),
+    ]
+
+
+def _given(options: EvaluationOptions) -> dict:
+    return vars(options) | ({"images": "all"} if options.images is None else {})
+
+
+def _commands(found: Mapping[str, Found]) -> list[str]:
+    """The command lines that give the results again."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for model, (_, config) in _all_trained(found).items():
+        data = [] if config.data == "fashion-mnist" else ["--data", config.data]
+        changes = {name: _flags(config.networks, preset) for name, preset in NETWORKS.items()}
+        nearest = min(changes, key=lambda name: len(changes[name]))
+        networks = [*([] if nearest == "paper" else ["--networks", nearest]), *changes[nearest]]
+        flags = (*networks, *_flags(config.training, TrainingOptions.of(model)), *data)
+        alike.setdefault(flags, []).append(model)
+    lines = [["train", *models, *flags] for flags, models in alike.items()]
+    for command, each in found.items():
+        models = dict.fromkeys(result.model for result in each.results)
+        lines.append([command, *models, *_flags(each.options, type(each.options)())])
+    return [" ".join(shlex.join(["pyrobayes", *line]).split()) for line in lines]
+
+
+def _flags(options, default) -> list[str]:
+    """An options record as a command line takes it, but for what is as in another."""
+    flags = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value is None or value == getattr(default, field.name):
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.name == "eps":
+            flags += ["--eps-range", ",".join(map(_plain, value))]
+        elif isinstance(value, tuple):
+            flags += [part for each in value for part in (flag, str(each))]
+        else:
+            flags += [flag] if value is True else [flag, str(value)]
+    return flags
+
+
+def _described(found: Mapping[str, Found]) -> list[str]:
+    """A table of the attacks with their own options, each once."""
+    attacks: dict[tuple[str, str], list[str]] = {}
+    for result in found["attack"].results if "attack" in found else []:
+        attacks.setdefault((result.attack, _own(result.options)), []).append(result.model)
+    for verdict in found["robustness"].results if "robustness" in found else []:
+        for name, options in verdict.options.items():
+            attacks.setdefault((name, _own(options)), []).append(verdict.model)
+    rows = [
+        [_text(name), _listed(map(_name, dict.fromkeys(models))), _text(options)]
+        for (name, options), models in attacks.items()
+    ]
+    return ["### Attacks", _table(["attack", "on", "options"], rows, left=3)] if rows else []
+
+
+def _own(options: Mapping) -> str:
+    """The options of an attack that say something, in words."""
+    silent = {"name", *(["evade_weight"] if not options.get("evade") else [])}
+    told = {
+        name: value
+        for name, value in options.items()
+        if name not in silent and value is not None and value is not False and value != {}
+    }
+    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in told.items())
+
+
+def _columns(first: str, columns: Mapping[str, Mapping]) -> str:
+    """A table with a row for each key; names that have the same of all share a column."""
+    alike: dict[str, list[str]] = {}
+    for name, column in columns.items():
+        alike.setdefault(json.dumps(column), []).append(name)
+    shown = [json.loads(column) for column in alike]
+    keys = dict.fromkeys(key for column in shown for key in column if any(each.get(key) is not None for each in shown))
+    rows = [
+        [_text(key.replace("_", " ")), *(_text(_plain(column[key])) if key in column else "-" for column in shown)]
+        for key in keys
+    ]
+    return _table([first, *(_text(_listed(names)) for names in alike.values())], rows, left=1 + len(shown))
+
+
+def _approximations(results: Sequence) -> list[str]:
+    """What lower precision, pruning or leaving out of the gradient changed, where they were asked for."""
+    said = []
+    for result in results:
+        if result.approximation:
+            said.append(
+                f"{_name(result.model)}: lower precision or pruning changes {_share(result.approximation)} of "
+                f"{result.approximation.total:,} predictions on clean images, with the same noise."
+            )
+        if signs := getattr(result, "gradient_signs", None):
+            said.append(
+                f"{_name(result.model)}: approximations change the sign of the gradient at {100 * signs.share:.2g}% of the "
+                "pixels of clean images, with the same noise."
+            )
+    return said
+
+
+# Words and Markdown.
+
+
+def _name(model: str) -> str:
+    return _text(model.upper())
+
+
+def _percent(rate: Rate) -> str:
+    """A rate in per cent, with its interval."""
+    if not rate.total:
+        return "-"
+    low, high = rate.interval
+    return f"{100 * rate.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _share(rate: Rate) -> str:
+    """The same within a sentence."""
+    return _percent(rate).replace(" ", "% ", 1)
+
+
+def _number(value: float | None, places: int, times: float = 1) -> str:
+    return f"{round(times * value, places) + 0.0:.{places}f}" if isinstance(value, (int, float)) else "-"  # no -0.00
+
+
+def _nearest(eps: Sequence[float]) -> int:
+    """Where the eps is that the summary tells of."""
+    return min(range(len(eps)), key=lambda i: abs(eps[i] - TOLD))
+
+
+def _eps(value: float, norm: str | None = "linf") -> str:
+    return f"eps {value:g}" + ("" if norm == "linf" else f" ({_norm(norm)})")
+
+
+def _norm(norm: str | None) -> str:
+    return NORMS.get(str(norm), _text(norm))
+
+
+def _doubts(verdict: Verdict, row: str) -> str:
+    return ", ".join(map(str, verdict.doubts(row))) or "none"
+
+
+def _listed(words) -> str:
+    """Words in a sentence: `a, b and c`."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _plain(value) -> str:
+    """An option's value as somebody would type it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items() if each is not None)
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return "-" if value is None else str(value)
+
+
+def _text(value) -> str:
+    """A text that stands for itself in Markdown."""
+    return re.sub(r"([\\`*_\[\]<>~&#])", r"\\\1", " ".join(str(value).split()))
+
+
+def _code(text: str) -> str:
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    padding = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{padding}{' '.join(text.split())}{padding}{fence}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Rows under a header; the first columns to the left, the others to the right."""
+    lines = [header, ["---" if i < left else "---:" for i in range(len(header))], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _figure(stem: str, title: str, caption: str, figures: Sequence[str]) -> list[str]:
+    """A figure with its caption, where its file is there."""
+    return [f"![{title}]({quote(stem)}.png)", f"*{title}. {caption}*"] if f"{stem}.png" in figures else []

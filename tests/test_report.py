@@ -1,0 +1,367 @@
+"""The report: what it says is what the files say, it needs nothing beside it, and a browser shows it."""
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import shlex
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import one_hot
+
+from pyrobayes import InputError, Networks, RobustnessOptions, checks, figures, report
+from pyrobayes.checkpoint import Config, versions
+from pyrobayes.checks import ALL, BY_GRADIENT, ITERATIVE, Check
+from pyrobayes.evaluation import AttackResult, Evaluation, Rate
+from pyrobayes.files import write_json
+from pyrobayes.options import AttackOptions, EvaluationOptions, TrainingOptions
+from pyrobayes.page import page
+from pyrobayes.robustness import Verdict
+from pyrobayes_cli.main import main
+from pyrobayes_cli.options import record
+
+EPS = (0.0, 0.1, 0.3)
+CLASSES = ("T-shirt", "Trouser", "Bag & <b>more</b>")
+FAILED = (4, 10)
+
+
+def evaluation(model):
+    return Evaluation(
+        model, "fashion-mnist", 60, Rate(49, 60), Rate(3, 60), 0.5, 0.04, None, 2.5, [[20, 0, 0]] * 3, Rate(1, 60)
+    )
+
+
+def attack(model, name="fgsm", norm="linf", wrong=(5, 11, 17)):
+    labels = torch.arange(30) % 3
+    at = [torch.where(torch.arange(30) < number, (labels + 1) % 3, labels) for number in wrong]
+    log_joint = torch.stack([one_hot(each, 3).float() for each in at])
+    return AttackResult(
+        model, model.startswith("g"), name, {"norm": norm, "steps": 7}, "fashion-mnist", EPS, labels.tolist(),
+        log_joint[0], log_joint, Rate(2, 30), torch.rand(3, 2, 1, 7, 7),
+        distances=[0.5] * 30 if name == "cw" else None,
+    )  # fmt: skip
+
+
+def verdict(model):
+    sheet = [
+        Check(
+            n,
+            f"holds | {n}",
+            checks.FAIL if n in FAILED else checks.PASS,
+            f"found {n} < *7*",
+            "all",
+            checks.CONCERNS[n],
+        )
+        for n in range(1, 13)
+    ]
+    rates = {"fgsm": [Rate(12, 20), Rate(14, 20)], "pgd, margin": [Rate(13, 20), Rate(19, 20)]}
+    rates["uniform noise"] = [Rate(4, 20), Rate(5, 20)]
+    return Verdict(
+        model, True, "fashion-mnist", 20, (0.1, 0.2), Rate(16, 20), rates, [Rate(15, 20), Rate(20, 20)], [0.6, 0.9],
+        [Rate(11, 20), Rate(18, 20)], {name: {"norm": "linf", "seed": 0, "eot": 1} for name in rates},
+        dict(zip(rates, (BY_GRADIENT, ITERATIVE, ALL))), sheet, gradient_signs=Rate(3, 100),
+    )  # fmt: skip
+
+
+def save(folder, command, results, options, **changes):
+    """A file of results as the library writes it."""
+    config = Config(
+        "gbz", Networks(channels=32), (1, 28, 28), CLASSES, "fashion-mnist", "5" * 64, TrainingOptions(seed=3)
+    )
+    content = {
+        "options": dataclasses.asdict(options),
+        "data": {"name": "fashion-mnist", "split": "test", "sha256": "7" * 64},
+        "versions": versions(),
+        "trained": {result.model: {"epochs": 20, "config": dataclasses.asdict(config)} for result in results},
+        "results": [result.as_dict() for result in results],
+    }
+    write_json(folder / report.FILES[command], content | changes)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with results of all three commands and their figures; GBZ alone has a verdict."""
+    folder = tmp_path_factory.mktemp("made")
+    attacks = [attack("gbz"), attack("dfx", wrong=(4, 23, 30))]
+    save(folder, "evaluate", [evaluation("gbz"), evaluation("dfx")], EvaluationOptions())
+    save(folder, "attack", attacks, AttackOptions(eps=EPS, images=30, seed=1))
+    save(folder, "robustness", [verdict("gbz")], RobustnessOptions(eps=(0.1, 0.2), brief=True))
+    figures.save(figures.success_rates(attacks), folder / "figure1")
+    for each in attacks:
+        figures.save(figures.adversarial_examples(each, CLASSES), folder / f"figure2-{each.model}")
+    figures.save(figures.robustness(verdict("gbz")), folder / "robustness-gbz")
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """The same, to change."""
+    return shutil.copytree(made, tmp_path / "results", ignore=shutil.ignore_patterns("report.*"))
+
+
+class Read(HTMLParser):
+    """Tables as rows of cells, and every tag with its attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.tags, self.cell = [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.cell = ""
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append(self.cell.replace("\N{NO-BREAK SPACE}", " "))
+            self.cell = None
+
+    def handle_data(self, text):
+        if self.cell is not None:
+            self.cell += text
+
+    def table(self, *words):
+        """The one whose header begins with these words."""
+        (found,) = [table for table in self.tables if tuple(table[0][: len(words)]) == words]
+        return found
+
+
+def written(folder, **given):
+    """The Markdown and the page."""
+    return [path.read_text() for path in report.write(folder, **given)]
+
+
+def saved(folder, command):
+    return json.loads((folder / report.FILES[command]).read_text())
+
+
+def shown(rate):
+    low, high = rate["interval_95"]
+    return f"{100 * rate['share']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def test_every_success_rate_is_that_of_the_files(made):
+    text, html = written(made)
+    read = Read(html)
+    header, *rows = read.table("model", "attack")
+    assert header[3:-1] == ["eps 0", "eps 0.1", "eps 0.2", "eps 0.3"]
+    for result in saved(made, "attack")["results"]:
+        (row,) = [row for row in rows if row[:2] == [result["model"].upper(), "fgsm"]]
+        assert row[2] == "30"
+        for rate in result["rates"]:
+            assert row[header.index(f"eps {rate['eps']:g}")] == shown(rate["success"])
+            assert shown(rate["success"]) in text
+    (result,) = saved(made, "robustness")["results"]
+    header, *rows = read.table("attack", "eps 0.1")
+    assert header == ["attack", "eps 0.1", "eps 0.2", "doubted by checks"]
+    by_name = {row[0]: row[1:] for row in rows}
+    for name, rates in result["success"].items():
+        assert by_name[name] == [*map(shown, rates), ", ".join(map(str, result["doubts"][name])) or "none"]
+    assert by_name["worst case"][:2] == [shown(rate) for rate in result["worst"]]
+    assert by_name["in most of further draws"][:2] == [shown(rate) for rate in result["broken_in_most"]]
+    assert by_name["share of further draws"][:2] == ["60.0", "90.0"]
+    assert [row[1] for row in read.table("model", "accuracy (%)")[1:]] == [shown(Rate(49, 60).as_dict())] * 2
+
+
+def test_the_worst_case_stands_beside_a_single_attack_or_its_lack_is_told(made):
+    text, html = written(made)
+    rows = Read(html).table("model", "attack")[1:]
+    assert [row[:3] for row in rows] == [
+        ["GBZ", "fgsm", "30"], ["GBZ", "worst case of 3 attacks", "20"], ["DFX", "fgsm", "30"],
+    ]  # fmt: skip
+    assert rows[1][3:] == ["-", shown(Rate(15, 20).as_dict()), shown(Rate(20, 20).as_dict()), "-", "4, 10"]
+    assert rows[0][-1] == "10" and rows[2][-1] == "not checked"
+    assert "There is no verdict on DFX: FGSM alone gives an upper bound of the robustness only" in text
+    assert "`pyrobayes robustness gbz dfx` tries many" in text
+    assert "In the worst case of 3 attacks at eps 0.1, 75.0% [53.1, 88.8] of 20 images are misclassified." in text
+    assert "Of 12 checks, 2 failed (numbers 4 and 10)." in text
+
+
+def test_a_verdict_on_another_training_stands_by_itself(folder):
+    trained = saved(folder, "robustness")["trained"]
+    trained["gbz"]["config"]["training"]["seed"] = 4
+    save(folder, "robustness", [verdict("gbz")], RobustnessOptions(), trained=trained)
+    text, html = written(folder)
+    assert "worst case of 3 attacks" not in str(Read(html).table("model", "attack"))
+    assert "There is no verdict on GBZ and DFX" in text and "These results are of different trainings of it." in text
+
+
+def test_formulas_checks_configuration_and_versions_are_there(made):
+    text, html = written(made)
+    read = Read(html)
+    models = {row[0]: row[1:4] for row in read.table("model", "joint density")[1:]}
+    assert models["GBZ"] == ["p(x, z, y) = p(z) p(y|z) p(x|z)", "generative", "20"]
+    assert models["DFX"] == ["p(x, z, y) = p_D(x) p(z|x) p(y|z, x)", "discriminative", "20"]
+    sheet = read.table("what should hold")[1:]
+    assert [row[0] for row in sheet] == [f"{n}. holds | {n}" for n in range(1, 13)]
+    assert [row[1].startswith("fail: ") for row in sheet] == [n in FAILED for n in range(1, 13)]
+    assert html.count("<strong>fail</strong>") == 2 and sheet[3][1] == "fail: found 4 < *7*. In doubt: all."
+    for line in (
+        "pyrobayes train gbz --networks small --seed 3",
+        "pyrobayes evaluate gbz dfx",
+        "pyrobayes attack gbz dfx --seed 1 --images 30 --eps-range 0,0.1,0.3",
+        "pyrobayes robustness gbz --eps-range 0.1,0.2 --brief",
+    ):
+        assert line in text
+    assert "7" * 64 in text and "5" * 64 in text
+    assert ["seed", "0", "1", "0"] in read.table("option", "evaluate", "attack")
+    assert dict(read.table("of")[1:]) == versions()
+    for told in ("2 of 30 images, which the attack left", "sign of the gradient at 3% of", "changes 1.7% [0.3, 8.9]"):
+        assert told in text
+
+
+def test_the_command_lines_give_the_same_options(folder):
+    options = {
+        "evaluate": EvaluationOptions(particles=3, noise="fixed", prune=5.5, images=7, batch_size=9),
+        "attack": AttackOptions(
+            attack=("pgd", "cw"), norm="l2", eps=(0.1, 1 / 3), snapshot=True, target=2, step_size=1e-5, compile=True
+        ),
+        "robustness": RobustnessOptions(negligible=0.01, eps=(0.123456789,), brief=True, images=300),
+    }
+    found = {"evaluate": evaluation, "attack": attack, "robustness": verdict}
+    for command, chosen in options.items():
+        save(folder, command, [found[command]("gbz")], chosen)
+    lines = {line.split()[1]: shlex.split(line) for line in written(folder)[0].splitlines() if line.startswith("pyro")}
+    for command, chosen in options.items():
+        given = main.commands[command].make_context(command, lines[command][2:]).params
+        assert given["models"] == ("gbz",) and record(type(chosen), given) == chosen
+
+
+def test_the_page_needs_nothing_else(made):
+    text, html = written(made)
+    tags = Read(html).tags
+    sources = [attributes["src"] for _, attributes in tags if "src" in attributes]
+    assert len(sources) == 4 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not [attributes for _, attributes in tags if "href" in attributes]
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags}
+    assert not re.search(r"https?:|file:|url\(|@import", html)
+    assert str(made) not in html + text
+    for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
+        assert (made / name).is_file()
+
+
+def test_the_same_files_give_the_same_bytes_wherever_they_are(made, folder):
+    assert written(made) == written(folder) == written(folder)
+
+
+def test_odd_names_stand_for_themselves(folder):
+    name, other = "g|b`z* <script>alert(1)</script> [x](y) &amp; \\", "p|g`d_"
+    save(folder, "attack", [attack(name, other)], AttackOptions(eps=EPS))
+    figures.save(figures.adversarial_examples(attack("gbz"), CLASSES), folder / "figure2-odd &name (1)")
+    _, html = written(folder)
+    read = Read(html)
+    assert read.table("model", "attack")[1][:2] == [name.upper(), other]
+    assert "script" not in {tag for tag, _ in read.tags} and "a" not in {tag for tag, _ in read.tags}
+    odd = "odd &name (1)"
+    save(folder, "attack", [attack(odd)], AttackOptions(eps=EPS))
+    text, html = written(folder)
+    assert "![Figure 2, ODD \\&NAME (1)](figure2-odd%20%26name%20%281%29.png)" in text
+    assert 'alt="Figure 2, ODD &amp;NAME (1)"' in html
+
+
+def test_several_attacks_have_a_table_each(folder):
+    results = [attack("gbz"), attack("gbz", "cw", "l2")]
+    save(folder, "attack", results, AttackOptions(attack=("fgsm", "cw"), eps=EPS))
+    shutil.copy(folder / "figure2-gbz.png", folder / "figure2-gbz-cw.png")
+    text, html = written(folder)
+    assert "## FGSM and CW" in text and "### CW, L2" in text and "CW at eps 0.1 (L2) has 36.7%" in text
+    first, second = [table for table in Read(html).tables if table[0][:2] == ["model", "attack"]]
+    assert [row[1] for row in first[1:]] == ["fgsm", "worst case of 3 attacks"] and [row[1] for row in second[1:]] == [
+        "cw"
+    ]
+    assert "the median L2 distance to what CW found is 0.5," in text
+    assert "figure2-gbz-cw.png" in text and "(figure2-gbz.png)" not in text
+
+
+def test_what_is_missing_is_left_out(folder):
+    for path in (*folder.glob("*.png"), folder / "attack.json", folder / "evaluation.json"):
+        path.unlink()
+    text, html = written(folder)
+    assert text.startswith("# Results on fashion-mnist\n\n20 test images attacked for a verdict on robustness.\n")
+    assert "<img" not in html and "## Clean images" not in text and "pyrobayes attack" not in text
+    (folder / "robustness.json").unlink()
+    with pytest.raises(InputError, match="no results in .* are made by 'pyrobayes evaluate', 'pyrobayes attack' and"):
+        report.write(folder)
+
+
+def test_what_is_damaged_is_named(folder):
+    whole = (folder / "attack.json").read_text()
+    for damaged in ("", whole[: len(whole) // 2], "[]", "{}", '{"results": []}', whole.replace('"count"', '"number"')):
+        (folder / "attack.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"damaged file .*attack\.json: .*'pyrobayes attack'"):
+            report.write(folder)
+    (folder / "attack.json").write_text(whole)
+    (folder / "figure1.png").write_text("no figure")
+    with pytest.raises(InputError, match=r"damaged figure .*figure1\.png"):
+        report.write(folder)
+    assert not (folder / "report.html").exists()
+
+
+def test_of_several_processes_the_first_writes(folder, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert report.write(folder) == [] and not (folder / "report.md").exists()
+
+
+def test_wide_figures_are_scaled_down(tmp_path):
+    Image.new("RGB", (5000, 50)).save(tmp_path / "wide.png")
+    Image.new("RGB", (50, 50)).save(tmp_path / "narrow.png")
+    wide, narrow = (page(f"# T\n\n![w]({name}.png)", tmp_path) for name in ("wide", "narrow"))
+    for html, width in ((wide, 2000), (narrow, 50)):
+        content = base64.b64decode(re.search('base64,([^"]*)', html)[1])
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.width == width
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium or Chrome as it is installed; nothing is downloaded."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip(f"there is no browser: none of {', '.join(names)}")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 800), (1280, 900)], ids=["phone", "desktop"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it(width, height, scheme, made, browser, tmp_path):
+    report.write(made)
+    shown = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    said, asked = [], []
+    shown.on("console", lambda message: said.append(message.text))
+    shown.on("pageerror", lambda error: said.append(str(error)))
+    shown.on("request", lambda request: asked.append(request.url))
+    shown.goto((made / "report.html").as_uri())
+    shown.screenshot(path=tmp_path / f"report-{width}-{scheme}.png", full_page=True)
+    assert said == [] and [url for url in asked if not url.startswith("data:")] == [(made / "report.html").as_uri()]
+    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    wide = shown.evaluate("[...document.querySelectorAll('.table')].some(each => each.scrollWidth > each.clientWidth)")
+    assert wide == (width == 360)
+    sizes = shown.evaluate("[...document.images].map(each => [each.complete, each.naturalWidth, each.clientWidth])")
+    assert len(sizes) == 4
+    assert all(complete and natural > 0 and 0 < seen <= width for complete, natural, seen in sizes)
+    sheet = shown.locator("table", has_text="what should hold")
+    sheet.scroll_into_view_if_needed()
+    assert sheet.is_visible() and sheet.locator("tr").count() == 13
+    assert sheet.evaluate("each => each.getBoundingClientRect().right <= innerWidth")
+    right, wrong = (
+        sheet.locator(what).first.evaluate("each => getComputedStyle(each).color") for what in ("td", "strong")
+    )
+    assert right != wrong
+    shown.close()
+    assert (tmp_path / f"report-{width}-{scheme}.png").stat().st_size > 10_000
