@@ -17,18 +17,14 @@ from pyrobayes.figures import COLOURS, MARKERS, STYLE, save
 quick = "--quick" in sys.argv
 folders = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
 counts = (1, 2, 5, 10, 20, 50) if quick else (1, 2, 5, 10, 20, 50, 100)
-titles = (
-    "correct (%); changed by another draw (%); effective sample size; log p(x, y) - that at the last K (nats)".split(
-        "; "
-    )
-)
+titles = "correct (%); changed by another draw (%); effective sample size; log p(x, y) - that at the last K (nats)"
+titles = titles.split("; ")
 test = pyrobayes.load_data("fashion-mnist" if folders else "fashion-mnist-mini", "test").head(20 if quick else 500)
 if folders:
     models = {name: pyrobayes.load(f"{folders[0]}/{name}").factorization for name in ("gfz", "gbz", "dfx")}
 else:
-    models = {"gbz": pyrobayes.build("gbz", networks="small")}
-    options = pyrobayes.TrainingOptions(epochs=1 if quick else 6, batch_size=32)
-    pyrobayes.fit(models["gbz"], pyrobayes.load_data("fashion-mnist-mini"), options)
+    models, train = {"gbz": pyrobayes.build("gbz", networks="small")}, pyrobayes.load_data("fashion-mnist-mini")
+    pyrobayes.fit(models["gbz"], train, pyrobayes.TrainingOptions(epochs=1 if quick else 6, batch_size=32))
 
 
 def measured(classifier):
