@@ -1,18 +1,22 @@
 # make reproduce [QUICK=1]   environment, data, training of all seven models, attack, figures, report
 # make test                  environment and test suite; of models this small two processes are faster than two threads
+# make docs                  the site, in docs/_build; every warning is an error
 # make benchmark             speed and memory against a plain reference, in about a quarter of an hour
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: reproduce test benchmark clean
+.PHONY: reproduce test docs benchmark clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/pyrobayes reproduce $(if $(QUICK),--quick)
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+docs: $(VENV)/installed
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build
 
 benchmark: $(VENV)/installed
 	$(BIN)/python tests/benchmarks/benchmark.py
@@ -24,4 +28,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) docs/_build build dist *.egg-info

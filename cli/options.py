@@ -107,7 +107,7 @@ def of_record(record: type, *, defaults: bool = True):
                 f"--{field.name.replace('_', '-')}",
                 field.name,
                 default=field.default if defaults else None,
-                show_default=defaults and field.default not in (None, False),
+                show_default=defaults and kind is not bool and field.default not in (None, ()),
                 type=click.Choice(choices, case_sensitive=False) if choices else kind,
                 help=field.metadata["help"],
                 **more,

@@ -35,6 +35,7 @@ _PLACES = {
     "generation": None,
     "importance": None,
     "report": None,
+    "reproduction": None,
     "robustness": None,
     "runs": None,
     "training": None,

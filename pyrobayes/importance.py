@@ -48,6 +48,39 @@ class ImportanceEstimate:
         """[B, C] from 1 to N: (sum of weights)^2 / (sum of squared weights), Kong (1992)."""
         return (2 * self.log_weights.logsumexp(0) - (2 * self.log_weights).logsumexp(0)).exp().T
 
+    @cached_property
+    def pareto_k(self) -> Tensor:
+        """[B, C] the shape of the weights' upper tail, see :func:`pareto_shape`; NaN where not all were drawn."""
+        shape = pareto_shape(self.log_weights)
+        return shape.where(self.log_weights.isfinite().all(0), torch.nan).T
+
+
+def pareto_shape(log_weights: Tensor) -> Tensor:
+    """The shape k of a generalized Pareto distribution fitted to the largest of N weights [N, ...], [...].
+
+    About 1 / k moments of the weights are finite. Above min(1 - 1 / log10 N, 0.7) neither an estimate from so many
+    particles nor its effective sample size is to be trusted (Vehtari et al. 2024, from whom the part of the weights that
+    is taken for the tail and the prior on k are, too). The fit is that of Zhang and Stephens (2009): b = -k / scale is
+    its posterior mean on a grid, in float64. The prior pulls k towards 0.5 with the weight of ten observations.
+
+    NaN of less than 21 weights, of which too few are a tail; minus infinity where these are all the same.
+    """
+    tail = math.ceil(min(len(log_weights) / 5, 3 * math.sqrt(len(log_weights))))
+    if tail < 5:
+        return torch.full_like(log_weights[0], torch.nan)
+    largest = log_weights.double().topk(tail + 1, dim=0).values
+    weights = (largest - largest[0]).exp()  # descending, [tail + 1, ...]
+    least = torch.finfo(weights.dtype).tiny
+    excess = (weights[:-1] - weights[-1]).clamp_min(least)
+    grid = torch.arange(1, 31 + math.isqrt(tail), device=excess.device, dtype=excess.dtype) - 0.5
+    grid = (1 - (len(grid) / grid).sqrt()).reshape(-1, *[1] * (excess.dim() - 1))
+    b = 1 / excess[0] + grid / (3 * excess[-math.floor(tail / 4 + 0.5)])  # [grid, ...]
+    k = torch.log1p(-b[:, None] * excess).mean(1)
+    likelihood = tail * ((-b / k).log() - k - 1)
+    b = (b * likelihood.softmax(0)).sum(0)
+    k = (tail * torch.log1p(-b * excess).mean(0) + 10 * 0.5) / (tail + 10)
+    return k.where(excess[0] > least, -torch.inf).to(log_weights.dtype)
+
 
 def per_class(
     factorization: DeepBayes,

@@ -352,15 +352,15 @@ class Recipe:
 
     networks: str
     time: str
+    training: dict
     data: str = "fashion-mnist"
-    training: dict = field(default_factory=dict)
     eps: tuple[float, ...] = AttackOptions.eps
     evaluated: int | None = None
     attacked: int | None = None
 
 
 RECIPES = {
-    "own": Recipe("small", "an hour to an hour and a half on two CPU cores", attacked=1000),
+    "own": Recipe("small", "an hour to an hour and a half on two CPU cores", training={}, attacked=1000),
     "poster": Recipe(
         "paper",
         "many hours on two CPU cores, better a GPU",

@@ -74,7 +74,8 @@ class Found:
     Attributes:
         data: name, split and checksum.
         trained: by model, how many epochs of which configuration it had behind it.
-        results: records of :class:`Evaluation`, :class:`Attacked` or :class:`Verdict`.
+        results: records of :class:`pyrobayes.evaluation.Evaluation`, :class:`Attacked` or
+            :class:`pyrobayes.robustness.Verdict`.
     """
 
     options: Any

@@ -60,7 +60,7 @@ class Epoch:
         validation_elbo: nats per image, without warm-up.
         validation_kl: mean of log q(z|x, y) - log p(z|...), nats per image: what z carries.
         validation_accuracy: share of the images classified correctly, K = 10.
-        collapsed: whether z carries as good as nothing of x and y, see :func:`collapsed`.
+        collapsed: whether z carries as good as nothing of x and y, see :func:`pyrobayes.training.collapsed`.
         lr: learning rate of the epoch's last step.
         seconds: what the epoch took.
     """

@@ -2,16 +2,18 @@
 
 import math
 
+import numpy as np
 import pyro
 import pytest
 import torch
 from linear_gaussian import LinearGaussian
 from pyro.infer import Trace_ELBO
+from scipy.stats import genpareto
 
 from pyrobayes import BayesClassifier, InputError, Networks, TrainingOptions, build, factorizations, fit, load
 from pyrobayes.conditionals import Conditionals
 from pyrobayes.factorizations import parents_in
-from pyrobayes.importance import ImportanceEstimate, per_class
+from pyrobayes.importance import ImportanceEstimate, pareto_shape, per_class
 
 POSTER = {
     "gfz": "p(z) p(y|z) p(x|z, y)",
@@ -201,6 +203,34 @@ def test_effective_sample_size_of_known_weights():
     result = ImportanceEstimate(weights)
     assert result.effective_sample_size.item() == pytest.approx(16 / 6, rel=1e-4)
     assert result.log_joint.item() == pytest.approx(math.log(4 / 3) - 500, abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", [-0.3, 0.0, 0.5, 0.7, 1.2])
+def test_pareto_shape_of_samples_of_a_known_shape(shape):
+    samples = genpareto(shape, scale=3).rvs((40_000, 20), random_state=0)
+    got = pareto_shape(torch.from_numpy(samples).log() - 500)
+    assert got.shape == (20,)
+    # The tail of a generalized Pareto distribution has its shape; an estimate's deviation is about (1 + k) / sqrt(600).
+    assert abs(got.mean() - shape) < 0.05 and got.std() < 0.1
+
+
+def test_pareto_shape_agrees_with_maximum_likelihood():
+    weights = genpareto(0.6).rvs((20_000, 5), random_state=1)
+    ours = pareto_shape(torch.from_numpy(weights).log())
+    for column, got in zip(np.sort(weights, axis=0).T, ours):
+        excess = column[-425:] - column[-426]
+        assert got.item() == pytest.approx(genpareto.fit(excess, floc=0)[0], abs=0.02)
+
+
+def test_pareto_shape_where_there_is_no_tail_and_of_pruned_weights(make, batch):
+    assert pareto_shape(torch.zeros(20, 3, 2)).isnan().all() and pareto_shape(torch.zeros(20, 3, 2)).shape == (3, 2)
+    assert (pareto_shape(torch.zeros(21, 3)) == -torch.inf).all()
+    assert pareto_shape(-1000 * torch.rand(100, 4)).isfinite().all()  # all but one underflow
+    estimate = BayesClassifier(make("gbz"), particles=30).estimate(batch[0])
+    assert estimate.pareto_k.shape == (4, 10) and estimate.pareto_k.dtype == torch.float32
+    assert estimate.pareto_k.isfinite().all()
+    missing = estimate.log_weights.index_fill(0, torch.tensor([5]), -torch.inf)
+    assert ImportanceEstimate(missing).pareto_k.isnan().all()
 
 
 def test_classifier_noise(make, batch):

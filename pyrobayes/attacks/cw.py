@@ -19,7 +19,7 @@ FIRST_WEIGHT = 0.1  # c of the first search
 class CW(Attack):
     """The least change in L2 that leads the classifier astray; Carlini and Wagner (2017), sections V and VI.A.
 
-    Adam minimises |x' - x|^2 - c loss(x') over w, where x' = (tanh(w) + 1) / 2 stays in [0, 1], and without the loss
+    Adam minimises `|x' - x|^2 - c loss(x')` over w, where x' = (tanh(w) + 1) / 2 stays in [0, 1], and without the loss
     where x' has gone astray. A search for c, for every image of its own, repeats that. What counts as astray is the
     margin, judged with one draw of a random classifier's noise, which no gradient has seen: the luck of many draws would
     count as nearness. In a ball too small for what was found, the image goes towards it as far as the ball allows.

@@ -1,0 +1,68 @@
+"""The site: pages from docs/*.md, the API reference from the docstrings, options from the commands themselves."""
+
+import dataclasses
+import re
+
+from pyrobayes import __version__
+
+project = "pyrobayes"
+release = version = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_click"]
+exclude_patterns = ["_build"]
+myst_enable_extensions = ["html_image"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"pyrobayes {release}"
+html_copy_source = False
+html_show_copyright = False
+html_scaled_image_link = False
+
+# Single backticks are code, in docstrings as in Markdown.
+default_role = "literal"
+autodoc_default_options = {"members": True}
+autodoc_inherit_docstrings = False
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 80
+napoleon_numpy_docstring = False
+napoleon_use_param = False  # several arguments of one description stay together
+napoleon_custom_sections = [("Attributes", "params_style")]
+
+# What is not ours can't be looked up without a network, and is left as text.
+nitpick_ignore_regex = [("py:.*", r"(torch|nn|pyro|matplotlib|collections|pathlib|os)\..*|Tensor|Module|Path|Figure")]
+
+
+def prepare_docstring(app, what, name, documented, options, lines):
+    """Describe the fields of an options record by the help texts that its command prints."""
+    if what == "class" and dataclasses.is_dataclass(documented):
+        helps = {field.name: field.metadata.get("help") for field in dataclasses.fields(documented)}
+        if any(helps.values()):
+            lines += ["", "Args:", *(f"    {field}: {help}." for field, help in helps.items() if help)]
+    if what in ("property", "attribute", "data"):
+        lines.insert(0, "\\ ")  # or napoleon takes what stands before a colon for a type
+
+
+def prepare_help(app, ctx, lines):
+    """Leave out examples, with which a command's page begins, and mark options that a text mentions as code."""
+    for i, line in enumerate(lines):
+        if line.lstrip("| ").startswith(("Example:", "Examples:")):
+            del lines[i:]
+            break
+        if not line.startswith(".. option::"):
+            lines[i] = re.sub(r"(?<![\w`-])--[a-z][a-z-]*", r"``\g<0>``", line)
+
+
+def find_shorter_name(app, env, node, contnode):
+    """What the package itself offers may be named without its module, or by the module that it is defined in."""
+    if node.get("refdomain") == "py" and node["reftarget"] != (name := f"pyrobayes.{node['reftarget'].split('.')[-1]}"):
+        domain = env.get_domain("py")
+        return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], name, node, contnode)
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", prepare_docstring, priority=400)  # before napoleon's
+    app.connect("sphinx-click-process-description", prepare_help)
+    app.connect("sphinx-click-process-options", prepare_help)
+    app.connect("missing-reference", find_shorter_name)

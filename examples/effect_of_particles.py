@@ -1,0 +1,78 @@
+"""How many particles are enough: accuracy, luck, effective sample size and bias of log p(x, y) against their number K.
+
+With a folder of models trained on Fashion-MNIST as argument, of GFZ, GBZ and DFX in it; without, of a GBZ trained on the
+embedded images in a minute. Draws particles.pdf and .png; with --quick less, in half a minute.
+"""
+
+import sys
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+
+import pyrobayes
+from pyrobayes.evaluation import NORMAL_95, Rate
+from pyrobayes.figures import COLOURS, MARKERS, STYLE, save
+
+quick = "--quick" in sys.argv
+folders = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+counts = (1, 2, 5, 10, 20, 50) if quick else (1, 2, 5, 10, 20, 50, 100)
+titles = "correct (%); changed by another draw (%); effective sample size; log p(x, y) - that at the last K (nats)"
+titles = titles.split("; ")
+test = pyrobayes.load_data("fashion-mnist" if folders else "fashion-mnist-mini", "test").head(20 if quick else 500)
+if folders:
+    models = {name: pyrobayes.load(f"{folders[0]}/{name}").factorization for name in ("gfz", "gbz", "dfx")}
+else:
+    models, train = {"gbz": pyrobayes.build("gbz", networks="small")}, pyrobayes.load_data("fashion-mnist-mini")
+    pyrobayes.fit(models["gbz"], train, pyrobayes.TrainingOptions(epochs=1 if quick else 6, batch_size=32))
+
+
+def measured(classifier):
+    """Right, changed, effective sample size, log p(x, y), Pareto k, for every count: each [counts, images, 1 or C]."""
+    found = [[] for _ in counts]
+    for indices, x, y in test.batches(20):
+        draws = [classifier.for_images(indices, draw).estimate(x).log_weights for draw in (0, 1)]
+        for row, count in zip(found, counts):
+            # The first particles are the same whatever their number; K serve a class, or C K where they are shared.
+            serving = count * len(draws[0]) // counts[-1]
+            ours, others = (pyrobayes.importance.ImportanceEstimate(log_weights[:serving]) for log_weights in draws)
+            predicted, again = (each.log_joint.argmax(1, keepdim=True) for each in (ours, others))
+            truth = ours.log_joint.gather(1, y[:, None])
+            row.append((predicted == y[:, None], predicted != again, ours.effective_sample_size, truth, ours.pareto_k))
+    return [torch.stack([torch.cat(parts) for parts in rows]) for rows in zip(*(zip(*row) for row in found))]
+
+
+def mean(values):
+    """[3, counts]: means over images, and how far their 95% intervals reach below and above."""
+    error = NORMAL_95 * values.mean(2).std(1) / len(test) ** 0.5
+    return torch.stack([values.mean((1, 2)), error, error])
+
+
+def share(values):
+    """[3, counts]: shares of the images in per cent, and their 95% Wilson intervals likewise."""
+    rates = [Rate.of(row[:, 0]) for row in values]
+    return 100 * torch.tensor([(r.share, r.share - r.interval[0], r.interval[1] - r.share) for r in rates]).T
+
+
+with matplotlib.rc_context(STYLE), torch.no_grad():
+    figure = Figure(figsize=(7.2, 5.4), layout="constrained")
+    for axes, title in zip(grid := figure.subplots(2, 2).flatten(), titles):
+        axes.set(title=title, xlabel="particles K", xscale="log", yscale="log" if title == titles[2] else "linear")
+        axes.set_xticks(counts, counts)
+    for name, estimator, line in [(name, "per-class", "-") for name in models] + [("gbz", "mixture", "--")]:
+        classifier = pyrobayes.BayesClassifier(models[name].eval(), counts[-1], estimator=estimator)
+        right, changed, sizes, log_joint, tails = measured(classifier)
+        curves = share(right), share(changed), mean(sizes), mean(log_joint - log_joint[-1])
+        look = {"color": COLOURS[name], "marker": MARKERS[name], "linestyle": line, "markersize": 4, "capsize": 2}
+        for axes, curve in zip(grid, curves):
+            axes.errorbar(counts, curve[0], curve[1:], label=f"{name.upper()}, {estimator}", linewidth=1.2, **look)
+        print(f"\n{name.upper()}, {estimator}", *titles, sep=" | ")
+        for i, count in enumerate(counts):
+            row = (f"{a:.2f} [{a - below:.2f}, {a + above:.2f}]" for a, below, above in (each[:, i] for each in curves))
+            print(f"K = {count}", *row, sep=" | ")
+        tails = tails[-1].flatten().quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
+        print("Pareto k at the last K: median {1:.2f}, nine tenths from {0:.2f} to {2:.2f}".format(*tails))
+    for axes in grid:
+        axes.minorticks_off()
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    print("\nDrawn in", *save(figure, "particles"))

@@ -1,0 +1,160 @@
+"""The pages: the site builds, links lead somewhere, Python runs, command lines are understood."""
+
+import dataclasses
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from conftest import TINY
+
+from pyrobayes import attacks, data, factorizations, options, training
+from pyrobayes_cli.main import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(path for path in (ROOT / "docs").rglob("*.md"))]
+PAGES = [path for path in PAGES if "_build" not in path.parts]
+FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+QUOTATION = re.compile(r"<!-- quoted from (\S+) -->\n+```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def named(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(params=PAGES, ids=named)
+def page(request):
+    return request.param
+
+
+def blocks(page, *languages):
+    """The contents of the code blocks in one of these languages."""
+    return [content for language, content in FENCE.findall(page.read_text()) if language.strip() in languages]
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_lead_somewhere(page):
+    text = FENCE.sub("", page.read_text())
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'<img src="([^"]+)"', text)
+    for target in targets:
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{page.name} links to {target}"
+        assert there.is_relative_to(ROOT), f"{page.name} links out of the repository: {target}"
+        assert not anchor or anchor in anchors(there), f"{page.name}: no heading for {target}"
+
+
+def test_command_lines_are_understood(page):
+    text = page.read_text()
+    lines = [line for block in blocks(page, "", "sh", "console", "bash") for line in block.splitlines()]
+    assert text.count("```") % 2 == 0
+    for line in lines:
+        if command := re.search(r"(?:^|^\$ |-m )(pyrobayes(?:_cli)? .*)", line):
+            understood(shlex.split(command[1], comments=True)[1:])
+
+
+def understood(words):
+    """Have click read a command line, without running it."""
+    command = main
+    while isinstance(command, click.Group):
+        assert words and words[0] in command.commands, words
+        command, words = command.commands[words[0]], words[1:]
+    command.make_context(command.name, list(words))
+
+
+def test_examples_of_the_commands_are_understood():
+    for command in main.commands.values():
+        for line in re.findall(r"^ *(pyrobayes .*)$", command.help or "", re.MULTILINE):
+            understood(shlex.split(line)[1:])
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """Small networks are tiny, training is an epoch of 120 images, and of others the first 20 are taken."""
+    load, head, fit = data.load_data, data.Images.head, training.fit
+
+    def load_few(name="fashion-mnist", split="train", data_dir=None):
+        assert name == "fashion-mnist-mini"
+        return head(load(name, split, data_dir), 120)
+
+    def fit_briefly(factorization, images, given, **more):
+        return fit(factorization, images, dataclasses.replace(given, epochs=1), **more)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "load_data", load_few)
+    monkeypatch.setattr(data.Images, "head", lambda images, given: head(images, given and min(given, 20)))
+    monkeypatch.setattr(training, "fit", fit_briefly)
+    monkeypatch.setitem(options.NETWORKS, "small", TINY)
+    monkeypatch.setattr(factorizations.base, "_REGISTRY", dict(factorizations.base._REGISTRY))
+    monkeypatch.setattr(attacks.base, "_REGISTRY", dict(attacks.base._REGISTRY))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=named)
+def test_python_runs(page, small):
+    quoted = {content for _, content in QUOTATION.findall(page.read_text())}
+    namespace = {"__name__": "__main__"}
+    for content in blocks(page, "python"):
+        if content not in quoted:
+            exec(compile(content, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if QUOTATION.search(page.read_text())], ids=named)
+def test_quoted_code_is_that_of_the_source(page):
+    for source, quotation in QUOTATION.findall(page.read_text()):
+        lines = iter((ROOT / source).read_text().splitlines())
+        # A quotation may leave out lines, but adds none and changes none.
+        stripped = [line.strip() for line in quotation.splitlines() if line.strip()]
+        missing = [line for line in stripped if not any(line == other.strip() for other in lines)]
+        assert not missing, f"{source} has no {missing[0]!r} there"
+
+
+def test_every_command_and_public_module_has_a_page():
+    index = (ROOT / "docs/commands/index.md").read_text()
+    for name in main.commands:
+        assert (ROOT / f"docs/commands/{name}.md").exists() and f"({name}.md)" in index
+    for name in (
+        "pyrobayes", "importance", "attacks", "evaluation", "detection", "robustness", "checks", "runs", "data",
+        "factorizations", "conditionals", "options", "reproduction", "report",
+    ):  # fmt: skip
+        assert (ROOT / f"docs/api/{name}.md").exists()
+
+
+def test_figures_of_the_graphs_are_of_the_seven():
+    for name in ("gfz", "gfy", "gbz", "gby", "dfx", "dfz", "dbx"):
+        assert (ROOT / f"docs/figures/graph-{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"figures/graph-{name}.png" in (ROOT / "docs/deep-bayes.md").read_text()
+
+
+def test_the_site_builds_without_warnings(tmp_path):
+    for name in ("sphinx", "myst_parser", "furo", "sphinx_click"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed: pip install 'pyrobayes[docs]'")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-n",
+        "-q",
+        "-b",
+        "html",
+        "-d",
+        tmp_path / "doctrees",
+    ]
+    built = subprocess.run([*command, ROOT / "docs", tmp_path / "html"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "html" / "index.html").exists()
+    page = (tmp_path / "html" / "api" / "pyrobayes.html").read_text()
+    assert 'id="pyrobayes.BayesClassifier"' in page and 'id="pyrobayes.attack"' in page
