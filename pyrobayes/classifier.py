@@ -23,6 +23,7 @@ FIXED, PER_CALL, PER_IMAGE, ATTACK, REFERENCES = range(5)
 # eps 0 is clean accuracy; the attacker's gradient never sees it, unless the noise is fixed.
 DEFENDER, ATTACKER, SECOND, CALIBRATION = range(4)
 MEBIBYTE = 2**20
+TOGETHER = 64  # of what is not negligible, so many are computed or a multiple
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -354,6 +355,8 @@ class _LeavingOut(torch.autograd.Function):
         only = kept.any(2) if mixed else kept != 0
         if not only.any():
             return torch.zeros_like(x), None, None, None
+        idle = (~only).flatten().nonzero()[: -int(only.sum()) % TOGETHER]
+        only.view(-1)[idle] = True  # with nothing to add: libraries make new code for every new number of images
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             return torch.autograd.grad(log_weights(x, only), x, kept[only])[0], None, None, None
