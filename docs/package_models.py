@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from pyrobayes import factorizations
-from pyrobayes.checkpoint import CONFIG, MODEL, Config, read_tensors, save_tensors
+from pyrobayes.checkpoint import CONFIG, MODEL, Config, digest, read_tensors, save_tensors
 from pyrobayes.evaluation import Rate
 from pyrobayes.options import PRETRAINED
 
@@ -64,7 +64,8 @@ def main(runs, results):
         folder.mkdir(parents=True, exist_ok=True)
         tensors, metadata = read_tensors(runs / model / MODEL)
         half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-        save_tensors(folder / MODEL, half, metadata)
+        if not (folder / MODEL).is_file() or digest(half, {}) != digest(read_tensors(folder / MODEL)[0], {}):
+            save_tensors(folder / MODEL, half, metadata)
         shutil.copyfile(runs / model / CONFIG, folder / CONFIG)
         evaluation, verdict = (found[name].get(model) for name in ("evaluation.json", "robustness.json"))
         if evaluation:
