@@ -21,7 +21,9 @@ from pyrobayes_cli.output import percent, results_of, table, tell_approximation
 )
 @options.of_record(RobustnessOptions)
 @click.option(
-    "--quick", is_flag=True, help="500 images, three eps, ten steps: about 20 minutes for GBZ with small networks"
+    "--quick",
+    is_flag=True,
+    help="500 images, two eps, ten steps: under 20 minutes for GBZ with small networks on two cores",
 )
 @options.of_runs
 @click.pass_context

@@ -333,7 +333,7 @@ class RobustnessOptions(EvaluationOptions):
 
 
 QUICK_ROBUSTNESS = {
-    "images": 500, "eps": (0.1, 0.2, 0.3), "steps": 10, "redraws": 10, "checked_images": 100, "brief": True,
+    "images": 500, "eps": (0.1, 0.2), "steps": 10, "redraws": 10, "checked_images": 100, "brief": True,
     "negligible": 0.01,
 }  # fmt: skip
 

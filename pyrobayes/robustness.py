@@ -283,7 +283,10 @@ class _Assessment:
             checks.loss_settled(self.losses(), middle),
             checks.stable_when_clean(self.changed() if self.random else None),
             checks.breaks_what_is_broken(self.known_broken(training), BROKEN_EPS),
-            checks.same_in_other_batches(*self.other_batches(found["pgd"]["predictions"])),
+            checks.same_in_other_batches(
+                *(self.other_batches(name, found[name]["predictions"]) for name in ("fgsm", "pgd")),
+                self.few.labels.cpu(),
+            ),
         ]
 
     # Measurements.
@@ -449,11 +452,12 @@ class _Assessment:
             self.parts.get(key, lambda: {"changed": self.over_images("clean", self.data, differs)})["changed"]
         )
 
-    def other_batches(self, predictions: Tensor) -> tuple[Tensor, Tensor]:
-        """Classes [1, N] predicted after PGD, as in the suite (predictions [E, N]), and in batches of another size."""
+    def other_batches(self, name: str, predictions: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes [N] predicted after an attack, as in the suite (predictions [E, N]), and in batches of another size."""
         size = min(7, max(1, min(len(self.few), self.options.batch_size) - 1))
-        other = self.attacked(f"batches of {size}", self.steps["pgd"], self.few, (self.middle,), batch_size=size)
-        return predictions[self.eps.index(self.middle)][None, : len(self.few)], other["predictions"]
+        label = f"{name} in batches of {size}"
+        other = self.attacked(label, self.steps[name], self.few, (self.middle,), batch_size=size)
+        return predictions[self.eps.index(self.middle)][: len(self.few)], other["predictions"][0]
 
     def known_broken(self, training: Images) -> dict[str, Rate]:
         """The success of PGD on a CNN trained in a single step, and on one with saturated logits."""

@@ -43,6 +43,7 @@ def rows(*shares):
     return torch.stack([of(share) for share in shares])
 
 
+ONES = torch.ones(100)
 PASSING_AND_FAILING = {
     1: (
         checks.iterative_at_least_as_strong(EPS, rows(0.2, 0.3, 0.4), rows(0.2, 0.5, 0.9)),
@@ -89,8 +90,8 @@ PASSING_AND_FAILING = {
         checks.breaks_what_is_broken({"one": Rate(100, 100), "other": Rate(89, 100)}, 0.3),
     ),
     12: (
-        checks.same_in_other_batches(torch.ones(2, 100), torch.ones(2, 100)),
-        checks.same_in_other_batches(torch.ones(2, 100), torch.cat([torch.ones(2, 98), torch.zeros(2, 2)], dim=1)),
+        checks.same_in_other_batches((ONES, ONES), (ONES, torch.cat([ONES[3:], 2 * ONES[:3]])), torch.zeros(100)),
+        checks.same_in_other_batches((ONES, torch.cat([ONES[2:], 0 * ONES[:2]])), (ONES, ONES), torch.zeros(100)),
     ),
 }
 
@@ -100,6 +101,11 @@ def test_a_check_passes_and_fails(number):
     passing, failing = PASSING_AND_FAILING[number]
     assert (passing.number, passing.status, failing.status) == (number, PASS, FAIL)
     assert passing.name == failing.name and failing.finding and failing.doubts
+
+
+def test_other_batches_must_not_change_the_success_of_pgd():
+    fewer = torch.cat([ONES[10:], 0 * ONES[:10]])
+    assert checks.same_in_other_batches((ONES, ONES), (ONES, fewer), torch.zeros(100)).status == FAIL
 
 
 def test_a_difference_counts_beyond_its_interval():
