@@ -112,10 +112,7 @@ def warn_of_unfinished(models, runs) -> None:
 
 def percent(rate) -> str:
     """A rate in per cent, with its interval."""
-    if not rate.total:
-        return "-"
-    low, high = rate.interval
-    return f"{100 * rate.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return rate.percent()
 
 
 def tell_approximation(results) -> None:

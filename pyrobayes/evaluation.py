@@ -53,6 +53,13 @@ class Rate:
         low = (centre - spread) / scale if self.count else 0.0
         return low, (centre + spread) / scale if self.count < n else 1.0
 
+    def percent(self) -> str:
+        """The share and its interval in per cent, as in `82.4 [81.7, 83.2]`; `-` of no images."""
+        if not self.total:
+            return "-"
+        low, high = self.interval
+        return f"{100 * self.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
     def as_dict(self) -> dict:
         """The count, the total, the share and its interval; the last two are None of no images."""
         known = self.total > 0

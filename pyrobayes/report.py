@@ -390,8 +390,8 @@ def _evaluations(found: Found) -> list[str]:
     rows = [
         [
             _name(result.model),
-            _percent(result.accuracy),
-            _percent(result.changed),
+            result.accuracy.percent(),
+            result.changed.percent(),
             _number(result.negative_log_likelihood, 3),
             _number(result.calibration_error, 3),
             _number(result.log_evidence, 2),
@@ -473,7 +473,7 @@ def _success_rates(results: Sequence[Attacked], verdicts: Mapping[str, Verdict |
     columns = sorted({value for each in [*results, *worst] for value in each.eps})
 
     def row(model: str, what: str, images: int, eps: Sequence[float], rates: Sequence[Rate], doubts: str) -> list[str]:
-        at = dict(zip(eps, map(_percent, rates)))
+        at = dict(zip(eps, map(Rate.percent, rates)))
         return [_name(model), what, f"{images:,}", *(at.get(value, "-") for value in columns), doubts]
 
     rows = []
@@ -504,9 +504,11 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
             f"### {_name(verdict.model)}",
             f"{_share(verdict.clean_accuracy)} of {verdict.images:,} clean images are classified correctly.",
         ]
-        rows = [[_text(name), *map(_percent, rates), _doubts(verdict, name)] for name, rates in verdict.rows.items()]
+        rows = [
+            [_text(name), *map(Rate.percent, rates), _doubts(verdict, name)] for name, rates in verdict.rows.items()
+        ]
         if verdict.broken_in_most is not None:
-            rows.append(["in most of further draws", *map(_percent, verdict.broken_in_most), "-"])
+            rows.append(["in most of further draws", *map(Rate.percent, verdict.broken_in_most), "-"])
             rows.append(["share of further draws", *(_number(share, 1, 100) for share in verdict.share_of_draws), "-"])
         blocks.append(_table(["attack", *(f"eps {value:g}" for value in verdict.eps), "doubted by checks"], rows))
         sheet = [
@@ -693,17 +695,9 @@ def _name(model: str) -> str:
     return _text(model.upper())
 
 
-def _percent(rate: Rate) -> str:
-    """A rate in per cent, with its interval."""
-    if not rate.total:
-        return "-"
-    low, high = rate.interval
-    return f"{100 * rate.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
 def _share(rate: Rate) -> str:
     """The same within a sentence."""
-    return _percent(rate).replace(" ", "% ", 1)
+    return rate.percent().replace(" ", "% ", 1)
 
 
 def _number(value: float | None, places: int, times: float = 1) -> str:
