@@ -86,7 +86,6 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, particles, s
 
 def show_comparison(result, folder) -> None:
     """Print published and our success rates, and which of the poster's claims hold."""
-    several = len(result.folders) > 1
     table(
         ["model", "eps", "published (%)", "ours (%)", "difference"],
         [
@@ -94,7 +93,7 @@ def show_comparison(result, folder) -> None:
                 each.model,
                 f"{each.eps:g}",
                 "-" if each.published is None else f"{100 * each.published:.1f}",
-                _mean(each.ours) if several else f"{100 * each.ours.mean:.1f}",
+                each.ours.percent(),
                 "-" if each.published is None else f"{100 * (each.ours.mean - each.published):+.1f}",
             ]
             for each in result.comparisons
@@ -106,8 +105,3 @@ def show_comparison(result, folder) -> None:
             f"closest at eps {claim.eps:g}, seed {result.seeds[claim.seed]}: {100 * claim.gap:+.1f} points, +/- {100 * claim.half:.1f}"
         )
     click.echo(f"Figure and reproduction.json are in {folder}.")
-
-
-def _mean(spread) -> str:
-    low, high = spread.interval
-    return f"{100 * spread.mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -539,7 +539,7 @@ def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
         theirs = [at[model, value].published for value in eps]
         if any(share is not None for share in theirs):
             rows.append([_name(model), "published", *(_number(share, 1, 100) for share in theirs)])
-        rows.append([_name(model), "ours", *(_mean(at[model, value].ours) for value in eps)])
+        rows.append([_name(model), "ours", *(at[model, value].ours.percent() for value in eps)])
     interval = ", with the 95% interval of the mean over them by Student's t" if len(seeds) > 1 else ""
     claims = [
         [
@@ -559,11 +559,6 @@ def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
         "0.3 and for every seed; and where each comes closest to failing.",
         _table(["pair", "claim", "", "smallest gap"], claims, left=4),
     ]
-
-
-def _mean(ours: Spread) -> str:
-    low, high = ours.interval
-    return f"{100 * ours.mean:.1f}" + ("" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
 
 
 def _configuration(found: Mapping[str, Found]) -> list[str]:

@@ -48,6 +48,11 @@ class Spread:
         half = quantile * statistics.stdev(self.shares) / math.sqrt(seeds)
         return max(0.0, self.mean - half), min(1.0, self.mean + half)
 
+    def percent(self) -> str:
+        """The mean in per cent, with its interval where there is one, as in `82.4 [81.7, 83.2]`."""
+        low, high = self.interval
+        return f"{100 * self.mean:.1f}" + ("" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
+
 
 @dataclass(frozen=True)
 class Comparison:
