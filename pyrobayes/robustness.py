@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from pyrobayes import attacks, checks, distributed, evaluation
 from pyrobayes.attacks import Attack, Problem
 from pyrobayes.attacks.base import worst
+from pyrobayes.attacks.losses import margin
 from pyrobayes.checkpoint import digest, read_tensors, save_tensors
 from pyrobayes.checks import ALL, BY_GRADIENT, FAIL, ITERATIVE, Check
 from pyrobayes.classifier import ATTACKER, CALIBRATION, DEFENDER, SECOND, BayesClassifier
@@ -362,34 +364,36 @@ class _Assessment:
     def redrawn(self, found: dict[str, dict[str, Tensor]]) -> Tensor:
         """The share of further draws under which the worst adversarial image of each is misclassified, [E, N].
 
-        Half as many draws, which the share is not of, tell which is the worst.
+        The mean margin under other draws, a fifth as many, tells which is the worst.
         """
         first = REDRAWS + self.options.redraws
-        telling = range(first, first + max(1, self.options.redraws // 2))
+        telling = range(first, first + math.ceil(self.options.redraws / 5))
         each, shares = torch.arange(len(self.data)), []
         for i, eps in enumerate(self.eps):
             made = torch.stack([part["adversarial"][i] for part in found.values()])  # [A, N, channels, height, width]
-            judged = [
-                self.share_of_draws(f"{name} redrawn at {eps:g}", images, self.data, telling)
+            margins = [
+                self.margins(f"{name} redrawn at {eps:g}", images, self.data, telling).mean(0)
                 for name, images in zip(found, made)
             ]
-            worst = made[torch.stack(judged).argmax(0), each]
+            worst = made[torch.stack(margins).argmax(0), each]
             shares.append(self.share_of_draws(f"worst redrawn at {eps:g}", worst, self.data))
         return torch.stack(shares)
 
-    def share_of_draws(self, name: str, images: Tensor, data: Images, draws: range | None = None) -> Tensor:
+    def share_of_draws(self, name: str, images: Tensor, data: Images) -> Tensor:
         """The share of further draws under which images [N, ...] are misclassified, [N]."""
-        draws = draws or range(REDRAWS, REDRAWS + self.options.redraws)
+        draws = range(REDRAWS, REDRAWS + self.options.redraws)
+        return (self.margins(name, images, data, draws) > 0).double().mean(0)
+
+    def margins(self, name: str, images: Tensor, data: Images, draws: range) -> Tensor:
+        """How far images [N, ...] are astray under draws of the noise, [draws, N] nats, above 0 where misclassified."""
         checksum, fresh = hashlib.sha256(images.numpy().tobytes()).hexdigest(), self.classifier.replaced(noise="fresh")
         key = self.key(name, images=checksum, draws=[draws.start, draws.stop])
 
-        def wrong(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            adversarial, total = images[indices].to(x.device), torch.zeros_like(y)
-            for draw in draws:
-                total += fresh.for_images(indices, draw)(adversarial).argmax(1) != y
-            return total / len(draws)
+        def measured(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            adversarial = images[indices].to(x.device)
+            return torch.stack([margin(fresh.for_images(indices, draw)(adversarial), y) for draw in draws], dim=1)
 
-        return self.parts.get(key, lambda: {"share": self.over_images(name, data, wrong)})["share"]
+        return self.parts.get(key, lambda: {"margins": self.over_images(name, data, measured)})["margins"].T
 
     def estimates(self, base: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
         """What PGD breaks when its gradient is of more estimates, or of more particles, than one and the defender's."""

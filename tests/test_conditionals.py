@@ -2,12 +2,13 @@
 
 import math
 
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
 
 from pyrobayes import BayesClassifier, InputError, Networks, TrainingOptions, build, fit
-from pyrobayes.conditionals import Decoder, Upsampling, pixels
+from pyrobayes.conditionals import Decoder, DiagonalNormal, Upsampling, pixels
 from pyrobayes.options import LIKELIHOODS
 
 
@@ -79,12 +80,24 @@ def test_upsampling_is_the_transposed_convolution(out, before, after, block):
 
 
 @pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (1, 9, 12)])
-def test_the_gradient_of_the_decoder_written_out_is_that_of_autograd(image_shape):
-    decoder = Decoder(image_shape, channels=4, hidden=8).double()
-    hidden = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
-    *inputs, out = decoder.layers(decoder.convolutions, hidden)
-    gradient = torch.randn_like(out)
-    torch.testing.assert_close(decoder.backward(gradient, *inputs), torch.autograd.grad(out, hidden, gradient)[0])
+def test_the_gradient_of_a_decoder_with_fixed_weights_is_that_of_autograd(image_shape):
+    decoder, hidden = Decoder(image_shape, channels=32, hidden=7).double(), torch.randn(3, 7).double()
+    gradients = []
+    for trained in (True, False):
+        decoder.requires_grad_(trained)
+        given = hidden.clone().requires_grad_()
+        gradients.append(torch.autograd.grad(decoder(given).sin().sum(), given)[0])
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_diagonal_normal_is_a_normal_under_plates():
+    loc, log_scale, value = torch.randn(4, 3).double(), torch.randn(4, 3).double(), torch.randn(2, 5, 4, 3).double()
+    expected = dist.Normal(loc, log_scale.exp()).to_event(1).expand([5, 4])
+    normal = DiagonalNormal(loc, log_scale).expand([5, 4])
+    assert (normal.batch_shape, normal.event_shape) == (expected.batch_shape, expected.event_shape)
+    assert normal.rsample([2]).shape == expected.rsample([2]).shape
+    torch.testing.assert_close(normal.log_prob(value), expected.log_prob(value))
+    torch.testing.assert_close(normal.log_prob(value[0, 0]), expected.log_prob(value[0, 0]))
 
 
 @pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (1, 9, 12), (2, 1, 1)])
