@@ -14,6 +14,8 @@ from typing import Any
 
 LIKELIHOODS = ("gaussian", "bernoulli", "laplace", "discretized-logistic")
 SCHEDULES = ("one-cycle", "cosine", "constant")
+BOUNDS = ("elbo", "importance-weighted")
+AUGMENTATIONS = ("shift", "shift-flip")
 NOISES = ("fresh", "fixed")
 ESTIMATORS = ("per-class", "mixture")
 PRECISIONS = ("fp32", "bf16")
@@ -121,6 +123,15 @@ class TrainingOptions:
     train_particles: int = option(1, "particles z ~ q(z|x, y) per image in the ELBO")
     kl_warmup: float = option(0.4, "share of the run over which the weight of the KL term rises to 1 (dfx, dfz: 0.2)")
     seed: int = option(0, "seed of the initial weights, the order of the images and the particles")
+    bound: str | None = option(
+        None, "of log p(x, y), maximised: the ELBO, or the tighter one of several particles  [default: elbo]", BOUNDS
+    )
+    averaging: float | None = option(
+        None, "keep a running average of the weights, which decays by so much a step (0.999)"
+    )
+    augmentation: str | None = option(
+        None, "shift the training images by up to two pixels, and mirror half of them too", AUGMENTATIONS
+    )
     adversarial_eps: float | None = option(
         None, "train on images that PGD moved by at most so much (Madry et al. 2018)  [default: 0, cnn-at 0.3]"
     )
@@ -145,6 +156,13 @@ class TrainingOptions:
         object.__setattr__(self, "schedule", choice("schedule", self.schedule, SCHEDULES))
         whole("batch size", self.batch_size, least=1)
         whole("train particles", self.train_particles, least=1)
+        for name, known in (("bound", BOUNDS), ("augmentation", AUGMENTATIONS)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, choice(name, getattr(self, name), known))
+        if self.bound == "importance-weighted" and self.train_particles == 1:
+            raise InputError("with one particle the importance-weighted bound is the ELBO: give more train particles")
+        if self.averaging is not None:
+            part("averaging", self.averaging)
         for name in ("kl_warmup", "adversarial_warmup"):
             share = getattr(self, name)
             if share is not None and (not isinstance(share, numbers.Real) or not 0 <= share <= 1):

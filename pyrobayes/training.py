@@ -1,7 +1,7 @@
 """Training by stochastic variational inference, in a way that can be stopped at any instant and go on.
 
 What is maximised is the ELBO, E over q(z|x, y) of log p(x, z, y) - log q(z|x, y), per image, with Pyro's
-`SVI` and `Trace_ELBO`. Processes that `torchrun` started share every batch.
+`SVI` and `Trace_ELBO`, or the importance-weighted bound of several particles. Processes that `torchrun` started share every batch.
 """
 
 import contextlib
@@ -22,6 +22,8 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import PyroOptim
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyrobayes import distributed, importance
 from pyrobayes.attacks import PGD
@@ -39,6 +41,7 @@ VALIDATION_IMAGES = 500  # looked at after every epoch
 LOOK_EVERY = 50  # steps between looks at the ELBO where a look makes the host wait for the device
 ADVERSARIAL_STEPS = 10
 ADVERSARIAL_WARMUP = 0.5
+SHIFT = 2  # pixels
 COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
 
 
@@ -143,6 +146,9 @@ class _Run:
         for module in factorization.modules():
             if isinstance(module, DataClasses):
                 module.frequencies.copy_(frequencies)
+        self.average: AveragedModel | None = None
+        if options.averaging:
+            self.average = AveragedModel(factorization, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))
         self.epochs: list[Epoch] = []
         self.step = 0  # of the current epoch
         self.elbo_sum = 0.0  # of the current epoch's images
@@ -171,7 +177,13 @@ class _Run:
                 if self._agreed(interrupted) and len(self.epochs) < self.options.epochs:
                     raise TrainingInterrupted(f"stopped after epoch {epoch.epoch} of {self.options.epochs}")
         folder.publish(self)  # again, for a run that was killed between its last writes
+        self.factorization.load_state_dict(self.kept.state_dict())
         return self.epochs
+
+    @property
+    def kept(self) -> DeepBayes:
+        """The factorization that the training is for: with the average of the weights, if so asked."""
+        return self.average.module if self.average else self.factorization
 
     def _epoch(self, folder, progress: Progress, interrupted) -> Epoch:
         number, start = len(self.epochs) + 1, time.monotonic() - self.seconds
@@ -182,9 +194,12 @@ class _Run:
         attacked = self._attacked(number)
         while self.step < len(batches):
             x, y = self.training.batch(batches[self.step])
+            x = augmented(x, self.options.augmentation)
             x = attacked(batches[self.step], x, y)
             self.inference.optim.lr = learning_rate(self.options, *self._position())
             elbo = self.inference.step(x, y, self._kl_weight())
+            if self.average:
+                self.average.update_parameters(self.factorization)
             self.step += 1
             unseen += elbo * len(x)
             if self.step % every and self.step < len(batches):
@@ -206,7 +221,7 @@ class _Run:
             validation_elbo=elbo,
             validation_kl=kl,
             validation_accuracy=accuracy,
-            collapsed=collapsed(self.factorization, kl, accuracy),
+            collapsed=collapsed(self.kept, kl, accuracy),
             lr=self.inference.optim.lr,
             seconds=time.monotonic() - start,
         )
@@ -259,13 +274,13 @@ class _Run:
     def _validate(self) -> tuple[float, float, float]:
         """ELBO and KL in nats per image, and accuracy, over the first validation images."""
         data = self.validation.head(min(VALIDATION_IMAGES, len(self.validation)))
-        classifier = BayesClassifier(self.factorization, particles=10, noise="fixed", seed=self.options.seed)
+        classifier = BayesClassifier(self.kept, particles=10, noise="fixed", seed=self.options.seed)
         elbo, kl, correct = 0.0, 0.0, 0
         for _, x, y in data.batches(50):
             estimate = classifier.estimate(x)
             elbo += estimate.log_weights.mean(0)[y, torch.arange(len(y), device=y.device)].sum().item()
             correct += (estimate.log_joint.argmax(1) == y).sum().item()
-            kl += latent_kl(self.factorization, x, y).sum().item()
+            kl += latent_kl(self.kept, x, y).sum().item()
         return elbo / len(data), kl / len(data), correct / len(data)
 
     # Randomness: the order of an epoch's images follows from (seed, epoch); the particles come from torch's
@@ -279,6 +294,8 @@ class _Run:
         tensors = {f"weights.{name}": value for name, value in self.factorization.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in self.inference.optim.state().items()}
         tensors |= {f"random.{name}": value for name, value in random_state(self.device).items()}
+        if self.average:
+            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         place = {"step": self.step, "elbo_sum": self.elbo_sum, "seconds": self.seconds}
         return tensors, {"epochs": json.dumps([vars(epoch) for epoch in self.epochs]), "place": json.dumps(place)}
 
@@ -286,6 +303,8 @@ class _Run:
         """Take over what :meth:`state` gave, except the weights."""
         self.inference.optim.restore(_under("optimizer.", tensors))
         self.random_state = _under("random.", tensors)
+        if self.average:
+            self.average.load_state_dict(_under("average.", tensors))
         self.epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
         for name, value in json.loads(metadata["place"]).items():
             setattr(self, name, value)
@@ -320,6 +339,22 @@ def learning_rate(options: TrainingOptions, step: int, steps: int) -> float:
     return along_cosine(options.lr, options.lr / 250_000, (step - top) / max(1, steps - 1 - top))
 
 
+def augmented(x: Tensor, how: str | None) -> Tensor:
+    """Images [B, channels, height, width], each moved at random by up to two pixels, and mirrored at random if so asked.
+
+    What is moved in from outside is 0.
+    """
+    if how is None:
+        return x
+    if how == "shift-flip":
+        x = x.flip(3).where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x)
+    height, width = x.shape[2:]
+    down, right = torch.randint(2 * SHIFT + 1, (2, len(x), 1), device=x.device)
+    rows, columns = (torch.arange(n, device=x.device) for n in (height, width))
+    larger, image = F.pad(x, (SHIFT,) * 4), torch.arange(len(x), device=x.device)[:, None, None]
+    return larger.movedim(1, 3)[image, (rows + down)[:, :, None], (columns + right)[:, None]].movedim(3, 1)
+
+
 class Inference(SVI):
     """Pyro's `SVI` of one factorization, with one optimizer for all parameters, whose steps never wait for the device.
 
@@ -334,7 +369,8 @@ class Inference(SVI):
         self._noise: Tensor | None = None  # of z in the step that is under way
         fused = next(factorization.parameters()).device.type in ("cpu", "cuda")
         adam = torch.optim.Adam(factorization.parameters(), lr=options.lr, fused=fused)
-        elbo = _ELBO(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
+        bound = _ImportanceWeighted if options.bound == "importance-weighted" else _ELBO
+        elbo = bound(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
         super().__init__(factorization.model, self._guide, _OneOptimizer(adam), elbo)
 
     def step(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> Tensor:
@@ -344,8 +380,8 @@ class Inference(SVI):
         mine = distributed.mine()
         self._noise = noise[..., mine, :]
         if len(y[mine]):
-            with poutine.scale(scale=1 / len(x)), LatentWeight(kl_weight):
-                loss = self.loss_and_grads(self.model, self.guide, x[mine], y[mine])
+            with LatentWeight(kl_weight):
+                loss = self.loss_and_grads(self.model, self.guide, len(x), x[mine], y[mine])
         else:  # fewer images than processes
             loss = x.new_zeros(())
         if distributed.processes() > 1:
@@ -364,11 +400,24 @@ class Inference(SVI):
 class _ELBO(Trace_ELBO):
     """`Trace_ELBO` of a reparameterized guide, whose loss is a tensor: `Trace_ELBO` itself makes numbers of it."""
 
-    def loss_and_grads(self, model, guide, *args) -> Tensor:
+    def loss_and_grads(self, model, guide, images: int, *args) -> Tensor:
+        """The loss of a part of a batch of so many images, in nats per image of the batch."""
         (model_trace, guide_trace), *_ = self._get_traces(model, guide, args, {})
-        loss = (guide_trace.log_prob_sum() - model_trace.log_prob_sum()) / self.num_particles
+        loss = -self.bound(model_trace, guide_trace) / images
         loss.backward()
         return loss.detach()
+
+    def bound(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Tensor:
+        """The sum over images of the mean log weight of their particles."""
+        return (model_trace.log_prob_sum() - guide_trace.log_prob_sum()) / self.num_particles
+
+
+class _ImportanceWeighted(_ELBO):
+    """The bound of Burda et al. (2016), equation 8: the log of the particles' mean weight. The ELBO where there is one."""
+
+    def bound(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Tensor:
+        log_weights = importance.log_prob(model_trace) - importance.log_prob(guide_trace)  # [K, B]
+        return (log_weights.logsumexp(0) - math.log(self.num_particles)).sum()
 
 
 class LatentWeight(Messenger):
@@ -529,7 +578,7 @@ class _Folder:
         if not self._writes:
             return
         trained = {"epoch": str(len(run.epochs))}
-        save_tensors(self.path / MODEL, run.factorization.state_dict(), self.owner | trained)
+        save_tensors(self.path / MODEL, run.kept.state_dict(), self.owner | trained)
         write_atomically(self.path / CONFIG, self.config.text())
         write_atomically(self.path / METRICS, "".join(json.dumps(vars(epoch)) + "\n" for epoch in run.epochs))
 

@@ -1,5 +1,6 @@
 """Training: that it learns, that it can be stopped anywhere and go on, that it leaves nothing behind."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -26,7 +27,7 @@ from pyrobayes import (
     reconstruct,
 )
 from pyrobayes.checkpoint import MODEL, RESUME, read_tensors, save_tensors
-from pyrobayes.training import NonFiniteELBO, TrainingInterrupted, collapsed, learning_rate
+from pyrobayes.training import NonFiniteELBO, TrainingInterrupted, augmented, collapsed, learning_rate
 
 OPTIONS = TrainingOptions(epochs=3, batch_size=50)
 
@@ -60,20 +61,70 @@ def test_elbo_equals_the_mean_log_weight(particles, make, tiny_images):
     assert epoch.elbo == pytest.approx(weights.mean().item(), abs=5 * error)
 
 
-def test_resumed_after_an_interrupt_ends_with_the_same_weights(make, tiny_images, tmp_path):
+def test_the_importance_weighted_bound_is_the_log_of_the_mean_weight(make, tiny_images):
+    factorization = make("gbz")
+    options = TrainingOptions(
+        epochs=1, lr=1e-30, schedule="constant", kl_warmup=0.0, train_particles=5, bound="importance-weighted"
+    )
+    epoch = fit(factorization, tiny_images, options)[0]
+    training, _ = tiny_images.hold_out()
+    x, y = training.batch(torch.arange(len(training)))
+    draws = torch.stack(
+        [BayesClassifier(factorization, particles=5, seed=i)(x)[torch.arange(len(y)), y] for i in range(20)]
+    )
+    error = (draws.std(0).square().mean() / len(y)).sqrt().item()
+    assert epoch.elbo == pytest.approx(draws.mean().item(), abs=5 * error)
+    elbo = BayesClassifier(factorization, particles=100).estimate(x).log_weights.mean(0)[y, torch.arange(len(y))].mean()
+    assert epoch.elbo > elbo.item() + 5 * error
+
+
+def test_the_weights_that_are_kept_are_a_running_average(make, tiny_images, tmp_path):
+    class Seen(Progress):
+        def step(self, model, done, steps, elbo):
+            seen.append({name: value.clone() for name, value in factorization.state_dict().items()})
+
+    seen, factorization = [], make("gbz")
+    fit(factorization, tiny_images, dataclasses.replace(OPTIONS, averaging=0.7), out=tmp_path, progress=Seen())
+    average = seen[0]
+    for weights in seen[1:]:
+        average = {name: 0.7 * average[name] + 0.3 * value for name, value in weights.items()}
+    for kept in (factorization.state_dict(), load(tmp_path).factorization.state_dict()):
+        for name, value in kept.items():
+            torch.testing.assert_close(value, average[name])
+    assert not torch.equal(kept["p_y.network.layers.0.weight"], seen[-1]["p_y.network.layers.0.weight"])
+
+
+@pytest.mark.parametrize("how", ["shift", "shift-flip"])
+def test_augmented_images_are_shifted_and_mirrored(how):
+    torch.manual_seed(0)
+    image = torch.rand(2, 5, 6)
+    larger = torch.nn.functional.pad(image, (2, 2, 2, 2))
+    possible = {(i, j, False): larger[:, i : i + 5, j : j + 6] for i in range(5) for j in range(5)}
+    mirrored = torch.nn.functional.pad(image.flip(2), (2, 2, 2, 2))
+    if how == "shift-flip":
+        possible |= {(i, j, True): mirrored[:, i : i + 5, j : j + 6] for i in range(5) for j in range(5)}
+    moved = augmented(image.expand(1000, -1, -1, -1), how)
+    found = {place for place, shifted in possible.items() if (moved == shifted).flatten(1).all(1).any()}
+    assert found == set(possible)
+    assert sum((moved == shifted).flatten(1).all(1).sum() for shifted in possible.values()) == 1000
+
+
+@pytest.mark.parametrize("more", [{}, {"averaging": 0.9, "augmentation": "shift-flip"}], ids=["plain", "averaged"])
+def test_resumed_after_an_interrupt_ends_with_the_same_weights(more, make, tiny_images, tmp_path):
     class Interrupt(Progress):
         def step(self, model, done, steps, elbo):
             if done == 7:
                 os.kill(os.getpid(), signal.SIGINT)
 
+    options = dataclasses.replace(OPTIONS, **more)
     whole, parts = make("gfz"), make("gfz")
-    expected = fit(whole, tiny_images, OPTIONS, out=tmp_path / "whole")
+    expected = fit(whole, tiny_images, options, out=tmp_path / "whole")
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(TrainingInterrupted, match="step 2 of epoch 2 of 3"):
-        fit(parts, tiny_images, OPTIONS, out=tmp_path / "parts", progress=Interrupt())
+        fit(parts, tiny_images, options, out=tmp_path / "parts", progress=Interrupt())
     assert signal.getsignal(signal.SIGINT) is before
     fresh = make("gfz", seed=99)
-    resumed = fit(fresh, tiny_images, OPTIONS, out=tmp_path / "parts", resume=True)
+    resumed = fit(fresh, tiny_images, options, out=tmp_path / "parts", resume=True)
     assert same_weights(whole, fresh)
     assert [e.elbo for e in resumed] == [e.elbo for e in expected]
     assert same_weights(load(tmp_path / "whole"), load(tmp_path / "parts"))
