@@ -163,6 +163,11 @@ class Detection:
     auc: list[float]
     roc: list[list[float]]
 
+    @property
+    def images(self) -> int:
+        """How many test images were attacked."""
+        return self.false_alarms.total
+
     def as_dict(self) -> dict:
         """As plain JSON values."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -1,7 +1,7 @@
 """A report of results: `report.md`, and the same as one HTML page, `report.html`, that needs no other file.
 
-It is made of the files that are in a folder, `evaluation.json`, `attack.json`, `robustness.json` and their figures, so that
-it can be written again at any time. The same files give the same bytes.
+It is made of the files that are in a folder, `evaluation.json`, `attack.json`, `detection.json`, `robustness.json` and
+the figures, so that it can be written again at any time. The same files give the same bytes.
 """
 
 import dataclasses
@@ -20,12 +20,14 @@ from urllib.parse import quote
 from pyrobayes import factorizations
 from pyrobayes.checkpoint import METRICS, Config
 from pyrobayes.checks import FAIL, NOT_APPLICABLE, Check
+from pyrobayes.detection import RATES, Detection
 from pyrobayes.evaluation import Evaluation, Rate
 from pyrobayes.factorizations import parents_in
 from pyrobayes.files import write_atomically
 from pyrobayes.options import (
     NETWORKS,
     AttackOptions,
+    DetectionOptions,
     EvaluationOptions,
     InputError,
     RobustnessOptions,
@@ -37,7 +39,12 @@ from pyrobayes.robustness import WORST, Verdict
 from pyrobayes.torchrun import rank
 
 MARKDOWN, HTML = "report.md", "report.html"
-FILES = {"evaluate": "evaluation.json", "attack": "attack.json", "robustness": "robustness.json"}  # by command
+FILES = {
+    "evaluate": "evaluation.json",
+    "attack": "attack.json",
+    "detect": "detection.json",
+    "robustness": "robustness.json",
+}  # by command
 REPRODUCTION = "reproduction.json"
 TOLD = 0.1  # the summary tells of the eps nearest to this one
 UPPER = "One attack gives an upper bound of the robustness only."
@@ -74,8 +81,8 @@ class Found:
     Attributes:
         data: name, split and checksum.
         trained: by model, how many epochs of which configuration it had behind it.
-        results: records of :class:`pyrobayes.evaluation.Evaluation`, :class:`Attacked` or
-            :class:`pyrobayes.robustness.Verdict`.
+        results: records of :class:`pyrobayes.evaluation.Evaluation`, :class:`Attacked`,
+            :class:`pyrobayes.detection.Detection` or :class:`pyrobayes.robustness.Verdict`.
     """
 
     options: Any
@@ -144,9 +151,12 @@ def markdown(
     if published:
         blocks += ["## Reproduction", *_published(published, figures)]
     if "evaluate" in found:
-        blocks += _evaluations(found["evaluate"])
+        blocks += _evaluations(found["evaluate"], models, figures)
+    blocks += _samples(models, figures)
     if "attack" in found:
         blocks += _attacks(found, figures)
+    if "detect" in found:
+        blocks += _detections(found["detect"], figures)
     if "robustness" in found:
         blocks += _verdicts(found["robustness"], figures)
     return "\n\n".join([*blocks, *_configuration(found)]) + "\n"
@@ -245,6 +255,19 @@ def _attacked(saved: dict) -> Attacked:
     )
 
 
+def _detection(saved: dict) -> Detection:
+    eps = tuple(float(value) for value in saved["eps"])
+    known = {
+        "model": str(saved["model"]),
+        "attack": str(saved["attack"]),
+        "options": dict(saved["options"]),
+        "eps": eps,
+        "false_alarms": _rate(saved["false_alarms"]),
+        "auc": [math.nan if area is None else float(area) for area, _ in zip(saved["auc"], eps, strict=True)],
+    }
+    return Detection(**saved | known | {name: _rates(saved[name], eps) for name in RATES})
+
+
 def _verdict(saved: dict) -> Verdict:
     eps = tuple(float(value) for value in saved["eps"])
     redrawn = {}
@@ -270,6 +293,7 @@ def _verdict(saved: dict) -> Verdict:
 READERS = {
     "evaluate": (EvaluationOptions, _evaluation),
     "attack": (AttackOptions, _attacked),
+    "detect": (DetectionOptions, _detection),
     "robustness": (RobustnessOptions, _verdict),
 }
 
@@ -300,7 +324,12 @@ def _all_trained(found: Mapping[str, Found]) -> dict[str, tuple[int, Config]]:
 
 def _extent(found: Mapping[str, Found]) -> str:
     """How many images of what were looked at."""
-    done = {"evaluate": "evaluated", "attack": "attacked", "robustness": "attacked for a verdict on robustness"}
+    done = {
+        "evaluate": "evaluated",
+        "attack": "attacked",
+        "detect": "attacked and tested",
+        "robustness": "attacked for a verdict on robustness",
+    }
     images = {command: max(result.images for result in each.results) for command, each in found.items()}
     several = len({each.data["name"] for each in found.values()}) > 1
     return "; ".join(
@@ -328,10 +357,13 @@ def _summary(found: Mapping[str, Found], models: Sequence[str]) -> list[str]:
 
 def _sentences(found: Mapping[str, Found], model: str) -> list[str]:
     """What was found of a model, for the summary."""
-    evaluations, attacks, verdicts = (found[c].of(model) if c in found else [] for c in FILES)
-    said = []
+    evaluations, attacks, detections, verdicts = (found[c].of(model) if c in found else [] for c in FILES)
     clean = [result.accuracy for result in evaluations] or [result.clean_accuracy for result in [*attacks, *verdicts]]
-    said.append(f"**{_name(model)}** classifies {_share(clean[0])} of {clean[0].total:,} clean images correctly.")
+    name, said = f"**{_name(model)}**", []
+    if clean:
+        said.append(f"{name} classifies {_share(clean[0])} of {clean[0].total:,} clean images correctly.")
+    else:
+        said.append(f"{name} has tests that reject {_share(detections[0].false_alarms)} of the clean images.")
     for result in attacks:
         i = _nearest(result.eps)
         said.append(
@@ -385,7 +417,7 @@ def _models(found: Mapping[str, Found], models: Sequence[str], last_epochs: Mapp
     ]
 
 
-def _evaluations(found: Found) -> list[str]:
+def _evaluations(found: Found, models: Sequence[str], figures: Sequence[str]) -> list[str]:
     header = ["model", "accuracy (%)", "changed (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS", "images"]
     rows = [
         [
@@ -407,7 +439,76 @@ def _evaluations(found: Found) -> list[str]:
         "of -log p(y|x). *ECE*: expected calibration error, 15 equal bins. *ESS*: effective sample size of the importance "
         "weights.",
         *_approximations(found.results),
+        *_of_models("confusion", "Confusion", "Images of each class, by the class predicted.", models, figures),
     ]
+
+
+def _of_models(stem: str, title: str, caption: str, models: Sequence[str], figures: Sequence[str]) -> list[str]:
+    """A figure for each model that has one."""
+    return [
+        block for model in models for block in _figure(f"{stem}-{model}", f"{title}, {_name(model)}", caption, figures)
+    ]
+
+
+def _samples(models: Sequence[str], figures: Sequence[str]) -> list[str]:
+    blocks = [
+        *_of_models("samples", "Samples", "Means of p(x|...) at z drawn from p(z|y).", models, figures),
+        *_of_models("reconstructions", "Reconstructions", "Test images, and what their z decode to.", models, figures),
+    ]
+    return ["## Samples", *blocks] if blocks else []
+
+
+def _detections(found: Found, figures: Sequence[str]) -> list[str]:
+    header = [
+        "model",
+        "test",
+        "attack",
+        "eps",
+        "success (%)",
+        "detected (%)",
+        "undetected (%)",
+        "AUC",
+        "accuracy accepted (%)",
+    ]
+    rows = [
+        [
+            _name(result.model),
+            _text(result.test) + ("" if result.meaningful else ", without meaning"),
+            _text(result.attack) + (f", evading × {_plain(weight)}" if (weight := _evading(result)) else ""),
+            f"{eps:g}",
+            *(rates[i].percent() for rates in (result.success, result.detected, result.undetected)),
+            _number(None if math.isnan(result.auc[i]) else result.auc[i], 3),
+            result.accepted_accuracy[i].percent(),
+        ]
+        for result in found.results
+        for i, eps in enumerate(result.eps)
+    ]
+    alarms = {
+        (result.model, result.test): f"{_name(result.model)} {_text(result.test)} {_share(result.false_alarms)}"
+        for result in found.results
+    }
+    blocks = [
+        "## Detection",
+        "*Success*: share of all attacked images that end up misclassified. *Detected*: share of those that the test rejects. "
+        "*Undetected*: share of all that end up misclassified and accepted. *AUC*: area under the ROC curve, successful "
+        "adversarial images against clean ones. *Evading*: the attack climbs against the test too, with this weight.",
+        _table(header, rows, left=3),
+        f"Clean test images that are rejected: {_listed(alarms.values())}.",
+    ]
+    if not all(result.meaningful for result in found.results):
+        blocks.append("Without meaning: the model has no p(x|...), so that the test doesn't see the image's density.")
+    several = len(found.options.attack) > 1
+    for model, name in dict.fromkeys((result.model, result.attack) for result in found.results):
+        which = f"{model}-{name}" if several else model
+        caption = "ROC curves of the tests; below, where the attack evaded them too, what passes undetected."
+        blocks += _figure(
+            f"detection-{which}", f"Detection, {_name(model)} under {_text(name.upper())}", caption, figures
+        )
+    return blocks
+
+
+def _evading(result: Detection) -> float | None:
+    return result.options["evade_weight"] if result.options["evade"] is not None else None
 
 
 def _attacks(found: Mapping[str, Found], figures: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import math
 import re
 import shlex
 import shutil
@@ -17,9 +18,10 @@ from torch.nn.functional import one_hot
 from pyrobayes import InputError, Networks, RobustnessOptions, checks, figures, report
 from pyrobayes.checkpoint import Config, versions
 from pyrobayes.checks import ALL, BY_GRADIENT, ITERATIVE, Check
+from pyrobayes.detection import Detection
 from pyrobayes.evaluation import AttackResult, Evaluation, Rate
 from pyrobayes.files import write_json
-from pyrobayes.options import AttackOptions, EvaluationOptions, TrainingOptions
+from pyrobayes.options import AttackOptions, DetectionOptions, EvaluationOptions, TrainingOptions
 from pyrobayes.page import page
 from pyrobayes.robustness import Verdict
 from pyrobayes_cli.main import main
@@ -44,6 +46,14 @@ def attack(model, name="fgsm", norm="linf", wrong=(5, 11, 17)):
         model, model.startswith("g"), name, {"norm": norm, "steps": 7}, "fashion-mnist", EPS, labels.tolist(),
         log_joint[0], log_joint, Rate(2, 30), torch.rand(3, 2, 1, 7, 7),
         distances=[0.5] * 30 if name == "cw" else None,
+    )  # fmt: skip
+
+
+def detection(model, test="kl", evade=None, meaningful=True):
+    return Detection(
+        model, "pgd", {"evade": evade, "evade_weight": 0.5}, "fashion-mnist", (0.1, 0.2), test, meaningful, Rate(3, 60),
+        [Rate(20, 60), Rate(50, 60)], [Rate(5, 20), Rate(10, 50)], [Rate(15, 60), Rate(40, 60)],
+        [Rate(37, 50), Rate(8, 46)], [0.71, math.nan], [[0.0, 0.5, 1.0]] * 2,
     )  # fmt: skip
 
 
@@ -85,12 +95,17 @@ def save(folder, command, results, options, **changes):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with results of all three commands and their figures; GBZ alone has a verdict."""
+    """A folder with results of all four commands and their figures; GBZ alone has tests and a verdict."""
     folder = tmp_path_factory.mktemp("made")
     attacks = [attack("gbz"), attack("dfx", wrong=(4, 23, 30))]
     save(folder, "evaluate", [evaluation("gbz"), evaluation("dfx")], EvaluationOptions())
     save(folder, "attack", attacks, AttackOptions(eps=EPS, images=30, seed=1))
     save(folder, "robustness", [verdict("gbz")], RobustnessOptions(eps=(0.1, 0.2), brief=True))
+    detections = [detection("gbz"), detection("gbz", evade={"test": "kl"})]
+    save(folder, "detect", detections, DetectionOptions(attack=("pgd",), eps=(0.1, 0.2), evade_weight=(0.5,)))
+    figures.save(figures.detection(detections), folder / "detection-gbz")
+    figures.save(figures.confusion_matrix(evaluation("gbz"), CLASSES), folder / "confusion-gbz")
+    figures.save(figures.image_grid(torch.rand(3, 2, 1, 7, 7), CLASSES, "Samples"), folder / "samples-gbz")
     figures.save(figures.success_rates(attacks), folder / "figure1")
     for each in attacks:
         figures.save(figures.adversarial_examples(each, CLASSES), folder / f"figure2-{each.model}")
@@ -173,6 +188,30 @@ def test_every_success_rate_is_that_of_the_files(made):
     assert [row[1] for row in read.table("model", "accuracy (%)")[1:]] == [shown(Rate(49, 60).as_dict())] * 2
 
 
+def test_what_tests_reject_is_told_with_and_without_evasion(made):
+    text, html = written(made)
+    header, *rows = Read(html).table("model", "test", "attack")
+    assert [row[1:4] for row in rows] == [
+        ["kl", "pgd", "0.1"], ["kl", "pgd", "0.2"], ["kl", "pgd, evading × 0.5", "0.1"], ["kl", "pgd, evading × 0.5", "0.2"],
+    ]  # fmt: skip
+    first = saved(made, "detect")["results"][0]
+    for row, i in zip(rows, range(2)):
+        assert row[4:7] == [shown(first[name][i]) for name in ("success", "detected", "undetected")]
+        assert row[7:] == [["0.710", "-"][i], shown(first["accepted_accuracy"][i])]
+    assert "Clean test images that are rejected: GBZ kl 5.0% [1.7, 13.7]." in text and "Without meaning" not in text
+    assert "](detection-gbz.png)" in text and "](confusion-gbz.png)" in text and "](samples-gbz.png)" in text
+
+
+def test_tests_without_meaning_are_marked(folder):
+    for file in ("evaluation", "attack", "robustness"):
+        (folder / f"{file}.json").unlink()
+    save(folder, "detect", [detection("dfx", "marginal", meaningful=False)], DetectionOptions(eps=(0.1, 0.2)))
+    text, html = written(folder)
+    assert Read(html).table("model", "test")[1][1] == "marginal, without meaning" and "Without meaning" in text
+    assert text.startswith("# Results on fashion-mnist\n\n60 test images attacked and tested.\n")
+    assert "**DFX** has tests that reject 5.0% [1.7, 13.7] of the clean images." in text
+
+
 def test_the_worst_case_stands_beside_a_single_attack_or_its_lack_is_told(made):
     text, html = written(made)
     rows = Read(html).table("model", "attack")[1:]
@@ -214,7 +253,7 @@ def test_formulas_checks_configuration_and_versions_are_there(made):
     ):
         assert line in text
     assert "7" * 64 in text and "5" * 64 in text
-    assert ["seed", "0", "1", "0"] in read.table("option", "evaluate", "attack")
+    assert ["seed", "0", "1", "0", "0"] in read.table("option", "evaluate", "attack")
     assert dict(read.table("of")[1:]) == versions()
     for told in ("2 of 30 images, which the attack left", "sign of the gradient at 3% of", "changes 1.7% [0.3, 8.9]"):
         assert told in text
@@ -241,7 +280,7 @@ def test_the_page_needs_nothing_else(made):
     text, html = written(made)
     tags = Read(html).tags
     sources = [attributes["src"] for _, attributes in tags if "src" in attributes]
-    assert len(sources) == 4 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert len(sources) == 7 and all(source.startswith("data:image/png;base64,") for source in sources)
     assert not [attributes for _, attributes in tags if "href" in attributes]
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags}
     assert not re.search(r"https?:|file:|url\(|@import", html)
@@ -284,13 +323,13 @@ def test_several_attacks_have_a_table_each(folder):
 
 
 def test_what_is_missing_is_left_out(folder):
-    for path in (*folder.glob("*.png"), folder / "attack.json", folder / "evaluation.json"):
+    for path in (*folder.glob("*.png"), *(folder / f"{name}.json" for name in ("attack", "evaluation", "detection"))):
         path.unlink()
     text, html = written(folder)
     assert text.startswith("# Results on fashion-mnist\n\n20 test images attacked for a verdict on robustness.\n")
     assert "<img" not in html and "## Clean images" not in text and "pyrobayes attack" not in text
     (folder / "robustness.json").unlink()
-    with pytest.raises(InputError, match="no results in .* are made by 'pyrobayes evaluate', 'pyrobayes attack' and"):
+    with pytest.raises(InputError, match="no results in .* are made by 'pyrobayes evaluate', 'pyrobayes attack', "):
         report.write(folder)
 
 
@@ -353,7 +392,7 @@ def test_a_browser_shows_it(width, height, scheme, made, browser, tmp_path):
     wide = shown.evaluate("[...document.querySelectorAll('.table')].some(each => each.scrollWidth > each.clientWidth)")
     assert wide == (width == 360)
     sizes = shown.evaluate("[...document.images].map(each => [each.complete, each.naturalWidth, each.clientWidth])")
-    assert len(sizes) == 4
+    assert len(sizes) == 7
     assert all(complete and natural > 0 and 0 < seen <= width for complete, natural, seen in sizes)
     sheet = shown.locator("table", has_text="what should hold")
     sheet.scroll_into_view_if_needed()
