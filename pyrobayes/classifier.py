@@ -8,6 +8,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pyrobayes import importance
@@ -106,12 +107,16 @@ class BayesClassifier(nn.Module):
             return ImportanceEstimate(self._in_parts(x, keys, y, 0, particles))
         first = math.ceil(particles / 5)
         log_weights = self._in_parts(x, keys, y, 0, first)
-        log_joint = ImportanceEstimate(log_weights).log_joint.T
-        y, image = torch.nonzero(log_joint >= log_joint.amax(0) - self.options.prune, as_tuple=True)
         if first == particles:
             return ImportanceEstimate(log_weights)
+        log_joint = ImportanceEstimate(log_weights).log_joint.T
+        y, image = torch.nonzero(log_joint >= log_joint.amax(0) - self.options.prune, as_tuple=True)
+        # As in _LeavingOut.backward: some more, of which nothing is taken.
+        idle = -len(y) % math.ceil(TOGETHER / (particles - first))
+        more_y, more_image = (F.pad(each, (0, idle)) for each in (y, image))
+        more = self._in_parts(x[more_image], keys[more_image], more_y[None], first, particles)[:, 0, : len(y)]
         others = torch.full_like(log_joint, -torch.inf).repeat(particles - first, 1, 1)
-        others[:, y, image] = self._in_parts(x[image], keys[image], y[None], first, particles)[:, 0]
+        others[:, y, image] = more
         drawn = torch.full_like(log_joint, first).index_put((y, image), log_joint.new_tensor(particles))
         return ImportanceEstimate(torch.cat([log_weights, others]), drawn)
 
