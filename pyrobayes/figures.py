@@ -17,7 +17,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
 from pyrobayes.detection import Detection
-from pyrobayes.evaluation import AttackResult, Evaluation
+from pyrobayes.evaluation import AttackResult, Evaluation, Rate
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import write_atomically
 from pyrobayes.reproduction import Comparison
@@ -114,7 +114,7 @@ def _success_rate(axes, result: AttackResult) -> None:
     axes.errorbar(result.eps, shares, yerr=[below, above], **_line(result))
 
 
-def _line(result: AttackResult) -> dict:
+def _line(result: AttackResult | Verdict) -> dict:
     """How a model's line is drawn everywhere."""
     colour = COLOURS.get(result.model, OTHER)
     return {
@@ -154,7 +154,7 @@ def _mean_success_rate(axes, result: AttackResult, rows: Sequence[Comparison]) -
     axes.errorbar(result.eps, means, yerr=[below, above], **_line(result))
 
 
-def _two_part_legend(axes, results: Sequence[AttackResult]) -> None:
+def _two_part_legend(axes, results: Sequence[AttackResult | Verdict]) -> None:
     handles, labels = axes.get_legend_handles_labels()
     parts = {True: ([], []), False: ([], [])}
     for result, handle, label in zip(results, handles, labels):
@@ -213,6 +213,38 @@ def robustness(verdict: Verdict) -> Figure:
             text = textwrap.fill(f"{check.name}{': ' + check.finding if failed else ''}", 74, max_lines=4)
             sheet.text(0.09, height, text, va="top", fontsize=6.5, color=WRONG if failed else "black")
     return figure
+
+
+def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
+    """Robust accuracy of several models against eps, with 95% intervals: under FGSM alone, and in the worst case.
+
+    The numbers beside a model's name are of the failed checks that put its worst case in doubt.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(9.6, 3.8)
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, row in zip(panels, ("fgsm", WORST)):
+            for verdict in verdicts:
+                _robust_accuracy(axes, verdict, row)
+            axes.set_xlabel(BOUNDS["linf"])
+            axes.set_ylim(0, 101)
+            axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+            axes.set_title("FGSM alone" if row == "fgsm" else "worst case of all attacks", fontsize=9)
+        panels[0].set_ylabel("images classified correctly (%)")
+        _two_part_legend(panels[1], verdicts)
+        first = verdicts[0]
+        figure.suptitle(f"{first.data}, {first.images:,} test images; in brackets: failed checks", fontsize=9)
+    return figure
+
+
+def _robust_accuracy(axes, verdict: Verdict, row: str) -> None:
+    at = dict(zip(verdict.eps, verdict.rows[row]))
+    rates = {0.0: Rate(verdict.images - verdict.clean_accuracy.count, verdict.images)} | {e: at[e] for e in at if e}
+    held = [100 * (1 - rate.share) for rate in rates.values()]
+    below = [100 * (rate.interval[1] - rate.share) for rate in rates.values()]
+    above = [100 * (rate.share - rate.interval[0]) for rate in rates.values()]
+    label = _with_doubts(verdict, row).replace(row, verdict.model.upper())
+    axes.errorbar(list(rates), held, yerr=[below, above], **_line(verdict) | {"label": label})
 
 
 def _with_doubts(verdict: Verdict, row: str) -> str:

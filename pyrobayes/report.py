@@ -599,6 +599,13 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
         "failed checks that put it in doubt. What was found is judged again: *in most of further draws* is the share of all "
         "images whose worst adversarial image is misclassified in most of the further draws of the noise, *share of further "
         "draws* the mean of the share of those draws.",
+        *_figure(
+            "robustness",
+            "Robustness of all models",
+            "Images classified correctly against eps, under FGSM alone and in the worst case, with 95% intervals; in brackets "
+            "the failed checks.",
+            figures,
+        ),
     ]
     for verdict in found.results:
         blocks += [

@@ -243,7 +243,7 @@ def robustness(
 ) -> list[Verdict]:
     """Reach a verdict on the robustness of trained models; the others serve as sources of attacks by transfer.
 
-    Writes `robustness.json`, one `robustness-MODEL` each (PDF and PNG) and a report (see :mod:`pyrobayes.report`) to `out`.
+    Writes `robustness.json`, one `robustness-MODEL` each (PDF and PNG), `robustness` of several, and a report (see :mod:`pyrobayes.report`) to `out`.
     What has been computed is kept in `out/robustness-parts` until all is done, so that an interrupted run goes on where it
     stopped.
 
@@ -259,7 +259,9 @@ def robustness(
     folder, kept = _result_folder(_results_in(out, runs)), _results_in(out, runs) / PARTS
     _result_folder(kept)
     if folder:
-        report.read(folder, ["evaluate", "attack"])  # damaged, they are refused now and not in the end
+        report.read(
+            folder, [command for command in report.FILES if command != "robustness"]
+        )  # damaged, they are refused now and not in the end
     parts, results = Parts(kept), []
     for classifier in classifiers:
         others = [other for other in classifiers if other is not classifier]
@@ -273,6 +275,8 @@ def robustness(
             write_json(folder / "robustness.json", _report(results, options, test, runs))
             figures.save(figures.robustness(results[-1]), folder / f"robustness-{results[-1].model}")
     if folder:
+        if len(results) > 1:
+            figures.save(figures.worst_cases(results), folder / "robustness")
         report.write(folder, runs)
         parts.remove()
     return results

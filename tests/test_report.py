@@ -110,6 +110,7 @@ def made(tmp_path_factory):
     for each in attacks:
         figures.save(figures.adversarial_examples(each, CLASSES), folder / f"figure2-{each.model}")
     figures.save(figures.robustness(verdict("gbz")), folder / "robustness-gbz")
+    figures.save(figures.worst_cases([verdict("gbz"), verdict("gfz")]), folder / "robustness")
     return folder
 
 
@@ -280,7 +281,7 @@ def test_the_page_needs_nothing_else(made):
     text, html = written(made)
     tags = Read(html).tags
     sources = [attributes["src"] for _, attributes in tags if "src" in attributes]
-    assert len(sources) == 7 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert len(sources) == 8 and all(source.startswith("data:image/png;base64,") for source in sources)
     assert not [attributes for _, attributes in tags if "href" in attributes]
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags}
     assert not re.search(r"https?:|file:|url\(|@import", html)
@@ -392,7 +393,7 @@ def test_a_browser_shows_it(width, height, scheme, made, browser, tmp_path):
     wide = shown.evaluate("[...document.querySelectorAll('.table')].some(each => each.scrollWidth > each.clientWidth)")
     assert wide == (width == 360)
     sizes = shown.evaluate("[...document.images].map(each => [each.complete, each.naturalWidth, each.clientWidth])")
-    assert len(sizes) == 7
+    assert len(sizes) == 8
     assert all(complete and natural > 0 and 0 < seen <= width for complete, natural, seen in sizes)
     sheet = shown.locator("table", has_text="what should hold")
     sheet.scroll_into_view_if_needed()
