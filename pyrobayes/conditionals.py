@@ -12,7 +12,7 @@ one hidden layer for features of x, the mirror image of that for p(x|...), ReLU 
 import copy
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import pyro.distributions as dist
 import torch
@@ -135,8 +135,13 @@ class ImagesGiven(nn.Module):
         self.likelihood, self.variance = likelihood, variance
 
     def forward(self, *given: Tensor) -> dist.Distribution:
-        logits = precise(self.decoder(F.relu(self.network(*given), inplace=True)))
-        return image_around(self.likelihood, logits, self.variance)
+        hidden = F.relu(self.network(*given), inplace=True)
+
+        def pixel() -> dist.Distribution:
+            return pixels(self.likelihood, precise(self.decoder(hidden)), self.variance)
+
+        shapes = hidden.shape[:-1], self.decoder.image_shape
+        return GaussianImage(pixel, *shapes, self.variance) if self.likelihood == "gaussian" else Image(pixel, *shapes)
 
     def extra_repr(self) -> str:
         return f"likelihood={self.likelihood}, variance={self.variance:g}"
@@ -294,7 +299,7 @@ class Decoder(nn.Module):
 
     def __init__(self, image_shape: tuple[int, int, int], channels: int, hidden: int):
         super().__init__()
-        sizes = halvings(image_shape)[::-1]
+        self.image_shape, sizes = tuple(image_shape), halvings(image_shape)[::-1]
         self.smallest = (channels, *sizes[0])
         self.linear = nn.Linear(hidden, math.prod(self.smallest))
         self.largest = channels * math.prod(sizes[-2])  # values between two layers
@@ -516,14 +521,20 @@ class Image(dist.TorchDistribution):
     The log-density is computed before it is expanded over plates: what is the same for all classes, once.
 
     Args:
-        pixel: the distributions of the pixels, [..., channels, height, width].
+        pixel: gives the distributions of the pixels, [*batch_shape, channels, height, width]. It is called when they are
+            needed: who asks for the density of another site alone has nothing decoded.
     """
 
     arg_constraints = {}
 
-    def __init__(self, pixel: dist.Distribution):
-        self.pixel = pixel
-        super().__init__(pixel.batch_shape[:-3], pixel.batch_shape[-3:], validate_args=False)
+    def __init__(self, pixel: Callable[[], dist.Distribution], batch_shape, event_shape):
+        self._pixel = cache(pixel)
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    @property
+    def pixel(self) -> dist.Distribution:
+        """The distributions of the pixels."""
+        return self._pixel()
 
     def expand(self, batch_shape, _instance=None):
         new = copy.copy(self)
@@ -557,21 +568,15 @@ class Image(dist.TorchDistribution):
 class GaussianImage(Image):
     """Normal pixels, all with the same `variance`: its log-density takes three passes over them instead of seven."""
 
-    def __init__(self, pixel: dist.Normal, variance: float):
+    def __init__(self, pixel: Callable[[], dist.Distribution], batch_shape, event_shape, variance: float):
         self.pixel_variance = variance
-        super().__init__(pixel)
+        super().__init__(pixel, batch_shape, event_shape)
 
     def log_density(self, value: Tensor) -> Tensor:
         squares = (value - self.pixel.loc).square().sum((-3, -2, -1))
         return -0.5 * (
             squares / self.pixel_variance + math.prod(self.event_shape) * math.log(2 * math.pi * self.pixel_variance)
         )
-
-
-def image_around(likelihood: str, logits: Tensor, variance: float) -> Image:
-    """An image of independent pixels around sigmoid(logits), see :func:`pixels`."""
-    pixel = pixels(likelihood, logits, variance)
-    return GaussianImage(pixel, variance) if likelihood == "gaussian" else Image(pixel)
 
 
 def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distribution:

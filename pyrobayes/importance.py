@@ -189,9 +189,9 @@ def log_prob(trace: poutine.Trace, term: str | None = None) -> Tensor:
     Of the site alone that `term` names; 0 where the trace doesn't have it.
     """
     trace = prune_subsample_sites(trace)
-    trace.compute_log_prob()
-    sites = {name: site["log_prob"] for name, site in trace.nodes.items() if site["type"] == "sample"}
-    return sum(sites.values()) if term is None else sites.get(term, torch.zeros(()))
+    trace.compute_log_prob(lambda name, site: term in (None, name))
+    sites = [site["log_prob"] for site in trace.nodes.values() if "log_prob" in site]
+    return sum(sites) if sites else torch.zeros(())
 
 
 class BaseNoise(Messenger):

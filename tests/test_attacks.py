@@ -285,6 +285,15 @@ def test_eot_sees_the_mean_of_independent_posteriors(make, batch):
     assert torch.equal(classifier.redrawn(0)(x), classifier(x))
 
 
+def test_a_term_without_images_decodes_nothing(make, batch, monkeypatch):
+    factorization, (x, y) = make("gbz"), batch
+    expected = attacks.get("fgsm", term="y")(BayesClassifier(factorization, 3), x, y, 0.1)
+    monkeypatch.setattr(factorization.p_x.decoder, "forward", None)
+    assert torch.equal(attacks.get("fgsm", term="y")(BayesClassifier(factorization, 3), x, y, 0.1), expected)
+    with pytest.raises(TypeError):
+        attacks.get("fgsm")(BayesClassifier(factorization, 3), x, y, 0.1)
+
+
 def test_terms_add_up_to_the_log_weights(name, make, batch):
     x, _ = batch
     for estimator in ("per-class", "mixture"):
