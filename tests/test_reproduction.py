@@ -12,6 +12,7 @@ from pyrobayes import InputError, Networks, factorizations, options, reproductio
 from pyrobayes.evaluation import AttackResult, Rate
 from pyrobayes.options import Recipe
 from pyrobayes.reproduction import STUDENT_95, Spread
+from pyrobayes_cli.reproduce import show_comparison
 
 EPS = (0.0, 0.1, 0.4)
 TINY = Networks(latent=6, hidden=16, channels=4)
@@ -63,7 +64,7 @@ def test_claims_hold_beyond_the_interval_for_every_seed():
     assert close[1].gap == pytest.approx(-0.19)
 
 
-def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini):
+def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     monkeypatch.setattr(factorizations, "names", lambda comparators=False: ["gbz", "dfx"])
     monkeypatch.setitem(options.NETWORKS, "small", TINY)
     named = dataclasses.replace(mini, name="fashion-mnist")
@@ -80,6 +81,13 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini):
     assert written["seeds"] == [3, 4] and len(written["comparisons"]) == 4 and len(written["claims"]) == 2
     assert (tmp_path / "seed-3" / "report.html").is_file() and "GBZ, DFX" in (tmp_path / "report.md").read_text()
     assert written["comparisons"][1]["ours"]["shares"] == [each[0].success(1).share for each in found.attacks]
+    show_comparison(found, tmp_path)
+    told, ours = capsys.readouterr().out, found.comparisons[1]
+    assert [*told.splitlines()[3].split()[:4]] == ["gbz", "0.1", "40.4", f"{100 * ours.ours.mean:.1f}"]
+    assert f"{100 * (ours.ours.mean - 0.4041):+.1f}\n" in told
+    for claim in found.claims:
+        line = f"gbz against dfx: {claim.statement}: {'holds' if claim.holds else 'FAILS'}; closest at eps 0.1, seed "
+        assert f"{line}{found.seeds[claim.seed]}: {100 * claim.gap:+.1f} points" in told
 
 
 def test_refusals(tmp_path):
