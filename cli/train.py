@@ -47,7 +47,9 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
     network_changes, training_changes = options.explicit(Networks, ctx), options.explicit(TrainingOptions, ctx)
-    dataclasses.replace(NETWORKS["paper"], **network_changes), TrainingOptions(**training_changes)  # refuse at once
+    dataclasses.replace(NETWORKS["paper"], **network_changes)  # refuse at once
+    if not resume:  # else they are changes of options that aren't known yet
+        TrainingOptions(**training_changes)
 
     from pyrobayes.runs import train
 

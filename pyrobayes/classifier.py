@@ -7,7 +7,6 @@ from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -24,7 +23,7 @@ FIXED, PER_CALL, PER_IMAGE, ATTACK, REFERENCES = range(5)
 # eps 0 is clean accuracy; the attacker's gradient never sees it, unless the noise is fixed.
 DEFENDER, ATTACKER, SECOND, CALIBRATION = range(4)
 MEBIBYTE = 2**20
-TOGETHER = 64  # of what is not negligible, so many are computed or a multiple
+TOGETHER = 64  # what is left over is filled up to about a multiple: libraries make code for every new number
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -111,7 +110,6 @@ class BayesClassifier(nn.Module):
             return ImportanceEstimate(log_weights)
         log_joint = ImportanceEstimate(log_weights).log_joint.T
         y, image = torch.nonzero(log_joint >= log_joint.amax(0) - self.options.prune, as_tuple=True)
-        # As in _LeavingOut.backward: some more, of which nothing is taken.
         idle = -len(y) % math.ceil(TOGETHER / (particles - first))
         more_y, more_image = (F.pad(each, (0, idle)) for each in (y, image))
         more = self._in_parts(x[more_image], keys[more_image], more_y[None], first, particles)[:, 0, : len(y)]
@@ -347,11 +345,12 @@ class _LeavingOut(torch.autograd.Function):
         return log_weights(x)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient):
+        if torch.is_grad_enabled():
+            raise InputError("second derivatives need all particles: leave negligible out")
         (x,), (log_weights, negligible, mixed) = ctx.saved_tensors, ctx.given
         gradient = gradient.transpose(1, 2)  # [N, B, C]
-        kept = torch.zeros_like(gradient)
+        kept = torch.zeros_like(gradient, memory_format=torch.contiguous_format)
         for side in (gradient.clamp_min(0), gradient.clamp_max(0)):
             share = side.abs().sum(2, keepdim=True) if mixed else side.abs()  # one decoding serves all classes
             part = side * (share > negligible * share.amax((0, 2), keepdim=True))
@@ -361,7 +360,7 @@ class _LeavingOut(torch.autograd.Function):
         if not only.any():
             return torch.zeros_like(x), None, None, None
         idle = (~only).flatten().nonzero()[: -int(only.sum()) % TOGETHER]
-        only.view(-1)[idle] = True  # with nothing to add: libraries make new code for every new number of images
+        only.view(-1)[idle] = True  # with nothing to add
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             return torch.autograd.grad(log_weights(x, only), x, kept[only])[0], None, None, None

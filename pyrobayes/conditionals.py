@@ -18,7 +18,6 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pyrobayes.options import InputError, Networks
@@ -97,7 +96,7 @@ class StandardNormal(nn.Module):
         self.register_buffer("loc", torch.zeros(latent), persistent=False)
 
     def forward(self) -> dist.Distribution:
-        return DiagonalNormal(self.loc, torch.zeros_like(self.loc))
+        return DiagonalNormal(self.loc, self.loc)
 
 
 class NormalGiven(nn.Module):
@@ -307,14 +306,18 @@ class Decoder(nn.Module):
         self.convolutions = nn.ModuleList(
             Upsampling(channels, out, before, after) for out, before, after in zip(outs, sizes, sizes[1:])
         )
-        self.generated: Callable[[Tensor], Tensor] | None = None
+        self.generated: tuple[Callable[[Tensor], Tensor], int] | None = None  # and for how many at a time
 
     def forward(self, hidden: Tensor) -> Tensor:
         leading, hidden = hidden.shape[:-1], hidden.reshape(-1, hidden.shape[-1]).to(self.linear.weight.dtype)
+        layers = partial(self.layers, self.prepared())
         trained = any(parameter.requires_grad for parameter in self.parameters())
-        decode = partial(self.decode if trained else self.decode_fixed, self.prepared())
-        whole = self.generated or decode
-        parts = [(whole if len(part) == self.tile else decode)(part) for part in hidden.split(self.tile)]
+        if self.linear.weight.dtype is torch.bfloat16 and not trained:
+            decode = partial(WithGradient.apply, layers, self.backward)
+        else:
+            decode = partial(last_of, layers)
+        whole, tile = self.generated or (decode, self.tile)
+        parts = [(whole if len(part) == tile else decode)(part) for part in hidden.split(tile)]
         return (torch.cat(parts) if len(parts) > 1 else parts[0]).unflatten(0, leading)
 
     @property
@@ -328,16 +331,11 @@ class Decoder(nn.Module):
         """The convolutions with their weights laid out."""
         return [convolution.prepared() for convolution in self.convolutions]
 
-    def decode(self, convolutions: list[Callable], hidden: Tensor) -> Tensor:
-        """[N, hidden] -> [N, channels, height, width], with the convolutions as they were prepared."""
-        return self.layers(convolutions, hidden)[-1]
-
-    def decode_fixed(self, convolutions: list[Callable], hidden: Tensor) -> Tensor:
-        """The same, where no gradient in the weights is asked for."""
-        return WithGradient.apply(partial(self.layers, convolutions), self.backward, hidden)
-
     def layers(self, convolutions: list[Callable], hidden: Tensor) -> list[Tensor]:
-        """What comes out of every layer, the last one's without a ReLU."""
+        """What comes out of every layer for [N, hidden], with the convolutions as they were prepared.
+
+        The last is [N, channels, height, width], the logits.
+        """
         out = F.relu(self.linear(hidden), inplace=True).unflatten(1, self.smallest)
         out = [out.contiguous(memory_format=torch.channels_last)]
         *others, last = convolutions
@@ -363,22 +361,27 @@ class Decoder(nn.Module):
             return self.layers(self.prepared(), hidden)
 
         def decode(hidden: Tensor) -> Tensor:
-            return layers(hidden)[-1]
+            return last_of(layers, hidden)
 
         compiled = partial(torch.compile, fullgraph=True, dynamic=False, options=INDUCTOR)
-        with_gradient = partial(WithGradient.apply, compiled(layers), compiled(self.backward))
+        compiled_backward = compiled(self.backward)
+
+        def backward(gradient: Tensor, *inputs: Tensor) -> Tensor:  # of the gradient itself there may be one
+            return (self.backward if torch.is_grad_enabled() else compiled_backward)(gradient, *inputs)
+
+        with_gradient = partial(WithGradient.apply, compiled(layers), backward)
         without = compiled(decode)  # keeps nothing, and fuses more
 
         def generated(hidden: Tensor) -> Tensor:
             return (with_gradient if torch.is_grad_enabled() and hidden.requires_grad else without)(hidden)
 
-        self.generated = generated
+        self.generated = generated, self.tile
         zeros = self.linear.weight.new_zeros(self.tile, self.linear.in_features).requires_grad_()
         try:
             with torch.inference_mode(False), torch.enable_grad():
-                self.generated(zeros).sum().backward()
+                generated(zeros).sum().backward()
             with torch.no_grad():
-                self.generated(zeros.detach())
+                generated(zeros.detach())
         except Exception as error:  # the compiler's are of many kinds
             reason = str(error).strip().partition("\n")[0]
             raise InputError(
@@ -387,11 +390,16 @@ class Decoder(nn.Module):
             ) from error
 
 
-class WithGradient(torch.autograd.Function):
-    """A decoder whose gradient is written out: `forward` gives what :meth:`Decoder.layers` does, `backward` its gradient.
+def last_of(layers: Callable[[Tensor], list[Tensor]], hidden: Tensor) -> Tensor:
+    """What comes out of the last layer."""
+    return layers(hidden)[-1]
 
-    In what is decoded, not in the weights. Convolutions of the gradient as it is, one for each layer, take less time than
-    going back through the blocks, and keep to one layout.
+
+class WithGradient(torch.autograd.Function):
+    """The last of what `forward` gives, layer by layer, whose gradient in what went in `backward` computes.
+
+    In bfloat16 the gradient that autograd takes back through blocks meets two layouts, and the ReLUs alone take a third of
+    its time.
     """
 
     @staticmethod
@@ -402,7 +410,6 @@ class WithGradient(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(context, gradient: Tensor):
         return None, None, context.run(gradient.contiguous(), *context.saved_tensors)
 

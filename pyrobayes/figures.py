@@ -183,14 +183,16 @@ def robustness(verdict: Verdict) -> Figure:
                 eps, [100 * share for share in (verdict.clean_accuracy.share, *held)], label=_with_doubts(verdict, name),
                 color=matplotlib.colormaps["tab10"](i), linewidth=1.2, marker="osD^v<>PX"[i % 9], markersize=4,
             )  # fmt: skip
-        worst = [rate for value, rate in zip(verdict.eps, verdict.worst) if value]
-        held = [100 * (1 - rate.share) for rate in worst]
-        below = [100 * (rate.interval[1] - rate.share) for rate in worst]
-        above = [100 * (rate.share - rate.interval[0]) for rate in worst]
-        axes.errorbar(
-            eps[1:], held, yerr=[below, above], label=_with_doubts(verdict, WORST), color="black", linewidth=2,
-            elinewidth=1, capsize=3,
-        )  # fmt: skip
+        _robust_accuracy(
+            axes,
+            verdict,
+            WORST,
+            label=_with_doubts(verdict, WORST),
+            color="black",
+            linewidth=2,
+            elinewidth=1,
+            capsize=3,
+        )
         axes.set_xlabel(BOUNDS["linf"])
         axes.set_ylabel("images classified correctly (%)")
         axes.set_ylim(0, 101)
@@ -225,7 +227,8 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, row in zip(panels, ("fgsm", WORST)):
             for verdict in verdicts:
-                _robust_accuracy(axes, verdict, row)
+                label = _with_doubts(verdict, WORST, verdict.model.upper())
+                _robust_accuracy(axes, verdict, row, **_line(verdict) | {"label": label})
             axes.set_xlabel(BOUNDS["linf"])
             axes.set_ylim(0, 101)
             axes.grid(axis="y", linewidth=0.4, alpha=0.5)
@@ -233,23 +236,26 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
         panels[0].set_ylabel("images classified correctly (%)")
         _two_part_legend(panels[1], verdicts)
         first = verdicts[0]
-        figure.suptitle(f"{first.data}, {first.images:,} test images; in brackets: failed checks", fontsize=9)
+        figure.suptitle(
+            f"{first.data}, {first.images:,} test images; in brackets: failed checks that put the worst case in doubt",
+            fontsize=9,
+        )
     return figure
 
 
-def _robust_accuracy(axes, verdict: Verdict, row: str) -> None:
+def _robust_accuracy(axes, verdict: Verdict, row: str, **line) -> None:
+    """Images that an attack, or the worst case, leaves classified correctly, with intervals, from eps 0 on."""
     at = dict(zip(verdict.eps, verdict.rows[row]))
     rates = {0.0: Rate(verdict.images - verdict.clean_accuracy.count, verdict.images)} | {e: at[e] for e in at if e}
     held = [100 * (1 - rate.share) for rate in rates.values()]
     below = [100 * (rate.interval[1] - rate.share) for rate in rates.values()]
     above = [100 * (rate.share - rate.interval[0]) for rate in rates.values()]
-    label = _with_doubts(verdict, row).replace(row, verdict.model.upper())
-    axes.errorbar(list(rates), held, yerr=[below, above], **_line(verdict) | {"label": label})
+    axes.errorbar(list(rates), held, yerr=[below, above], **line)
 
 
-def _with_doubts(verdict: Verdict, row: str) -> str:
+def _with_doubts(verdict: Verdict, row: str, name: str | None = None) -> str:
     doubts = verdict.doubts(row)
-    return f"{row} ({', '.join(map(str, doubts))})" if doubts else row
+    return f"{name or row} ({', '.join(map(str, doubts))})" if doubts else name or row
 
 
 def detection(results: Sequence[Detection]) -> Figure:

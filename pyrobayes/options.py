@@ -123,21 +123,23 @@ class TrainingOptions:
     train_particles: int = option(1, "particles z ~ q(z|x, y) per image in the ELBO")
     kl_warmup: float = option(0.4, "share of the run over which the weight of the KL term rises to 1 (dfx, dfz: 0.2)")
     seed: int = option(0, "seed of the initial weights, the order of the images and the particles")
-    bound: str | None = option(
-        None, "of log p(x, y), maximised: the ELBO, or the tighter one of several particles  [default: elbo]", BOUNDS
-    )
-    averaging: float | None = option(
-        None, "keep a running average of the weights, which decays by so much a step (0.999)"
-    )
-    augmentation: str | None = option(
-        None, "shift the training images by up to two pixels, and mirror half of them too", AUGMENTATIONS
-    )
     adversarial_eps: float | None = option(
         None, "train on images that PGD moved by at most so much (Madry et al. 2018)  [default: 0, cnn-at 0.3]"
     )
     adversarial_steps: int | None = option(None, "its steps; one is single-step training  [default: 10]")
     adversarial_warmup: float | None = option(
         None, "share of the run over which its eps rises from 0  [default: 0.5; from the start, 0.3 is not learned]"
+    )
+    bound: str | None = option(
+        None, "what is maximised: the ELBO, or a tighter bound of several train particles  [default: elbo]", BOUNDS
+    )
+    averaging: float | None = option(
+        None, "keep a running average of the weights, of which this share remains at every step, such as 0.999"
+    )
+    augmentation: str | None = option(
+        None,
+        "shift: move the training images at random by up to two pixels; shift-flip: mirror half of them too",
+        AUGMENTATIONS,
     )
 
     @classmethod
@@ -159,6 +161,8 @@ class TrainingOptions:
         for name, known in (("bound", BOUNDS), ("augmentation", AUGMENTATIONS)):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, choice(name, getattr(self, name), known))
+        if self.bound == "elbo":
+            object.__setattr__(self, "bound", None)  # as in configurations from before there was a choice
         if self.bound == "importance-weighted" and self.train_particles == 1:
             raise InputError("with one particle the importance-weighted bound is the ELBO: give more train particles")
         if self.averaging is not None:

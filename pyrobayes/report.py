@@ -127,6 +127,11 @@ def read(folder: str | os.PathLike, commands: Sequence[str] = tuple(FILES)) -> d
     return {command: _read(path, command) for command, path in paths.items() if path.is_file()}
 
 
+def check(folder: str | os.PathLike, written: Sequence[str]) -> None:
+    """Refuse damaged results that a report would be of, but for those that these commands are about to write."""
+    read(folder, [command for command in FILES if command not in written])
+
+
 def markdown(
     found: Mapping[str, Found],
     figures: Sequence[str] = (),
@@ -151,7 +156,7 @@ def markdown(
     if published:
         blocks += ["## Reproduction", *_published(published, figures)]
     if "evaluate" in found:
-        blocks += _evaluations(found["evaluate"], models, figures)
+        blocks += _evaluations(found["evaluate"], figures)
     blocks += _samples(models, figures)
     if "attack" in found:
         blocks += _attacks(found, figures)
@@ -256,11 +261,16 @@ def _attacked(saved: dict) -> Attacked:
 
 
 def _detection(saved: dict) -> Detection:
-    eps = tuple(float(value) for value in saved["eps"])
+    eps, options = tuple(float(value) for value in saved["eps"]), dict(saved["options"])
+    if not eps or not isinstance(saved["meaningful"], bool):
+        raise ValueError("no eps" if not eps else f"meaningful is {saved['meaningful']!r}")
+    if options["evade"] is not None:
+        options["evade_weight"] = float(options["evade_weight"])
     known = {
         "model": str(saved["model"]),
         "attack": str(saved["attack"]),
-        "options": dict(saved["options"]),
+        "test": str(saved["test"]),
+        "options": options,
         "eps": eps,
         "false_alarms": _rate(saved["false_alarms"]),
         "auc": [math.nan if area is None else float(area) for area, _ in zip(saved["auc"], eps, strict=True)],
@@ -363,7 +373,10 @@ def _sentences(found: Mapping[str, Found], model: str) -> list[str]:
     if clean:
         said.append(f"{name} classifies {_share(clean[0])} of {clean[0].total:,} clean images correctly.")
     else:
-        said.append(f"{name} has tests that reject {_share(detections[0].false_alarms)} of the clean images.")
+        test = detections[0]
+        said.append(
+            f"{name} has a {_text(test.test)} test that rejects {_share(test.false_alarms)} of the clean images."
+        )
     for result in attacks:
         i = _nearest(result.eps)
         said.append(
@@ -417,7 +430,8 @@ def _models(found: Mapping[str, Found], models: Sequence[str], last_epochs: Mapp
     ]
 
 
-def _evaluations(found: Found, models: Sequence[str], figures: Sequence[str]) -> list[str]:
+def _evaluations(found: Found, figures: Sequence[str]) -> list[str]:
+    models = [result.model for result in found.results]
     header = ["model", "accuracy (%)", "changed (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS", "images"]
     rows = [
         [
@@ -452,7 +466,9 @@ def _of_models(stem: str, title: str, caption: str, models: Sequence[str], figur
 
 def _samples(models: Sequence[str], figures: Sequence[str]) -> list[str]:
     blocks = [
-        *_of_models("samples", "Samples", "Means of p(x|...) at z drawn from p(z|y).", models, figures),
+        *_of_models(
+            "samples", "Samples", "Means of p(x|...) at z drawn from p(z|y), when they were drawn.", models, figures
+        ),
         *_of_models("reconstructions", "Reconstructions", "Test images, and what their z decode to.", models, figures),
     ]
     return ["## Samples", *blocks] if blocks else []
@@ -475,7 +491,7 @@ def _detections(found: Found, figures: Sequence[str]) -> list[str]:
             _name(result.model),
             _text(result.test) + ("" if result.meaningful else ", without meaning"),
             _text(result.attack) + (f", evading × {_plain(weight)}" if (weight := _evading(result)) else ""),
-            f"{eps:g}",
+            _eps(eps, result.options.get("norm")).removeprefix("eps "),
             *(rates[i].percent() for rates in (result.success, result.detected, result.undetected)),
             _number(None if math.isnan(result.auc[i]) else result.auc[i], 3),
             result.accepted_accuracy[i].percent(),
@@ -599,14 +615,13 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
         "failed checks that put it in doubt. What was found is judged again: *in most of further draws* is the share of all "
         "images whose worst adversarial image is misclassified in most of the further draws of the noise, *share of further "
         "draws* the mean of the share of those draws.",
-        *_figure(
-            "robustness",
-            "Robustness of all models",
-            "Images classified correctly against eps, under FGSM alone and in the worst case, with 95% intervals; in brackets "
-            "the failed checks.",
-            figures,
-        ),
     ]
+    if len(found.results) > 1:  # else it is of another run
+        caption = (
+            "Images classified correctly against eps, under FGSM alone and in the worst case, with 95% intervals; in "
+            "brackets the failed checks that put the worst case in doubt."
+        )
+        blocks += _figure("robustness", "Robustness of all models", caption, figures)
     for verdict in found.results:
         blocks += [
             f"### {_name(verdict.model)}",
@@ -738,6 +753,8 @@ def _described(found: Mapping[str, Found]) -> list[str]:
     """A table of the attacks with their own options, each once."""
     attacks: dict[tuple[str, str], list[str]] = {}
     for result in found["attack"].results if "attack" in found else []:
+        attacks.setdefault((result.attack, _own(result.options)), []).append(result.model)
+    for result in found["detect"].results if "detect" in found else []:
         attacks.setdefault((result.attack, _own(result.options)), []).append(result.model)
     for verdict in found["robustness"].results if "robustness" in found else []:
         for name, options in verdict.options.items():

@@ -372,28 +372,28 @@ class _Assessment:
         for i, eps in enumerate(self.eps):
             made = torch.stack([part["adversarial"][i] for part in found.values()])  # [A, N, channels, height, width]
             margins = [
-                self.margins(f"{name} redrawn at {eps:g}", images, self.data, telling).mean(0)
+                self.over_draws(f"{name} redrawn at {eps:g}", "margins", margin, images, self.data, telling).mean(0)
                 for name, images in zip(found, made)
             ]
-            worst = made[torch.stack(margins).argmax(0), each]
+            worst = made[torch.stack(margins).nan_to_num(nan=-math.inf).argmax(0), each]
             shares.append(self.share_of_draws(f"worst redrawn at {eps:g}", worst, self.data))
         return torch.stack(shares)
 
     def share_of_draws(self, name: str, images: Tensor, data: Images) -> Tensor:
         """The share of further draws under which images [N, ...] are misclassified, [N]."""
         draws = range(REDRAWS, REDRAWS + self.options.redraws)
-        return (self.margins(name, images, data, draws) > 0).double().mean(0)
+        return self.over_draws(name, "misclassified", misclassified, images, data, draws).double().mean(0)
 
-    def margins(self, name: str, images: Tensor, data: Images, draws: range) -> Tensor:
-        """How far images [N, ...] are astray under draws of the noise, [draws, N] nats, above 0 where misclassified."""
+    def over_draws(self, name: str, what: str, measure: Callable, images: Tensor, data: Images, draws: range) -> Tensor:
+        """What `measure(log_joint, y)` gives for images [N, ...] under draws of the noise, [draws, N]."""
         checksum, fresh = hashlib.sha256(images.numpy().tobytes()).hexdigest(), self.classifier.replaced(noise="fresh")
-        key = self.key(name, images=checksum, draws=[draws.start, draws.stop])
+        key = self.key(name, images=checksum, draws=[draws.start, draws.stop], measured=what)
 
         def measured(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
             adversarial = images[indices].to(x.device)
-            return torch.stack([margin(fresh.for_images(indices, draw)(adversarial), y) for draw in draws], dim=1)
+            return torch.stack([measure(fresh.for_images(indices, draw)(adversarial), y) for draw in draws], dim=1)
 
-        return self.parts.get(key, lambda: {"margins": self.over_images(name, data, measured)})["margins"].T
+        return self.parts.get(key, lambda: {what: self.over_images(name, data, measured)})[what].T
 
     def estimates(self, base: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
         """What PGD breaks when its gradient is of more estimates, or of more particles, than one and the defender's."""
@@ -494,6 +494,11 @@ class _Assessment:
         size = min(self.options.batch_size, self.classifier.images_at_once)
         progress = _Labelled(self.progress, label)
         return evaluation.over_images(measure, data.to(self.device), size, self.name, progress)
+
+
+def misclassified(log_joint: Tensor, y: Tensor) -> Tensor:
+    """Whether another class than y [B] is predicted from log p(x, y) [B, C], as everywhere else."""
+    return log_joint.argmax(1) != y
 
 
 def known_broken_model(training: Images, saturated: bool):

@@ -259,9 +259,7 @@ def robustness(
     folder, kept = _result_folder(_results_in(out, runs)), _results_in(out, runs) / PARTS
     _result_folder(kept)
     if folder:
-        report.read(
-            folder, [command for command in report.FILES if command != "robustness"]
-        )  # damaged, they are refused now and not in the end
+        report.check(folder, written=("robustness",))
     parts, results = Parts(kept), []
     for classifier in classifiers:
         others = [other for other in classifiers if other is not classifier]
@@ -317,7 +315,7 @@ def reproduce(
     where = {"data_dir": data_dir, "device": device}
     folders = [Path(runs) / f"seed-{each}" if seeds > 1 else Path(runs) for each in counted]
     for folder in folders:
-        report.read(folder, ["robustness"])  # of another command; damaged, it is refused now and not in the end
+        report.check(folder, written=("evaluate", "attack"))
     trained = [
         train(
             ["all"],

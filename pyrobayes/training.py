@@ -5,6 +5,7 @@ What is maximised is the ELBO, E over q(z|x, y) of log p(x, z, y) - log q(z|x, y
 """
 
 import contextlib
+import copy
 import importlib.util
 import json
 import math
@@ -23,7 +24,6 @@ from pyro.optim import PyroOptim
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyrobayes import distributed, importance
 from pyrobayes.attacks import PGD
@@ -55,11 +55,12 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Epoch:
-    """What was measured after one epoch. `validation_...` are over held-out images of the training set.
+    """What was measured after one epoch. `validation_...` are over held-out images of the training set, with the average
+    of the weights where there is one.
 
     Attributes:
         epoch: counted from 1.
-        elbo: mean over the epoch's training images, nats per image, as optimised (with the KL warm-up).
+        elbo: mean over the epoch's training images of the bound, nats per image, as optimised (with the KL warm-up).
         validation_elbo: nats per image, without warm-up.
         validation_kl: mean of log q(z|x, y) - log p(z|...), nats per image: what z carries.
         validation_accuracy: share of the images classified correctly, K = 10.
@@ -146,9 +147,7 @@ class _Run:
         for module in factorization.modules():
             if isinstance(module, DataClasses):
                 module.frequencies.copy_(frequencies)
-        self.average: AveragedModel | None = None
-        if options.averaging:
-            self.average = AveragedModel(factorization, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))
+        self.kept = copy.deepcopy(factorization).requires_grad_(False) if options.averaging else factorization
         self.epochs: list[Epoch] = []
         self.step = 0  # of the current epoch
         self.elbo_sum = 0.0  # of the current epoch's images
@@ -177,13 +176,21 @@ class _Run:
                 if self._agreed(interrupted) and len(self.epochs) < self.options.epochs:
                     raise TrainingInterrupted(f"stopped after epoch {epoch.epoch} of {self.options.epochs}")
         folder.publish(self)  # again, for a run that was killed between its last writes
-        self.factorization.load_state_dict(self.kept.state_dict())
+        if self.averaged:
+            self.factorization.load_state_dict(self.kept.state_dict())
         return self.epochs
 
     @property
-    def kept(self) -> DeepBayes:
-        """The factorization that the training is for: with the average of the weights, if so asked."""
-        return self.average.module if self.average else self.factorization
+    def averaged(self) -> bool:
+        """Whether what is kept is an average of the weights of all steps."""
+        return self.kept is not self.factorization
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Take the weights into the average, whose first is that of the first step alone (Kingma and Ba 2015, section 3)."""
+        decay, steps = self.options.averaging, self._position()[0]
+        for average, weight in zip(self.kept.parameters(), self.factorization.parameters()):
+            average.lerp_(weight, (1 - decay) / (1 - decay**steps))
 
     def _epoch(self, folder, progress: Progress, interrupted) -> Epoch:
         number, start = len(self.epochs) + 1, time.monotonic() - self.seconds
@@ -198,9 +205,9 @@ class _Run:
             x = attacked(batches[self.step], x, y)
             self.inference.optim.lr = learning_rate(self.options, *self._position())
             elbo = self.inference.step(x, y, self._kl_weight())
-            if self.average:
-                self.average.update_parameters(self.factorization)
             self.step += 1
+            if self.averaged:
+                self._average()
             unseen += elbo * len(x)
             if self.step % every and self.step < len(batches):
                 continue
@@ -294,8 +301,8 @@ class _Run:
         tensors = {f"weights.{name}": value for name, value in self.factorization.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in self.inference.optim.state().items()}
         tensors |= {f"random.{name}": value for name, value in random_state(self.device).items()}
-        if self.average:
-            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        if self.averaged:
+            tensors |= {f"average.{name}": value for name, value in self.kept.state_dict().items()}
         place = {"step": self.step, "elbo_sum": self.elbo_sum, "seconds": self.seconds}
         return tensors, {"epochs": json.dumps([vars(epoch) for epoch in self.epochs]), "place": json.dumps(place)}
 
@@ -303,8 +310,8 @@ class _Run:
         """Take over what :meth:`state` gave, except the weights."""
         self.inference.optim.restore(_under("optimizer.", tensors))
         self.random_state = _under("random.", tensors)
-        if self.average:
-            self.average.load_state_dict(_under("average.", tensors))
+        if self.averaged:
+            self.kept.load_state_dict(_under("average.", tensors))
         self.epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
         for name, value in json.loads(metadata["place"]).items():
             setattr(self, name, value)

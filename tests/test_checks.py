@@ -22,13 +22,14 @@ from pyrobayes import (
     load_data,
     robustness,
 )
+from pyrobayes.attacks.losses import margin
 from pyrobayes.checks import FAIL, NOT_APPLICABLE, PASS, Check
 from pyrobayes.conditionals import StandardNormal
 from pyrobayes.evaluation import Rate
 from pyrobayes.factorizations.comparators import BNN, CNN
 from pyrobayes.options import Networks
 from pyrobayes.progress import silent
-from pyrobayes.robustness import Parts, Verdict, _Assessment, known_broken_model
+from pyrobayes.robustness import REDRAWS, Parts, Verdict, _Assessment, known_broken_model
 
 EPS = (0.1, 0.2, 0.3)
 QUICK = RobustnessOptions(images=60, eps=EPS, steps=5, redraws=4, checked_images=30, batch_size=30)
@@ -279,6 +280,23 @@ def test_a_noisy_classifier_is_called_unstable(make, tiny_images):
     for i in range(3):
         assert verdict.worst[i].count >= max(rates[i].count for rates in verdict.success.values())
         assert 0 <= verdict.share_of_draws[i] <= 1 and verdict.broken_in_most[i].total == 40
+
+
+def test_the_worst_is_told_by_draws_that_it_is_not_judged_by(make, tiny_images):
+    classifier, few = BayesClassifier(make("gbz"), particles=1), tiny_images.head(30)
+    options = dataclasses.replace(QUICK, images=30, redraws=8, eps=(0.2,))
+    indices, (x, y) = torch.arange(30), few.batch(slice(None))
+    made = {name: images[None] for name, images in (("one", x), ("other", x.flip(3)), ("third", 1 - x))}
+    log_joint = {
+        name: torch.stack([classifier.for_images(indices, REDRAWS + draw)(images[0]) for draw in range(10)])
+        for name, images in made.items()
+    }  # [draws, N, C]
+    told = torch.stack([torch.stack([margin(each, y) for each in rows[8:]]).mean(0) for rows in log_joint.values()])
+    wrong = torch.stack([(rows[:8].argmax(2) != y).double().mean(0) for rows in log_joint.values()])
+    run = _Assessment(classifier, few, options, (), Parts(), silent)
+    found = run.redrawn({name: {"adversarial": images} for name, images in made.items()})
+    torch.testing.assert_close(found[0], wrong[told.argmax(0), indices])
+    assert 0 < found.mean() < 1 and not torch.equal(found[0], wrong.amax(0))
 
 
 @pytest.mark.parametrize("saturated", [False, True])

@@ -76,6 +76,20 @@ def test_a_gradient_of_nothing_is_zero(make, batch):
     assert not torch.autograd.grad(0 * classifier(x).sum(), x)[0].any()
 
 
+def test_a_gradient_without_what_is_negligible_of_any_loss(make, batch):
+    factorization, x = make("gbz").requires_grad_(False), batch[0].requires_grad_()
+    for loss in (lambda out: out.sum(), lambda out: out.logsumexp(1).sum()):
+        exact, few = (
+            torch.autograd.grad(loss(BayesClassifier(factorization, 5, "fixed", negligible=part)(x)), x)[0]
+            for part in (0.0, 1e-9)
+        )
+        torch.testing.assert_close(few, exact, rtol=1e-3, atol=1e-4)
+    first = torch.autograd.grad(BayesClassifier(factorization, negligible=0.1)(x).sum(), x)
+    assert first[0].any()
+    with pytest.raises(InputError, match="second derivatives need all particles: leave negligible out"):
+        torch.autograd.grad(BayesClassifier(factorization, negligible=0.1)(x).sum(), x, create_graph=True)
+
+
 def test_the_share_of_signs_that_an_approximation_changes(make, tiny_images):
     factorization, few = make("gbz").requires_grad_(False), tiny_images.head(20)
     assert evaluation.gradient_signs(BayesClassifier(factorization), few) is None
@@ -158,6 +172,16 @@ def test_pruning_leaves_the_others_as_they_are(name, make, batch):
     torch.testing.assert_close(everything, full.log_joint, rtol=1e-9, atol=1e-9)
     single = BayesClassifier(factorization, particles=1, prune=2.0).for_images(INDICES)(x)
     assert single.shape == (4, 10)
+
+
+def test_what_pruning_leaves_is_filled_up(make, batch, monkeypatch):
+    computed, x = [], batch[0]
+    in_parts = BayesClassifier._in_parts
+    monkeypatch.setattr(
+        BayesClassifier, "_in_parts", lambda self, *a: (computed.append(len(a[0])), in_parts(self, *a))[1]
+    )
+    BayesClassifier(make("gbz"), particles=10, prune=2.0).for_images(INDICES)(x)
+    assert computed[0] == len(x) and computed[1] and computed[1] % 8 == 0  # 8 particles each
 
 
 def test_pruned_gradient_equals_finite_differences(make, batch):

@@ -140,7 +140,7 @@ def test_robustness(runs, tmp_path, monkeypatch):
     assert not (tmp_path / "robustness-parts").exists()
     assert "the report (report.html)" in result.stdout
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 2 and "p(x, z, y) = p(z) p(y|z) p(x|z)" in page
+    assert page.count("data:image/png;base64,") == 3 and "p(x, z, y) = p(z) p(y|z) p(x|z)" in page
 
 
 def test_report(runs, tmp_path):
@@ -271,7 +271,10 @@ BAD = [
     ("detect --runs {runs} --train-images 1", "train images must be"),
     ("evaluate --runs {runs} --particles 0", "particles must be a whole number"),
     ("generate dbx --runs {runs}", "dbx can't generate images"),
-    ("report --runs {runs}", "evaluation.json, attack.json and robustness.json are made by 'pyrobayes evaluate',"),
+    (
+        "report --runs {runs}",
+        "evaluation.json, attack.json, detection.json and robustness.json are made by 'pyrobayes evaluate',",
+    ),
     ("report --runs {empty}", "no results in"),
     ("generate gbz --runs {runs} --per-class 0", "per_class must be a whole number of at least 1"),
     ("show DFXX", "unknown model 'DFXX': did you mean 'dfx'?"),

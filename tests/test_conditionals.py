@@ -1,6 +1,7 @@
 """Likelihoods against their definitions, and networks on images of other sizes."""
 
 import math
+from functools import partial
 
 import pyro.distributions as dist
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from pyrobayes import BayesClassifier, InputError, Networks, TrainingOptions, build, fit
-from pyrobayes.conditionals import Decoder, DiagonalNormal, Upsampling, pixels
+from pyrobayes.conditionals import Decoder, DiagonalNormal, Upsampling, WithGradient, last_of, pixels
 from pyrobayes.options import LIKELIHOODS
 
 
@@ -80,14 +81,35 @@ def test_upsampling_is_the_transposed_convolution(out, before, after, block):
 
 
 @pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (1, 9, 12)])
-def test_the_gradient_of_a_decoder_with_fixed_weights_is_that_of_autograd(image_shape):
+def test_the_gradient_written_out_is_that_of_autograd(image_shape):
     decoder, hidden = Decoder(image_shape, channels=32, hidden=7).double(), torch.randn(3, 7).double()
+    layers, found = partial(decoder.layers, decoder.prepared()), []
+    for decode in (partial(last_of, layers), partial(WithGradient.apply, layers, decoder.backward)):
+        given = hidden.clone().requires_grad_()
+        first = torch.autograd.grad(decode(given).sin().sum(), given, create_graph=True)[0]
+        found.append((first, torch.autograd.grad(first.square().sum(), given)[0]))
+    torch.testing.assert_close(*found)
+
+
+def test_it_is_taken_in_bfloat16_where_weights_are_fixed():
+    decoder, given = Decoder((1, 28, 28), 8, 7).bfloat16(), torch.randn(3, 7, requires_grad=True)
     gradients = []
     for trained in (True, False):
-        decoder.requires_grad_(trained)
-        given = hidden.clone().requires_grad_()
-        gradients.append(torch.autograd.grad(decoder(given).sin().sum(), given)[0])
-    torch.testing.assert_close(*gradients)
+        out = decoder.requires_grad_(trained)(given)
+        assert ("WithGradient" in named_in_graph(out)) != trained
+        gradients.append(torch.autograd.grad(out.float().sin().sum(), given)[0])
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0.01)
+    assert "WithGradient" not in named_in_graph(decoder.float()(given))  # autograd's knows more than one derivative
+
+
+def named_in_graph(out):
+    """The names of the functions that a tensor's gradient goes back through."""
+    names, nodes = "", [out.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        names += f"{node.name()} "
+        nodes += [each for each, _ in node.next_functions if each is not None]
+    return names
 
 
 def test_a_diagonal_normal_is_a_normal_under_plates():

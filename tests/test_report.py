@@ -51,7 +51,7 @@ def attack(model, name="fgsm", norm="linf", wrong=(5, 11, 17)):
 
 def detection(model, test="kl", evade=None, meaningful=True):
     return Detection(
-        model, "pgd", {"evade": evade, "evade_weight": 0.5}, "fashion-mnist", (0.1, 0.2), test, meaningful, Rate(3, 60),
+        model, "pgd", {"norm": "linf", "evade": evade, "evade_weight": 0.5}, "fashion-mnist", (0.1, 0.2), test, meaningful, Rate(3, 60),
         [Rate(20, 60), Rate(50, 60)], [Rate(5, 20), Rate(10, 50)], [Rate(15, 60), Rate(40, 60)],
         [Rate(37, 50), Rate(8, 46)], [0.71, math.nan], [[0.0, 0.5, 1.0]] * 2,
     )  # fmt: skip
@@ -101,7 +101,7 @@ def made(tmp_path_factory):
     save(folder, "evaluate", [evaluation("gbz"), evaluation("dfx")], EvaluationOptions())
     save(folder, "attack", attacks, AttackOptions(eps=EPS, images=30, seed=1))
     save(folder, "robustness", [verdict("gbz")], RobustnessOptions(eps=(0.1, 0.2), brief=True))
-    detections = [detection("gbz"), detection("gbz", evade={"test": "kl"})]
+    detections = [detection("gbz"), detection("gbz", evade="kl")]
     save(folder, "detect", detections, DetectionOptions(attack=("pgd",), eps=(0.1, 0.2), evade_weight=(0.5,)))
     figures.save(figures.detection(detections), folder / "detection-gbz")
     figures.save(figures.confusion_matrix(evaluation("gbz"), CLASSES), folder / "confusion-gbz")
@@ -195,12 +195,14 @@ def test_what_tests_reject_is_told_with_and_without_evasion(made):
     assert [row[1:4] for row in rows] == [
         ["kl", "pgd", "0.1"], ["kl", "pgd", "0.2"], ["kl", "pgd, evading × 0.5", "0.1"], ["kl", "pgd, evading × 0.5", "0.2"],
     ]  # fmt: skip
-    first = saved(made, "detect")["results"][0]
-    for row, i in zip(rows, range(2)):
-        assert row[4:7] == [shown(first[name][i]) for name in ("success", "detected", "undetected")]
-        assert row[7:] == [["0.710", "-"][i], shown(first["accepted_accuracy"][i])]
+    for i, row in enumerate(rows):
+        result = saved(made, "detect")["results"][i // 2]
+        assert row[4:7] == [shown(result[name][i % 2]) for name in ("success", "detected", "undetected")]
+        assert row[7:] == [["0.710", "-"][i % 2], shown(result["accepted_accuracy"][i % 2])]
+    assert ["pgd", "GBZ", "norm linf, evade kl, evade weight 0.5"] in Read(html).table("attack", "on")
     assert "Clean test images that are rejected: GBZ kl 5.0% [1.7, 13.7]." in text and "Without meaning" not in text
     assert "](detection-gbz.png)" in text and "](confusion-gbz.png)" in text and "](samples-gbz.png)" in text
+    assert "](robustness.png)" not in text  # of several models, and there is one here
 
 
 def test_tests_without_meaning_are_marked(folder):
@@ -210,7 +212,7 @@ def test_tests_without_meaning_are_marked(folder):
     text, html = written(folder)
     assert Read(html).table("model", "test")[1][1] == "marginal, without meaning" and "Without meaning" in text
     assert text.startswith("# Results on fashion-mnist\n\n60 test images attacked and tested.\n")
-    assert "**DFX** has tests that reject 5.0% [1.7, 13.7] of the clean images." in text
+    assert "**DFX** has a marginal test that rejects 5.0% [1.7, 13.7] of the clean images." in text
 
 
 def test_the_worst_case_stands_beside_a_single_attack_or_its_lack_is_told(made):
@@ -281,7 +283,7 @@ def test_the_page_needs_nothing_else(made):
     text, html = written(made)
     tags = Read(html).tags
     sources = [attributes["src"] for _, attributes in tags if "src" in attributes]
-    assert len(sources) == 8 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert len(sources) == 7 and all(source.startswith("data:image/png;base64,") for source in sources)
     assert not [attributes for _, attributes in tags if "href" in attributes]
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags}
     assert not re.search(r"https?:|file:|url\(|@import", html)
@@ -347,6 +349,28 @@ def test_what_is_damaged_is_named(folder):
     assert not (folder / "report.html").exists()
 
 
+@pytest.mark.parametrize("changes", [{"options": {}}, {"meaningful": None}, {"eps": []}, {"success": []}, {"auc": [1]}])
+def test_damaged_detections_are_refused(changes, folder):
+    content = saved(folder, "detect")
+    content["results"][0] |= changes
+    write_json(folder / "detection.json", content)
+    with pytest.raises(InputError, match=r"damaged file .*detection\.json: .*'pyrobayes detect'"):
+        report.check(folder, written=("robustness",))
+    report.check(folder, written=("detect",))
+
+
+def test_the_figure_of_several_models_has_their_rates(folder):
+    several = [verdict("gbz"), verdict("gfz")]
+    save(folder, "robustness", several, RobustnessOptions(eps=(0.1, 0.2)))
+    assert "](robustness.png)" in written(folder)[0]
+    drawn = figures.worst_cases(several)
+    for axes, rates in zip(drawn.axes, (several[0].success["fgsm"], several[0].worst)):
+        for line in axes.containers:
+            held = [80.0, *(100 * (1 - rate.share) for rate in rates)]
+            assert line.lines[0].get_ydata() == pytest.approx(held)
+            assert line.get_label() in ("GBZ (4, 10)", "GFZ (4, 10)")
+
+
 def test_of_several_processes_the_first_writes(folder, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
@@ -393,7 +417,7 @@ def test_a_browser_shows_it(width, height, scheme, made, browser, tmp_path):
     wide = shown.evaluate("[...document.querySelectorAll('.table')].some(each => each.scrollWidth > each.clientWidth)")
     assert wide == (width == 360)
     sizes = shown.evaluate("[...document.images].map(each => [each.complete, each.naturalWidth, each.clientWidth])")
-    assert len(sizes) == 8
+    assert len(sizes) == 7
     assert all(complete and natural > 0 and 0 < seen <= width for complete, natural, seen in sizes)
     sheet = shown.locator("table", has_text="what should hold")
     sheet.scroll_into_view_if_needed()
