@@ -528,7 +528,7 @@ class Image(dist.TorchDistribution):
     The log-density is computed before it is expanded over plates: what is the same for all classes, once.
 
     Args:
-        pixel: gives the distributions of the pixels, [*batch_shape, channels, height, width]. It is called when they are
+        pixel: gives the distributions of the pixels, [..., channels, height, width]. It is called when they are
             needed: who asks for the density of another site alone has nothing decoded.
     """
 
