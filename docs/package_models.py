@@ -32,9 +32,7 @@ CARD = """# {name}, small networks, Fashion-MNIST
 
 def percent(rate: dict) -> str:
     """A rate from a result's JSON, with its interval."""
-    rate = Rate(rate["count"], rate["total"])
-    low, high = rate.interval
-    return f"{100 * rate.share:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+    return Rate(rate["count"], rate["total"]).percent().replace(" ", "% ", 1)
 
 
 def worst_case(verdict: dict) -> str:

@@ -301,6 +301,10 @@ class AttackOptions(EvaluationOptions):
         if self.attack_estimator is not None:
             object.__setattr__(self, "attack_estimator", choice("estimator", self.attack_estimator, ESTIMATORS))
 
+    def which(self, model: str, attack: str) -> str:
+        """What tells the files of a model and an attack from others."""
+        return model if len(self.attack) == 1 else f"{model}-{attack}"
+
     @property
     def attacker(self) -> dict:
         """What the classifier that the attacker sees has otherwise than the defender."""

@@ -513,9 +513,8 @@ def _detections(found: Found, figures: Sequence[str]) -> list[str]:
     ]
     if not all(result.meaningful for result in found.results):
         blocks.append("Without meaning: the model has no p(x|...), so that the test doesn't see the image's density.")
-    several = len(found.options.attack) > 1
     for model, name in dict.fromkeys((result.model, result.attack) for result in found.results):
-        which = f"{model}-{name}" if several else model
+        which = found.options.which(model, name)
         caption = "ROC curves of the tests; below, where the attack evaded them too, what passes undetected."
         blocks += _figure(
             f"detection-{which}", f"Detection, {_name(model)} under {_text(name.upper())}", caption, figures
@@ -556,7 +555,7 @@ def _attacks(found: Mapping[str, Found], figures: Sequence[str]) -> list[str]:
                     "model fell for)."
                 )
         for result in results:
-            which = result.model if len(attack.options.attack) == 1 else f"{result.model}-{name}"
+            which = attack.options.which(result.model, name)
             caption = f"Images under {_text(name.upper())}, each with its predicted class and the posterior of that. "
             caption += _bound(verdicts.get(result.model))
             blocks += _figure(f"figure2-{which}", f"Figure 2, {_name(result.model)}", caption, figures)

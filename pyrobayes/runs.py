@@ -158,7 +158,7 @@ def attack(
             progress=progress,
             **_settings(options),
         )
-        which = _which(result, options)
+        which = options.which(result.model, result.attack)
         if folder and save_adversarial:
             labels = test.head(options.images).labels
             tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
@@ -224,7 +224,7 @@ def detect(
             found += [detection.detect(detector, result, name, models_images=models_images) for name in tests]
         results += found
         if folder:
-            figures.save(figures.detection(found), folder / f"detection-{_which(result, options)}")
+            figures.save(figures.detection(found), folder / f"detection-{options.which(result.model, result.attack)}")
     if folder:
         write_json(folder / "detection.json", _report(results, options, test, runs))
     return results
@@ -393,11 +393,6 @@ def _planned(
 
 def _settings(options: AttackOptions) -> dict:
     return {"attacker": options.attacker, "images": options.images, "batch_size": options.batch_size}
-
-
-def _which(result: AttackResult, options: AttackOptions) -> str:
-    """What tells the files of a model and an attack from others."""
-    return result.model if len(options.attack) == 1 else f"{result.model}-{result.attack}"
 
 
 def chosen_attacks(options: AttackOptions) -> list[Attack]:
