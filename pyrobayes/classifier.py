@@ -54,7 +54,7 @@ class BayesClassifier(nn.Module):
         compile: have torch.compile generate code for the decoder, which takes half a minute once and a C++ compiler, or
             Triton on a GPU. The weights are taken for constants.
         negligible: the gradient in the images leaves out the particles of a class whose share in it is below this part
-            of the image's largest, which then need no backward pass: where p(x|...) is a network and nothing else
+            of the image's largest, among those computed at once, which then need no backward pass: where p(x|...) is a network and nothing else
             depends on x. Not with `compile`. 0 leaves out none.
         memory: MiB that the values in the networks may take. What takes more is computed in parts, images first, then
             particles, and in parts again where its gradient is asked for; results differ by rounding only.
@@ -137,6 +137,16 @@ class BayesClassifier(nn.Module):
         pinned._indices, pinned._draw = indices, draw
         return pinned
 
+    @property
+    def pinned(self) -> bool:
+        """Whether it was made for known images."""
+        return self._indices is not None
+
+    @property
+    def random(self) -> bool:
+        """Whether another draw of the noise may give other log joints."""
+        return self.options.noise == "fresh" and "z" in self.factorization.parents()
+
     def redrawn(self, number: int) -> "BayesClassifier":
         """The same classifier for the same images, with the noise of another independent draw.
 
@@ -144,7 +154,7 @@ class BayesClassifier(nn.Module):
         nothing changes.
         """
         whole("number", number, least=0)
-        if self._indices is None:
+        if not self.pinned:
             return self
         other = copy.copy(self)
         other._number = number

@@ -60,6 +60,10 @@ class Rate:
         low, high = self.interval
         return f"{100 * self.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
+    def sentence(self) -> str:
+        """The same, as it is read within a sentence."""
+        return self.percent().replace(" ", "% ", 1)
+
     def as_dict(self) -> dict:
         """The count, the total, the share and its interval; the last two are None of no images."""
         known = self.total > 0
@@ -116,12 +120,13 @@ class AttackResult:
         labels: [N] true classes.
         clean_log_joint: [N, C] nats, of the clean images.
         log_joint: [E, N, C] nats, of the adversarial images.
-        unmoved: images, not of the target class, that the attack left as they were at the largest eps; above 0, for
-            want of a gradient. None of an attack that has other reasons for that, or other ways to move.
+        unmoved: images, not of the target class, for which no gradient that the attack asked for had a finite value
+            other than zero. None of an attack that does without.
         examples: [E, M, channels, height, width] the first adversarial images.
         distances: [N] L2 lengths of the least changes that an attack which looks for them found; infinite where the
             classifier didn't fall for it; None for other attacks.
-        approximation: as in :class:`Evaluation`, of the first clean images.
+        changed: as in :class:`Evaluation`; None for a classifier that isn't random.
+        approximation: as there, of the first clean images.
         gradient_signs: share of the pixels of these whose gradient has another sign than that without approximations,
             with the same noise; None where the attacker's options ask for none.
     """
@@ -138,6 +143,7 @@ class AttackResult:
     unmoved: Rate
     examples: Tensor
     distances: list[float] | None = None
+    changed: Rate | None = None
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
 
@@ -200,7 +206,7 @@ class AttackResult:
             for i, eps in enumerate(self.eps)
         ]
         shares = {"clean_accuracy": self.clean_accuracy.as_dict(), "unmoved": self.unmoved.as_dict()}
-        for name in ("approximation", "gradient_signs"):
+        for name in ("changed", "approximation", "gradient_signs"):
             if rate := getattr(self, name):
                 shares[name] = rate.as_dict()
         return plain | shares | {"rates": rates}
@@ -297,22 +303,24 @@ def attack(
     if isinstance(perturb.target, int):
         whole("target", perturb.target, least=0, most=len(data.classes) - 1)
     keep = len(data) if examples is None else min(examples, len(data))
-    hopes_for_gradient = perturb.follows_gradient and not perturb.least_distance
     batches = []
     for indices, x, y in distributed.share(data.batches(min(batch_size, max(1, seen.images_at_once // perturb.eot)))):
         towards = of_other_classes(everything, indices, perturb.seed).to(x.device) if perturb.matching else None
-        adversarial = perturb(seen.for_images(indices, ATTACKER), x, y, bounds, indices=indices, references=towards)
+        attacker_sees = seen.for_images(indices, ATTACKER)
+        adversarial, blind = perturb.attacked(attacker_sees, x, y, bounds, indices=indices, references=towards)
         defender = classifier.for_images(indices, DEFENDER)
         with torch.no_grad():
             clean = defender(x)
             # At eps 0 the image is the clean one, and so is its noise.
             attacked = torch.stack([defender(image) if e else clean for e, image in zip(bounds, adversarial)])
+            other = classifier.for_images(indices, SECOND)(x) if classifier.random else clean
         last = attacked[-1].argmax(1)
         astray = last == perturb.target if isinstance(perturb.target, int) else last != y
         found = {
             "clean": clean,
+            "changed": other.argmax(1) != clean.argmax(1),
             "attacked": attacked[: len(eps)].transpose(0, 1),
-            "unmoved": (adversarial[-1] == x).flatten(1).all(1) & (y != perturb.target) & hopes_for_gradient,
+            "unmoved": blind & (y != perturb.target) & perturb.follows_gradient,
             "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(astray, math.inf),
             "examples": adversarial[: len(eps), : max(0, keep - int(indices[0]))].transpose(0, 1),
         }
@@ -333,9 +341,32 @@ def attack(
         unmoved=Rate.of(found["unmoved"]),
         examples=found["examples"].transpose(0, 1),
         distances=found["distances"].tolist() if perturb.least_distance else None,
+        changed=Rate.of(found["changed"]) if classifier.random else None,
         approximation=approximation(classifier, data.head(min(checked, len(data))), batch_size) if checked else None,
         gradient_signs=gradient_signs(seen, data.head(min(checked, len(data))), batch_size) if checked else None,
     )
+
+
+def caveats(results: Sequence, name: Callable[[str], str] = str.upper) -> list[str]:
+    """Sentences on what the noise and approximations change of results of any kind, each said once; `name` writes a model's."""
+    said = []
+    for result in results:
+        if (changed := getattr(result, "changed", None)) and not isinstance(result, Evaluation):  # which shows it
+            said.append(
+                f"{name(result.model)}: another draw of the noise changes {changed.sentence()} of the predictions on "
+                f"{changed.total:,} clean images."
+            )
+        if result.approximation:
+            said.append(
+                f"{name(result.model)}: lower precision or pruning changes {result.approximation.sentence()} of "
+                f"{result.approximation.total:,} predictions on clean images, with the same noise."
+            )
+        if signs := getattr(result, "gradient_signs", None):
+            said.append(
+                f"{name(result.model)}: approximations change the sign of the gradient at {100 * signs.share:.2g}% of the "
+                "pixels of clean images, with the same noise."
+            )
+    return list(dict.fromkeys(said))
 
 
 def of_other_classes(data: Images, indices: Tensor, seed: int) -> Tensor:

@@ -66,6 +66,10 @@ def test_the_same_seed_gives_the_same_images(attack, make, batch):
     attacked = (BayesClassifier(make("gfz"), particles=2, seed=1) for _ in range(2))
     first, second = (attack(classifier, *batch, EPS) for classifier in attacked)
     assert torch.equal(first, second)
+    classifier = BayesClassifier(make("gfz"), particles=2, seed=1)
+    for _ in range(2):  # and so does the same classifier, whose noise a call of its own would draw anew
+        classifier(batch[0])
+        assert torch.equal(first, attack(classifier, *batch, EPS))
 
 
 def test_another_seed_gives_other_images(attack, make, batch):
@@ -183,11 +187,27 @@ def test_images_limits_the_images(classifier, tiny_images):
         evaluation.attack(classifier, tiny_images, images=241)
 
 
-def test_a_classifier_without_gradient_is_reported(make, tiny_images):
+def test_a_classifier_without_gradient_is_reported(attack, make, tiny_images):
     classifier = BayesClassifier(make("dfx"), particles=2)
     for parameter in classifier.parameters():
         parameter.data.zero_()
-    assert evaluation.attack(classifier, tiny_images.head(20), 0.1).unmoved.share == 1
+    result = evaluation.attack(classifier, tiny_images.head(20), 0.1, by=attack)
+    assert result.unmoved.share == (1 if attack.follows_gradient else 0)
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing(attack, batch, quick):
+    class Undefined(Linear):
+        def forward(self, x):
+            return super().forward(x) + 0 * (x - x.detach()).sum().sqrt()
+
+    for norm in attack.norms:
+        found = dataclasses.replace(attack, norm=norm)(Undefined(), *batch, 0.1)
+        assert found.isfinite().all()
+
+
+def test_a_classifier_with_a_gradient_is_not(attack, make, tiny_images):
+    result = evaluation.attack(BayesClassifier(make("gbz"), particles=2), tiny_images.head(20), 0.1, by=attack)
+    assert result.unmoved.count == 0
 
 
 def success(classifier, x, y):
@@ -207,6 +227,24 @@ def test_steps_and_targets_reach_what_they_aim_at_in_a_linear_classifier(name, l
         assert (model(aimed).argmax(1) == 3)[y != 3].float().mean() > 0.9
     each = attacks.get(name, loss=loss, steps=20, target="each")(model, x, y, 0.3)
     assert success(model, each, y) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "eps"),
+    [
+        ("fgsm", {}, 0.5),
+        ("square", {"steps": 500}, 0.5),
+        ("transfer", {"steps": 20}, 0.5),
+        ("patch", {"steps": 20}, 1.0),
+        ("cw", {}, 7.0),
+    ],
+)
+def test_other_attacks_reach_a_target_too(name, options, eps, tiny_images):
+    (x, y), model = tiny_images.head(30).batch(slice(None)), Linear()
+    options = options | ({"sources": (model,)} if name == "transfer" else {})
+    aimed = attacks.get(name, target=3, **options)(model, x, y, eps)
+    assert torch.equal(aimed[y == 3], x[y == 3])
+    assert (model(aimed).argmax(1) == 3)[y != 3].float().mean() > 0.9
 
 
 def test_pgd_of_a_linear_classifier_is_known(tiny_images):
@@ -249,6 +287,31 @@ def test_checkpoints_of_apgd_are_those_of_its_paper():
     assert sorted(checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
 
 
+class Lucky(Linear):
+    """Logits W x, and luck of class 0 in every draw."""
+
+    random = True
+
+    def __init__(self, draw=0):
+        super().__init__()
+        self.luck = 10 * torch.randn((), generator=torch.Generator().manual_seed(draw))
+
+    def redrawn(self, draw):
+        return Lucky(draw)
+
+    def forward(self, x):
+        return super().forward(x) + self.luck * (torch.arange(10) == 0)
+
+
+def test_apgd_does_not_take_luck_for_progress(tiny_images):
+    x, _ = tiny_images.head(20).batch(slice(None))
+    y = torch.zeros(
+        20, dtype=torch.long
+    )  # whatever the luck, the gradient of the margin is the same, and so are differences
+    attack = attacks.get("apgd", loss="margin", steps=20)
+    assert torch.equal(attack(Lucky(), x, y, 0.1), attack(Linear(), x, y, 0.1))
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", ["pgd", "apgd"])
 def test_more_steps_and_restarts_climb_higher_on_fixed_noise(name, norm, make, batch):
@@ -287,11 +350,12 @@ def test_eot_sees_the_mean_of_independent_posteriors(make, batch):
 
 def test_a_term_without_images_decodes_nothing(make, batch, monkeypatch):
     factorization, (x, y) = make("gbz"), batch
-    expected = attacks.get("fgsm", term="y")(BayesClassifier(factorization, 3), x, y, 0.1)
+    classifier = BayesClassifier(factorization, 3).for_images(range(4))
+    expected = attacks.get("fgsm", term="y")(classifier, x, y, 0.1)
     monkeypatch.setattr(factorization.p_x.decoder, "forward", None)
-    assert torch.equal(attacks.get("fgsm", term="y")(BayesClassifier(factorization, 3), x, y, 0.1), expected)
+    assert torch.equal(attacks.get("fgsm", term="y")(classifier, x, y, 0.1), expected)
     with pytest.raises(TypeError):
-        attacks.get("fgsm")(BayesClassifier(factorization, 3), x, y, 0.1)
+        attacks.get("fgsm")(classifier, x, y, 0.1)
 
 
 def test_terms_add_up_to_the_log_weights(name, make, batch):
@@ -391,6 +455,14 @@ def test_square_needs_no_gradient_and_beats_noise(tiny_images):
     climbed, luck = (LOSSES["margin"](model(images), y) for images in (found, noise))
     assert (climbed > luck).float().mean() > 0.9
     assert share(0, 10_000) == share(10, 10_000) == 0.8 and share(11, 10_000) == 0.4 and share(999, 1000) == 0.8 / 512
+
+
+def test_square_changes_channels_apart():
+    towards = torch.randn(3, 7, 7, generator=torch.Generator().manual_seed(0))
+    model = lambda x: torch.stack([torch.zeros(len(x)), (x * towards).flatten(1).sum(1)], 1)  # noqa: E731
+    x = torch.full((4, 3, 7, 7), 0.5)
+    found = attacks.get("square", steps=1000)(model, x, torch.zeros(4, dtype=torch.long), 0.1)
+    assert (((found - x) * towards).flatten(1).sum(1) > 0.95 * 0.1 * towards.abs().sum()).all()
 
 
 def test_transfer_takes_the_images_of_its_source(tiny_images):

@@ -18,7 +18,9 @@ RISING = 0.75  # rho of their condition 1
 class APGD(Iterative):
     """Steps with momentum whose size is halved where they no longer help; Croce and Hein (2020), algorithm 1.
 
-    An image ends where its loss was highest. They climb the cross-entropy and the `dlr` loss in turn.
+    An image ends where its loss was highest. They climb the cross-entropy and the `dlr` loss in turn. Two images of a
+    random classifier are compared by one and the same draw of its noise, at two more forward passes a step: else the
+    luckiest draw would be kept, and its luck taken for progress.
     """
 
     steps: int = 100
@@ -28,7 +30,8 @@ class APGD(Iterative):
         before = images = start
         loss, gradient = problem.gradient(images, draw)
         best, best_gradient, highest = images, gradient, loss
-        rises, halved, highest_before = torch.zeros_like(loss), torch.ones_like(loss, dtype=torch.bool), highest
+        rises, halved = torch.zeros_like(loss), torch.ones_like(loss, dtype=torch.bool)
+        improved = torch.zeros_like(halved)
         checks = checkpoints(self.steps)
         last = 0
         for step in range(1, self.steps + 1):
@@ -37,19 +40,21 @@ class APGD(Iterative):
             ahead = problem.project(images + alpha * (ahead - images) + (1 - alpha) * (images - before), eps)
             before, images, previous = images, ahead, loss
             loss, gradient = problem.gradient(images, draw + step)
+            if problem.random:
+                previous, highest = (problem.loss(each, draw + step) for each in (before, best))
             rises = rises + (loss > previous)
             better = loss > highest
+            improved = improved | better
             where = better[:, None, None, None]
             best, best_gradient = images.where(where, best), gradient.where(where, best_gradient)
             highest = loss.where(better, highest)
             if step in checks:
-                stuck = ~halved & (highest == highest_before)
-                halved = (rises < RISING * (step - last)) | stuck
+                halved = (rises < RISING * (step - last)) | ~(halved | improved)
                 where = halved[:, None, None, None]
                 size = (size / 2).where(where, size)
                 images, gradient = best.where(where, images), best_gradient.where(where, gradient)
                 loss = highest.where(halved, loss)
-                rises, last, highest_before = torch.zeros_like(rises), step, highest
+                rises, improved, last = torch.zeros_like(rises), torch.zeros_like(improved), step
         return best
 
 

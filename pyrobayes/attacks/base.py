@@ -55,7 +55,7 @@ class Attack:
     name: ClassVar[str] = "this attack"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     least_distance: ClassVar[bool] = False  # it looks for the nearest image, and eps only cuts that short
-    follows_gradient: ClassVar[bool] = True  # of the classifier attacked, and leaves an image as it is without one
+    follows_gradient: ClassVar[bool] = True  # of the classifier attacked, whose gradient it hopes for
 
     def __post_init__(self):
         object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
@@ -75,6 +75,10 @@ class Attack:
             )
         if self.evade is not None and self.eot > 1:
             raise InputError("eot sees the mean of posteriors, which has no log p(x) to evade a test of: leave it out")
+        if self.evade is not None and self.term is not None:
+            raise InputError(
+                "a test to evade looks at all terms of log p(x, y), and term leaves one of them: leave it out"
+            )
         whole("seed", self.seed, least=0, most=LARGEST_SEED)
         positive("evade weight", self.evade_weight)
 
@@ -109,7 +113,9 @@ class Attack:
         """Attack a classifier.
 
         Args:
-            classifier: gives log p(x, y), or logits, [B, C], differentiably in x.
+            classifier: gives log p(x, y), or logits, [B, C], differentiably in x. The noise of one that is random
+                follows from the images' places, unless it was made for images already
+                (:meth:`pyrobayes.BayesClassifier.for_images`).
             x: images [B, channels, height, width] in [0, 1].
             y: their true classes [B].
             eps: bounds of the perturbation in the attack's norm; in L-infinity each in [0, 1].
@@ -121,6 +127,19 @@ class Attack:
             Adversarial images in [0, 1], none further than eps from its original:
             [E, B, channels, height, width] for E values of eps, without the first dimension for a single number.
         """
+        return self.attacked(classifier, x, y, eps, indices=indices, references=references)[0]
+
+    def attacked(
+        self,
+        classifier: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        eps: float | Sequence[float],
+        *,
+        indices: Tensor | None = None,
+        references: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The same, and for which images no gradient that was asked for had a finite value other than zero, [B]."""
         single = isinstance(eps, numbers.Real)
         eps = [float(value) for value in ([eps] if single else eps)]
         checked_eps(eps, self.norm)
@@ -131,9 +150,11 @@ class Attack:
         indices = torch.arange(len(x)) if indices is None else torch.as_tensor(indices, dtype=torch.long)
         if self.matching and (references is None or references.shape != x.shape):
             raise InputError(f"{self.loss} needs references: an image of another class for each of {len(x)} images")
+        if hasattr(classifier, "for_images") and not classifier.pinned:
+            classifier = classifier.for_images(indices, ATTACKER)
         problem = Problem(self, classifier, x.detach(), y, indices.to(x.device), references)
         adversarial = self._to_each(problem, eps) if self.target == EACH else self._bounded(problem, eps)
-        return adversarial[0] if single else adversarial
+        return adversarial[0] if single else adversarial, problem.asked & ~problem.felt
 
     def _bounded(self, problem: "Problem", eps: Sequence[float]) -> Tensor:
         found = self.perturb_all(problem, eps).detach()
@@ -175,6 +196,7 @@ class Problem:
         target: [B] the classes to be predicted, or None. Images of that class already are left as they are.
         indices: [B] the images' places in their data set.
         references: images of other classes, like x, or None.
+        asked, felt: [B] whether a gradient was asked for, and whether any had a finite value other than zero.
     """
 
     def __init__(
@@ -188,6 +210,7 @@ class Problem:
     ):
         self.attack, self.x, self.y, self.target, self.references = attack, x, y, None, references
         self._attacked, self._classifier, self.indices = classifier, self._seen(classifier), indices
+        self.asked, self.felt = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
         if attack.target is not None and attack.target != EACH:
             self.target = torch.full_like(y, attack.target)
 
@@ -215,6 +238,11 @@ class Problem:
         return other
 
     @property
+    def random(self) -> bool:
+        """Whether the loss depends on the draw."""
+        return getattr(self._classifier, "random", False)
+
+    @property
     def num_classes(self) -> int:
         """How many classes the classifier knows."""
         with torch.no_grad():
@@ -237,14 +265,24 @@ class Problem:
         return torch.stack(estimates).logsumexp(0) - math.log(n)
 
     def gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
-        """The loss [B], and its gradient in the images; another `draw` is other noise of a random classifier."""
+        """The loss [B], and its gradient in the images, 0 where it isn't finite.
+
+        Another `draw` is other noise of a random classifier.
+        """
+        loss, gradient = self.raw_gradient(images, draw)
+        gradient = gradient.where(gradient.isfinite(), 0)
+        self.asked.fill_(True)
+        self.felt.logical_or_(gradient.flatten(1).any(1))
+        return loss, gradient
+
+    def raw_gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
+        """The same as it is, finite or not."""
         images = images.detach().requires_grad_(True)
         with torch.enable_grad():
             loss = self._loss(images, draw, self.target)
             if not loss.requires_grad:
                 raise InputError(f"the term {self.attack.term} doesn't depend on the image here: leave it out")
-            gradient = torch.autograd.grad(loss.sum(), images)[0]
-        return loss.detach(), gradient
+            return loss.detach(), torch.autograd.grad(loss.sum(), images)[0]
 
     @torch.no_grad()
     def loss(self, images: Tensor, draw: int = 0) -> Tensor:

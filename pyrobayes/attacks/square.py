@@ -47,7 +47,7 @@ class Square(Attack):
             inside = square(problem.x, side, numbers)
             sign = signs(numbers[:, :, -1:, -1:])  # one for each channel
             images = problem.project((problem.x + eps * sign).where(inside, best), eps)
-            idle = (images == best).flatten(2).all(2)[:, :, None, None]  # it is so already: then the other way
+            idle = (images == best).flatten(1).all(1)[:, None, None, None]  # it is so already: then the other way
             images = problem.project((problem.x - eps * sign).where(inside & idle, images), eps)
             best, highest = higher(images, problem.loss(images), best, highest)
         return best
