@@ -4,7 +4,7 @@ import click
 
 from pyrobayes.options import DetectionOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import percent, results_of, table
+from pyrobayes_cli.output import percent, results_of, table, tell_caveats
 
 
 @click.command("detect", short_help="Reject adversarial images by log p(x, y), and attack that too.")
@@ -60,6 +60,7 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
         click.echo(
             "* without meaning: the model has no p(x|...). The marginal test sees a constant, the logit test p(y|x) alone."
         )
+    tell_caveats(results)
     click.echo(
         f"Data: {results[0].data}, test images. Thresholds: {100 * chosen.false_alarms:g}% of up to {chosen.train_images:,} "
         f"training images. Figures and detection.json are in {out or runs}."

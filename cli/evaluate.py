@@ -4,7 +4,7 @@ import click
 
 from pyrobayes.options import EvaluationOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import percent, results_of, table, tell_approximation
+from pyrobayes_cli.output import percent, results_of, table, tell_caveats
 
 
 @click.command("evaluate", short_help="Evaluate trained models on clean test images.")
@@ -52,5 +52,5 @@ def show_evaluation(results, folder) -> None:
             for result in results
         ],
     )
-    tell_approximation(results)
+    tell_caveats(results)
     click.echo(f"Data: {results[0].data}, test images. Figures and evaluation.json are in {folder}.")

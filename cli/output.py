@@ -115,16 +115,9 @@ def percent(rate) -> str:
     return rate.percent()
 
 
-def tell_approximation(results) -> None:
-    """Say what lower precision, pruning or leaving out of the gradient changed, where they were asked for."""
-    for result in results:
-        if result.approximation:
-            click.echo(
-                f"{result.model}: lower precision or pruning changes {percent(result.approximation)}% of "
-                f"{result.approximation.total} predictions on clean images, with the same noise."
-            )
-        if signs := getattr(result, "gradient_signs", None):
-            click.echo(
-                f"{result.model}: approximations change the sign of the gradient at {100 * signs.share:.2g}% of the pixels "
-                "of clean images, with the same noise."
-            )
+def tell_caveats(results) -> None:
+    """Say what noise and approximations change of results."""
+    from pyrobayes.evaluation import caveats
+
+    for line in caveats(results):
+        click.echo(line)

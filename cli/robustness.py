@@ -6,7 +6,7 @@ import click
 
 from pyrobayes.options import QUICK_ROBUSTNESS, RobustnessOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import percent, results_of, table, tell_approximation
+from pyrobayes_cli.output import percent, results_of, table, tell_caveats
 
 
 @click.command("robustness", short_help="Attack in many ways, and say what of the result to believe.")
@@ -54,7 +54,7 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
     for result in results:
         show_verdict(result)
     click.echo()
-    tell_approximation(results)
+    tell_caveats(results)
     click.echo(
         f"Data: {results[0].data}, test images. Figures, robustness.json and the report (report.html) are in {out or runs}."
     )

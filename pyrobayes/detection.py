@@ -2,7 +2,7 @@
 
 The three of Li et al. (2019): the marginal test rejects an image with too low a log p(x); the logit test one with too
 low a log p(x, y) for the class y that is predicted; the KL test one whose posterior is too far from the mean posterior
-of that class. All need nothing but log joints.
+of the training images of that class. All need nothing but log joints.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ class Detector:
     threshold.
 
     Attributes:
-        posteriors: [C, C] the mean posterior of the training images of each class, as predicted.
-        means, deviations: of each test's statistic, [C] nats.
+        posteriors: [C, C] the mean posterior of the training images of each class.
+        means, deviations: of each test's statistic for the class that they are of, [C] nats.
         thresholds: of each test's score.
     """
 
@@ -41,7 +41,7 @@ class Detector:
 
     def statistic(self, test: str, log_joint: Tensor) -> Tensor:
         """What a test looks at, [B] nats, from log p(x, y) [B, C]; differentiable, and high where it is suspicious."""
-        return _statistic(choice("test", test, DETECTION_TESTS), log_joint, self.posteriors)
+        return _statistic(choice("test", test, DETECTION_TESTS), log_joint, log_joint.argmax(1), self.posteriors)
 
     def score(self, test: str, log_joint: Tensor) -> Tensor:
         """The statistic in standard deviations from the mean of the class that is predicted, [B]."""
@@ -71,13 +71,13 @@ class Evasion:
         return self.test
 
 
-def _statistic(test: str, log_joint: Tensor, posteriors: Tensor) -> Tensor:
+def _statistic(test: str, log_joint: Tensor, y: Tensor, posteriors: Tensor) -> Tensor:
+    """For images that are taken for one of class y [B]."""
     if test == "marginal":
         return -log_joint.logsumexp(1)
-    best, predicted = log_joint.max(1)
     if test == "logit":
-        return -best
-    usual = posteriors.to(log_joint)[predicted]
+        return -log_joint.gather(1, y[:, None])[:, 0]
+    usual = posteriors.to(log_joint)[y]
     return (torch.xlogy(usual, usual) - usual * log_joint.log_softmax(1)).sum(1)
 
 
@@ -106,24 +106,24 @@ def fit_detector(
     def log_joint(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return classifier.for_images(indices, CALIBRATION)(x)
 
-    return detector_of(over_images(log_joint, data, batch_size, name, progress), false_alarms)
+    return detector_of(over_images(log_joint, data, batch_size, name, progress), data.labels.cpu(), false_alarms)
 
 
-def detector_of(log_joint: Tensor, false_alarms: float) -> Detector:
-    """The same from the log joints of training images, [N, C] nats."""
-    classes, predicted = log_joint.shape[1], log_joint.argmax(1)
-    posterior = log_joint.softmax(1)
-    of_class = [predicted == c for c in range(classes)]
+def detector_of(log_joint: Tensor, y: Tensor, false_alarms: float) -> Detector:
+    """The same from the log joints of training images, [N, C] nats, of classes y [N]."""
+    predicted, posterior = log_joint.argmax(1), log_joint.softmax(1)
+    of_class = [y == c for c in range(log_joint.shape[1])]
     everywhere = torch.ones_like(of_class[0])
-    # Of a class that is hardly ever predicted nothing is known but what is known of all.
+    # Of a class that has hardly any image nothing is known but what is known of all.
     of_class = [chosen if chosen.sum() > 1 else everywhere for chosen in of_class]
     posteriors = torch.stack([posterior[chosen].mean(0) for chosen in of_class])
     means, deviations, thresholds = {}, {}, {}
     for test in DETECTION_TESTS:
-        statistic = _statistic(test, log_joint, posteriors)
+        statistic = _statistic(test, log_joint, y, posteriors)
         groups = [statistic[everywhere if test == "marginal" else chosen] for chosen in of_class]
         means[test] = torch.stack([group.mean() for group in groups])
         deviations[test] = torch.stack([group.std() for group in groups]).clamp_min(1e-6)
+        statistic = _statistic(test, log_joint, predicted, posteriors)
         score = (statistic - means[test][predicted]) / deviations[test][predicted]
         allowed = math.floor(false_alarms * len(score))
         thresholds[test] = score.sort(descending=True).values[allowed].item()
@@ -146,6 +146,7 @@ class Detection:
         accepted_accuracy: [E] share of the accepted images, adversarial or not, that are classified correctly.
         auc: [E] area under the ROC curve, successful adversarial images against clean ones; NaN without any.
         roc: [E][101] share of the former above thresholds that 0, 1, ... 100% of the latter exceed.
+        changed, approximation, gradient_signs: as in :class:`pyrobayes.evaluation.AttackResult`.
     """
 
     model: str
@@ -162,6 +163,9 @@ class Detection:
     accepted_accuracy: list[Rate]
     auc: list[float]
     roc: list[list[float]]
+    changed: Rate | None = None
+    approximation: Rate | None = None
+    gradient_signs: Rate | None = None
 
     @property
     def images(self) -> int:
@@ -174,10 +178,13 @@ class Detection:
         rates = {name: [rate.as_dict() for rate in plain[name]] for name in RATES}
         auc = [None if math.isnan(area) else area for area in self.auc]
         roc = [None if math.isnan(curve[0]) else curve for curve in self.roc]
-        return plain | rates | {"false_alarms": self.false_alarms.as_dict(), "auc": auc, "roc": roc}
+        shares = {name: rate and rate.as_dict() for name in SHARES for rate in [plain[name]]}
+        return plain | rates | shares | {"auc": auc, "roc": roc}
 
 
 RATES = ("success", "detected", "undetected", "accepted_accuracy")
+OF_THE_ATTACK = ("changed", "approximation", "gradient_signs")
+SHARES = ("false_alarms", *OF_THE_ATTACK)
 
 
 def detect(detector: Detector, result: AttackResult, test: str, *, models_images: bool = True) -> Detection:
@@ -203,7 +210,7 @@ def detect(detector: Detector, result: AttackResult, test: str, *, models_images
         found["auc"].append(area_under_roc(suspicious, clean))
         found["roc"].append(roc(suspicious, clean))
     return Detection(
-        **{name: getattr(result, name) for name in ("model", "attack", "options", "data", "eps")},
+        **{name: getattr(result, name) for name in ("model", "attack", "options", "data", "eps", *OF_THE_ATTACK)},
         test=test,
         meaningful=models_images or test == "kl",
         false_alarms=Rate.of(detector.rejects(test, result.clean_log_joint)),

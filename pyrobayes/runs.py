@@ -13,7 +13,7 @@ from pyrobayes.attacks import Attack
 from pyrobayes.checkpoint import CONFIG, MODEL, Config, choose_device, load, read_tensors, save_tensors, versions
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images, load_data
-from pyrobayes.detection import Detection, fit_detector
+from pyrobayes.detection import Detection, Detector, fit_detector
 from pyrobayes.evaluation import AttackResult, Evaluation
 from pyrobayes.factorizations import parents_in
 from pyrobayes.files import writable_folder, write_json
@@ -22,6 +22,7 @@ from pyrobayes.options import (
     DETECTION_TESTS,
     MINI,
     NETWORKS,
+    OF_ATTACKS,
     PRETRAINED,
     RECIPES,
     SUBSETS,
@@ -41,6 +42,7 @@ from pyrobayes.robustness import Parts, Verdict, assess
 from pyrobayes.training import Epoch, begun, fit, must_be_new, must_be_the_same, saved_config
 
 PARTS = "robustness-parts"
+TRANSFERRING = ("dfx", "cnn")  # decode nothing
 
 
 def train(
@@ -195,6 +197,8 @@ def detect(
     The other arguments are those of :func:`attack`.
     """
     planned, test = _planned(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
+    if options.evade_weight and options.prune is not None:
+        raise InputError("evade weight attacks all particles of every class: leave prune out")
     folder = _result_folder(_results_in(out, runs))
     training = _load_data(test.name, "train", data_dir)
     detectors = {
@@ -208,25 +212,29 @@ def detect(
         )
         for classifier in dict.fromkeys(classifier for _, classifier in planned)
     }
-    results: list[Detection] = []
-    for by, classifier in planned:
-        detector, found = detectors[classifier], []
-        adaptive = [
-            (name, dataclasses.replace(by, snapshot=True, evade=detector.evading(name), evade_weight=weight))
-            for name in DETECTION_TESTS
-            for weight in options.evade_weight
+
+    def against(by: Attack, detector: Detector) -> list[tuple[Sequence[str], Attack]]:
+        """The attack, with all tests, and those on each test besides."""
+        weighted = itertools.product(DETECTION_TESTS, options.evade_weight)
+        return [(DETECTION_TESTS, by)] + [
+            ((test,), dataclasses.replace(by, snapshot=True, evade=detector.evading(test), evade_weight=weight))
+            for test, weight in weighted
         ]
-        for tests, attack in [(DETECTION_TESTS, by), *(((name,), attack) for name, attack in adaptive)]:
+
+    attacks_on = [(classifier, against(by, detectors[classifier])) for by, classifier in planned]  # before the first
+    results: list[Detection] = []
+    for classifier, chosen in attacks_on:
+        detector, found = detectors[classifier], []
+        models_images = classifier.factorization.models_images
+        for tests, by in chosen:
             result = evaluation.attack(
-                classifier, test, options.eps, by=attack, examples=0, checked=0, progress=progress, **_settings(options)
+                classifier, test, options.eps, by=by, examples=0, progress=progress, **_settings(options)
             )
-            models_images = classifier.factorization.models_images
             found += [detection.detect(detector, result, name, models_images=models_images) for name in tests]
         results += found
         if folder:
             figures.save(figures.detection(found), folder / f"detection-{options.which(result.model, result.attack)}")
-    if folder:
-        write_json(folder / "detection.json", _report(results, options, test, runs))
+            write_json(folder / "detection.json", _report(results, options, test, runs))
     return results
 
 
@@ -263,6 +271,7 @@ def robustness(
     parts, results = Parts(kept), []
     for classifier in classifiers:
         others = [other for other in classifiers if other is not classifier]
+        others = others or _another(classifier.factorization.name, options, test, data_dir, runs, device)
         try:
             results.append(assess(classifier, test, training, options, sources=others, parts=parts, progress=progress))
         except KeyboardInterrupt:
@@ -272,12 +281,26 @@ def robustness(
         if folder:
             write_json(folder / "robustness.json", _report(results, options, test, runs))
             figures.save(figures.robustness(results[-1]), folder / f"robustness-{results[-1].model}")
+    distributed.wait_for_all()  # before what the others may still read is removed
     if folder:
         if len(results) > 1:
             figures.save(figures.worst_cases(results), folder / "robustness")
         report.write(folder, runs)
         parts.remove()
     return results
+
+
+def _another(
+    name: str, options: RobustnessOptions, test: Images, data_dir, runs: str | os.PathLike, device: str
+) -> list[BayesClassifier]:
+    """A model trained beside the one of this name, on the same data, whose images cost little: for attacks by transfer."""
+    folder = Path(runs)
+    for other in TRANSFERRING:
+        if other == name or not _is_trained(folder / other):
+            continue
+        if Config.read(folder / other).data_sha256 == Config.read(folder / name).data_sha256:
+            return open_runs([other], options, data=test.name, data_dir=data_dir, runs=runs, device=device)[0]
+    return []
 
 
 def reproduce(
@@ -396,23 +419,12 @@ def _settings(options: AttackOptions) -> dict:
 
 
 def chosen_attacks(options: AttackOptions) -> list[Attack]:
-    """The attacks with the options that they have.
-
-    Raises:
-        InputError: an option was given that none of them has.
-    """
+    """The attacks, each with those of the options that it has."""
     common = {name: getattr(options, name) for name in ("term", "snapshot", "target", "eot", "seed")}
-    common |= {name: value for name in ("norm", "loss") if (value := getattr(options, name)) is not None}
-    given = {name: getattr(options, name) for name in ("steps", "step_size", "restarts", "draws", "confidence")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if options.source and "transfer" not in options.attack:
-        raise InputError(f"{', '.join(options.attack)} has no option source, only transfer")
-    for option in given:
-        able = [name for name in attacks.names() if option in attacks.options(name)]
-        if not set(able) & set(options.attack):
-            raise InputError(f"{', '.join(options.attack)} has no option {option}, only {', '.join(able)}")
+    own = {name: getattr(options, name) for name in ("norm", "loss", *OF_ATTACKS) if name != "source"}
+    given = common | {name: value for name, value in own.items() if value is not None}
     return [
-        attacks.get(name, **common, **{option: given[option] for option in given if option in attacks.options(name)})
+        attacks.get(name, **{option: value for option, value in given.items() if option in attacks.options(name)})
         for name in options.attack
     ]
 
@@ -489,11 +501,7 @@ def open_runs(
         InputError: there are none, they were trained on different data, or on other data than asked for.
     """
     folder = Path(runs)
-    found = [
-        name
-        for name in factorizations.names(comparators=True)
-        if all((folder / name / file).is_file() for file in (CONFIG, MODEL))
-    ]
+    found = [name for name in factorizations.names(comparators=True) if _is_trained(folder / name)]
     names = list(dict.fromkeys(_names(models))) if models else found
     if not names:
         raise InputError(f"no trained model found under {folder}: train one with 'pyrobayes train', or see --runs")
@@ -509,6 +517,10 @@ def open_runs(
             )
     classifiers = [load(folder / name, device=device, **vars(options.classifier)) for name in names]
     return classifiers, _load_data(expected, "test", data_dir)
+
+
+def _is_trained(run: Path) -> bool:
+    return all((run / file).is_file() for file in (CONFIG, MODEL))
 
 
 def _names(models: Sequence[str]) -> list[str]:

@@ -35,8 +35,8 @@ def result_of(clean, attacked, labels, options=None):
 @pytest.mark.parametrize("false_alarms", [0.01, 0.05, 0.5])
 @pytest.mark.parametrize("test", DETECTION_TESTS)
 def test_thresholds_give_the_false_alarms_on_training_data(test, false_alarms, training):
-    log_joint, _ = training
-    detector = detector_of(log_joint, false_alarms)
+    log_joint, y = training
+    detector = detector_of(log_joint, y, false_alarms)
     assert detector.rejects(test, log_joint).sum() == 1000 * false_alarms
 
 
@@ -54,22 +54,31 @@ def test_thresholds_of_a_model_give_five_per_cent(name, make, tiny_images):
 
 
 def test_statistics_are_those_of_the_paper(training):
-    log_joint, _ = training
-    detector, posterior = detector_of(log_joint, 0.05), log_joint.double().softmax(1)
+    log_joint, y = training
+    detector, posterior = detector_of(log_joint, y, 0.05), log_joint.double().softmax(1)
     predicted = log_joint.argmax(1)
     torch.testing.assert_close(
         detector.statistic("marginal", log_joint).double(), -log_joint.double().exp().sum(1).log(), rtol=1e-6, atol=1e-6
     )
     torch.testing.assert_close(detector.statistic("logit", log_joint), -log_joint[torch.arange(1000), predicted])
     for i in range(5):
-        usual = posterior[predicted == predicted[i]].mean(0)
+        usual = posterior[y == predicted[i]].mean(0)
         divergence = (usual * (usual / posterior[i]).log()).sum()
         assert detector.statistic("kl", log_joint)[i].item() == pytest.approx(divergence.item(), rel=1e-3)
 
 
+def test_usual_is_what_the_training_images_of_a_class_are(training):
+    log_joint, y = training
+    detector, logit = detector_of(log_joint, y, 0.05), log_joint[torch.arange(1000), y]
+    for c in range(4):  # Li et al. fit every class to the training images of that class, however these are classified
+        assert detector.means["logit"][c].item() == pytest.approx(-logit[y == c].mean().item(), rel=1e-4)
+        torch.testing.assert_close(detector.posteriors[c], log_joint.softmax(1)[y == c].mean(0))
+
+
 def test_scores_are_of_the_class_that_is_predicted(training):
     log_joint, _ = training
-    detector = detector_of(log_joint, 0.05)
+    log_joint[torch.arange(1000), log_joint.argmax(1)] += 1e-3
+    detector = detector_of(log_joint, log_joint.argmax(1), 0.05)  # no image is misclassified
     for test in ("logit", "kl"):
         for c in range(4):
             score = detector.score(test, log_joint)[log_joint.argmax(1) == c]
@@ -80,10 +89,10 @@ def test_scores_are_of_the_class_that_is_predicted(training):
     assert score.mean().item() == pytest.approx(0, abs=1e-3) and score.std().item() == pytest.approx(1, abs=1e-3)
 
 
-def test_a_class_that_is_never_predicted_does_no_harm(training):
-    log_joint, _ = training
+def test_a_class_without_images_does_no_harm(training):
+    log_joint, y = training
     log_joint[:, 2] -= 1e4
-    detector = detector_of(log_joint, 0.05)
+    detector = detector_of(log_joint, y.where(y != 2, 3), 0.05)
     unheard = log_joint.clone()
     unheard[:, 2] += 2e4
     for test in DETECTION_TESTS:
@@ -92,7 +101,7 @@ def test_a_class_that_is_never_predicted_does_no_harm(training):
 
 def test_unlikely_images_are_detected_and_likely_ones_are_not(training):
     log_joint, y = training
-    detector = detector_of(log_joint, 0.05)
+    detector = detector_of(log_joint, y, 0.05)
     wrong = log_joint.roll(1, dims=1)  # as likely as before, of another class
     far = wrong - 500
     caught = detection.detect(detector, result_of(log_joint, far, y.tolist()), "marginal")
@@ -105,8 +114,8 @@ def test_unlikely_images_are_detected_and_likely_ones_are_not(training):
 
 
 def test_an_attack_without_success_has_no_curve(training):
-    log_joint, _ = training
-    detector = detector_of(log_joint, 0.05)
+    log_joint, y = training
+    detector = detector_of(log_joint, y, 0.05)
     found = detection.detect(detector, result_of(log_joint, log_joint, log_joint.argmax(1).tolist()), "kl")
     assert math.isnan(found.auc[0]) and found.detected[0].total == 0 and found.accepted_accuracy[0].share == 1
     assert found.as_dict()["auc"] == found.as_dict()["roc"] == [None]
@@ -137,7 +146,7 @@ def test_an_attack_that_evades_lowers_the_statistic(test, make, tiny_images):
 
 def test_the_evaded_statistic_is_taken_off_the_loss(make, batch):
     (x, y), classifier = batch, BayesClassifier(make("gbz"), 3, noise="fixed")
-    detector = detector_of(classifier(x.repeat(3, 1, 1, 1)).detach(), 0.3)
+    detector = detector_of(classifier(x.repeat(3, 1, 1, 1)).detach(), y.repeat(3), 0.3)
     attack = attacks.get("fgsm", evade=detector.evading("marginal"), evade_weight=2.0)
     problem = attacks.Problem(attack, classifier, x, y, torch.arange(4))
     expected = attacks.log_odds_against(classifier(x), y) + 2 * classifier(x).logsumexp(1)
@@ -149,11 +158,12 @@ def test_the_evaded_statistic_is_taken_off_the_loss(make, batch):
     [
         ({"eot": 2}, "eot sees the mean of posteriors"),
         ({"loss": "logit-matching"}, "has no evade: leave it out"),
+        ({"term": "y"}, "a test to evade looks at all terms"),
         ({"evade_weight": 0.0}, "evade weight must be a finite number above 0"),
     ],
 )
 def test_bad_options_are_named(options, words, training):
-    evade = detector_of(training[0], 0.05).evading("kl")
+    evade = detector_of(*training, 0.05).evading("kl")
     with pytest.raises(InputError, match=words):
         attacks.get("pgd", **({"evade": evade} | options))
 
@@ -163,7 +173,7 @@ def test_bad_arguments_are_named(make, tiny_images, training):
     with pytest.raises(InputError, match="false alarms must be a share above 0 and below 1, got 1"):
         fit_detector(classifier, tiny_images, false_alarms=1)
     with pytest.raises(InputError, match="unknown test 'logits': did you mean 'logit'"):
-        detector_of(training[0], 0.05).statistic("logits", training[0])
+        detector_of(*training, 0.05).statistic("logits", training[0])
 
 
 def test_what_is_detected_does_not_depend_on_batches(make, tiny_images):
