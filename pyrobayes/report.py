@@ -20,8 +20,8 @@ from urllib.parse import quote
 from pyrobayes import factorizations
 from pyrobayes.checkpoint import METRICS, Config
 from pyrobayes.checks import FAIL, NOT_APPLICABLE, Check
-from pyrobayes.detection import RATES, Detection
-from pyrobayes.evaluation import Evaluation, Rate
+from pyrobayes.detection import OF_THE_ATTACK, RATES, Detection
+from pyrobayes.evaluation import Evaluation, Rate, caveats
 from pyrobayes.factorizations import parents_in
 from pyrobayes.files import write_atomically
 from pyrobayes.options import (
@@ -71,6 +71,7 @@ class Attacked:
     unmoved: Rate
     distance: float | None
     approximation: Rate | None = None
+    changed: Rate | None = None
     gradient_signs: Rate | None = None
 
 
@@ -227,16 +228,14 @@ def _rates(saved: list[dict], eps: Sequence) -> list[Rate]:
     return [_rate(each) for each, _ in zip(saved, eps, strict=True)]
 
 
-def _approximated(saved: dict) -> dict[str, Rate]:
-    """What may be missing, or None: what approximations changed."""
-    return {name: _rate(saved[name]) for name in ("approximation", "gradient_signs") if saved.get(name)}
+def _changed(saved: dict) -> dict[str, Rate | None]:
+    """What may be missing, or None: what noise and approximations change."""
+    return {name: saved[name] and _rate(saved[name]) for name in OF_THE_ATTACK if name in saved}
 
 
 def _evaluation(saved: dict) -> Evaluation:
-    rates = {name: _rate(saved[name]) for name in ("accuracy", "changed")}
-    return Evaluation(
-        **saved | rates | _approximated(saved) | {"model": str(saved["model"]), "images": int(saved["images"])}
-    )
+    rates = {"accuracy": _rate(saved["accuracy"])} | _changed(saved)
+    return Evaluation(**saved | rates | {"model": str(saved["model"]), "images": int(saved["images"])})
 
 
 def _attacked(saved: dict) -> Attacked:
@@ -256,7 +255,7 @@ def _attacked(saved: dict) -> Attacked:
         reached=[_rate(each["reached"]) for each in at] if "reached" in at[0] else None,
         unmoved=_rate(saved["unmoved"]),
         distance=distances,
-        **_approximated(saved),
+        **_changed(saved),
     )
 
 
@@ -275,7 +274,7 @@ def _detection(saved: dict) -> Detection:
         "false_alarms": _rate(saved["false_alarms"]),
         "auc": [math.nan if area is None else float(area) for area, _ in zip(saved["auc"], eps, strict=True)],
     }
-    return Detection(**saved | known | {name: _rates(saved[name], eps) for name in RATES})
+    return Detection(**saved | known | _changed(saved) | {name: _rates(saved[name], eps) for name in RATES})
 
 
 def _verdict(saved: dict) -> Verdict:
@@ -292,11 +291,11 @@ def _verdict(saved: dict) -> Verdict:
         "success": {name: _rates(each, eps) for name, each in saved["success"].items()},
         "worst": _rates(saved["worst"], eps),
         "options": {name: dict(options) for name, options in saved["options"].items()},
-        "kinds": {name: int(kind) for name, kind in saved["kinds"].items()},
-        "checks": [Check(**each) for each in saved["checks"]],
+        "kinds": {name: str(kind) for name, kind in saved["kinds"].items()},
+        "checks": [Check(**each | {"concerns": tuple(each["concerns"])}) for each in saved["checks"]],
     }
     as_saved = {name: value for name, value in saved.items() if name != "doubts"}
-    return Verdict(**as_saved | known | redrawn | _approximated(saved))
+    return Verdict(**as_saved | known | redrawn | _changed(saved))
 
 
 # The commands whose results are reported, with the records of their options and results.
@@ -371,17 +370,17 @@ def _sentences(found: Mapping[str, Found], model: str) -> list[str]:
     clean = [result.accuracy for result in evaluations] or [result.clean_accuracy for result in [*attacks, *verdicts]]
     name, said = f"**{_name(model)}**", []
     if clean:
-        said.append(f"{name} classifies {_share(clean[0])} of {clean[0].total:,} clean images correctly.")
+        said.append(f"{name} classifies {clean[0].sentence()} of {clean[0].total:,} clean images correctly.")
     else:
         test = detections[0]
         said.append(
-            f"{name} has a {_text(test.test)} test that rejects {_share(test.false_alarms)} of the clean images."
+            f"{name} has a {_text(test.test)} test that rejects {test.false_alarms.sentence()} of the clean images."
         )
     for result in attacks:
         i = _nearest(result.eps)
         said.append(
             f"{_text(result.attack.upper())} at {_eps(result.eps[i], result.options.get('norm'))} has "
-            f"{_share(result.success[i])} of {result.images:,} images misclassified."
+            f"{result.success[i].sentence()} of {result.images:,} images misclassified."
         )
     for verdict in verdicts:
         said.append(f"{_worst(verdict)} {_failed(verdict)}")
@@ -452,7 +451,7 @@ def _evaluations(found: Found, figures: Sequence[str]) -> list[str]:
         "*Changed*: share of the images whose predicted class is another one with another draw of the particles. *NLL*: mean "
         "of -log p(y|x). *ECE*: expected calibration error, 15 equal bins. *ESS*: effective sample size of the importance "
         "weights.",
-        *_approximations(found.results),
+        *caveats(found.results, _name),
         *_of_models("confusion", "Confusion", "Images of each class, by the class predicted.", models, figures),
     ]
 
@@ -500,7 +499,7 @@ def _detections(found: Found, figures: Sequence[str]) -> list[str]:
         for i, eps in enumerate(result.eps)
     ]
     alarms = {
-        (result.model, result.test): f"{_name(result.model)} {_text(result.test)} {_share(result.false_alarms)}"
+        (result.model, result.test): f"{_name(result.model)} {_text(result.test)} {result.false_alarms.sentence()}"
         for result in found.results
     }
     blocks = [
@@ -519,7 +518,7 @@ def _detections(found: Found, figures: Sequence[str]) -> list[str]:
         blocks += _figure(
             f"detection-{which}", f"Detection, {_name(model)} under {_text(name.upper())}", caption, figures
         )
-    return blocks
+    return [*blocks, *caveats(found.results, _name)]
 
 
 def _evading(result: Detection) -> float | None:
@@ -546,7 +545,7 @@ def _attacks(found: Mapping[str, Found], figures: Sequence[str]) -> list[str]:
             if result.unmoved.count and result.eps[-1] > 0:
                 blocks.append(
                     f"{_name(result.model)} gave {_text(name.upper())} no gradient for {result.unmoved.count:,} of "
-                    f"{result.unmoved.total:,} images, which the attack left as they were: their robustness is not known."
+                    f"{result.unmoved.total:,} images: their robustness is not known."
                 )
             if result.distance is not None:
                 blocks.append(
@@ -559,7 +558,7 @@ def _attacks(found: Mapping[str, Found], figures: Sequence[str]) -> list[str]:
             caption = f"Images under {_text(name.upper())}, each with its predicted class and the posterior of that. "
             caption += _bound(verdicts.get(result.model))
             blocks += _figure(f"figure2-{which}", f"Figure 2, {_name(result.model)}", caption, figures)
-    return blocks + _approximations(attack.results)
+    return [*blocks, *caveats(attack.results, _name)]
 
 
 def _bound(verdict: Verdict | None) -> str:
@@ -570,7 +569,7 @@ def _bound(verdict: Verdict | None) -> str:
 def _worst(verdict: Verdict) -> str:
     i = _nearest(verdict.eps)
     return (
-        f"In the worst case of {len(verdict.success)} attacks at {_eps(verdict.eps[i])}, {_share(verdict.worst[i])} of "
+        f"In the worst case of {len(verdict.success)} attacks at {_eps(verdict.eps[i])}, {verdict.worst[i].sentence()} of "
         f"{verdict.images:,} images are misclassified."
     )
 
@@ -624,7 +623,7 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
     for verdict in found.results:
         blocks += [
             f"### {_name(verdict.model)}",
-            f"{_share(verdict.clean_accuracy)} of {verdict.images:,} clean images are classified correctly.",
+            f"{verdict.clean_accuracy.sentence()} of {verdict.images:,} clean images are classified correctly.",
         ]
         rows = [
             [_text(name), *map(Rate.percent, rates), _doubts(verdict, name)] for name, rates in verdict.rows.items()
@@ -648,7 +647,7 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
             "Images classified correctly against eps, and the checks.",
         )
         blocks += _figure(f"robustness-{verdict.model}", title, caption, figures)
-    return blocks + _approximations(found.results)
+    return [*blocks, *caveats(found.results, _name)]
 
 
 def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
@@ -790,33 +789,11 @@ def _columns(first: str, columns: Mapping[str, Mapping]) -> str:
     return _table([first, *(_text(_listed(names)) for names in alike.values())], rows, left=1 + len(shown))
 
 
-def _approximations(results: Sequence) -> list[str]:
-    """What lower precision, pruning or leaving out of the gradient changed, where they were asked for."""
-    said = []
-    for result in results:
-        if result.approximation:
-            said.append(
-                f"{_name(result.model)}: lower precision or pruning changes {_share(result.approximation)} of "
-                f"{result.approximation.total:,} predictions on clean images, with the same noise."
-            )
-        if signs := getattr(result, "gradient_signs", None):
-            said.append(
-                f"{_name(result.model)}: approximations change the sign of the gradient at {100 * signs.share:.2g}% of the "
-                "pixels of clean images, with the same noise."
-            )
-    return said
-
-
 # Words and Markdown.
 
 
 def _name(model: str) -> str:
     return _text(model.upper())
-
-
-def _share(rate: Rate) -> str:
-    """The same within a sentence."""
-    return rate.percent().replace(" ", "% ", 1)
 
 
 def _number(value: float | None, places: int, times: float = 1) -> str:

@@ -24,7 +24,7 @@ from pyrobayes.attacks import Attack, Problem
 from pyrobayes.attacks.base import worst
 from pyrobayes.attacks.losses import margin
 from pyrobayes.checkpoint import digest, read_tensors, save_tensors
-from pyrobayes.checks import ALL, BY_GRADIENT, FAIL, ITERATIVE, Check
+from pyrobayes.checks import BLIND, FAIL, ITERATIVE, SINGLE_STEP, Broken, Check
 from pyrobayes.classifier import ATTACKER, CALIBRATION, DEFENDER, SECOND, BayesClassifier
 from pyrobayes.data import Images
 from pyrobayes.evaluation import Rate
@@ -42,6 +42,8 @@ BROKEN_TRAINING = TrainingOptions(epochs=10, adversarial_eps=BROKEN_EPS, adversa
 BROKEN_IMAGES = 6000
 WORST = "worst case"
 MIXTURE = {"estimator": "mixture", "prune": None}
+EOT = 4  # estimates that the gradient of the strongest PGD is of
+TERM_PARTICLES = 100  # of an attack on p(y|...) alone, as Tramer et al. (2020) had them
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,12 @@ class Step:
     Attributes:
         attack: the attack.
         attacker: options that the classifier has otherwise for the attacker than for the defender.
-        kind: what a failed check may say of it, ITERATIVE, BY_GRADIENT, or ALL for one that follows no gradient of the
-            classifier attacked.
+        kind: SINGLE_STEP, ITERATIVE, or BLIND for one that follows no gradient of the classifier attacked.
     """
 
     attack: Attack
     attacker: Mapping = dataclasses.field(default_factory=dict)
-    kind: int = ITERATIVE
+    kind: str = ITERATIVE
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,16 @@ class Verdict:
         clean_accuracy: share of the clean images classified correctly.
         success: [E] share of all images that end up misclassified, by attack.
         worst: [E] the same of the worst attack of each image.
-        share_of_draws: [E] mean over all images of the share of further draws under which the worst adversarial image of
-            each is misclassified; None for a classifier that draws nothing anew. Which is the worst is told by draws
-            of its own, so that no luck is counted.
+        share_of_draws: [E] mean over all images of the share of further, fresh draws under which the worst adversarial
+            image of each is misclassified; None for a classifier that draws nothing. Which is the worst is told by
+            draws of its own, so that no luck is counted.
         broken_in_most: [E] share of all images that stay so in most of those draws; None likewise.
         options: of the attacks, by name.
+        kinds: of the attacks, SINGLE_STEP, ITERATIVE or BLIND.
         checks: the sheet.
         approximation, gradient_signs: as in :class:`pyrobayes.evaluation.AttackResult`.
+        broken: [E] the places in the data set of the images that end up misclassified, by attack.
+        redrawn: [E][N] the share of the further draws for each image; None as above.
     """
 
     model: str
@@ -90,10 +94,12 @@ class Verdict:
     share_of_draws: list[float] | None
     broken_in_most: list[Rate] | None
     options: dict[str, dict]
-    kinds: dict[str, int]
+    kinds: dict[str, str]
     checks: list[Check]
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
+    broken: dict[str, list[list[int]]] = dataclasses.field(default_factory=dict)
+    redrawn: list[list[float]] | None = None
 
     @property
     def rows(self) -> dict[str, list[Rate]]:
@@ -103,7 +109,7 @@ class Verdict:
     def doubts(self, row: str) -> list[int]:
         """The numbers of the failed checks that put a row of success rates in doubt."""
         kind = self.kinds.get(row, ITERATIVE)
-        return [check.number for check in self.checks if check.status == FAIL and check.concerns >= kind]
+        return [check.number for check in self.checks if check.status == FAIL and kind in check.concerns]
 
     def as_dict(self) -> dict:
         """As plain JSON values."""
@@ -190,21 +196,28 @@ def suite(
     classifier: BayesClassifier, options: RobustnessOptions, sources: Sequence[BayesClassifier]
 ) -> dict[str, Step]:
     """The attacks of the suite, by the names of their rows."""
-    steps, formula = {"steps": options.steps}, classifier.factorization.formula()
+    steps, parents = {"steps": options.steps}, parents_in(classifier.factorization.formula())
+    pgd = attacks.get("pgd", **steps)
     found = {
-        "fgsm": Step(attacks.get("fgsm"), kind=BY_GRADIENT),
-        "pgd": Step(attacks.get("pgd", **steps)),
+        "fgsm": Step(attacks.get("fgsm"), kind=SINGLE_STEP),
+        "pgd": Step(pgd),
         "apgd, margin": Step(attacks.get("apgd", loss="margin", **steps)),
     }
-    if _mixes(classifier):
-        found["pgd, mixture"] = Step(attacks.get("pgd", **steps), MIXTURE)
+    if classifier.random:
+        found[f"pgd, EOT {EOT}"] = Step(dataclasses.replace(pgd, eot=EOT))
     if not options.brief:
+        if _mixes(classifier):
+            found["pgd, mixture"] = Step(pgd, MIXTURE)
         found["pgd, logit matching"] = Step(attacks.get("pgd", loss="logit-matching", **steps))
-        if "z" in parents_in(formula).get("y", ()):
-            found["pgd, p(y|...) alone"] = Step(attacks.get("pgd", term="y", **steps))
-    found["uniform noise"] = Step(attacks.get("uniform", draws=options.steps), kind=ALL)
+        if "z" in (given := parents.get("y", ())):
+            # Nothing is decoded for it, so that many particles cost little; but where it sees the image itself.
+            particles = (
+                classifier.options.particles if "x" in given else max(TERM_PARTICLES, classifier.options.particles)
+            )
+            found["pgd, p(y|...) alone"] = Step(dataclasses.replace(pgd, term="y"), {"particles": particles})
+    found["uniform noise"] = Step(attacks.get("uniform", draws=options.steps), kind=BLIND)
     if sources:
-        found["transfer"] = Step(attacks.get("transfer", sources=tuple(sources), **steps), kind=ALL)
+        found["transfer"] = Step(attacks.get("transfer", sources=tuple(sources), **steps), kind=BLIND)
     return found
 
 
@@ -228,7 +241,7 @@ class _Assessment:
         self.name, self.progress = classifier.factorization.name, progress
         self.labels = data.labels.cpu()
         self.latent = "z" in parents_in(classifier.factorization.formula())
-        self.random = self.latent and classifier.options.noise == "fresh"
+        self.random = classifier.random
         self.steps = suite(classifier, options, sources)
         self.eps = options.eps
         self.middle = options.eps[len(options.eps) // 2]
@@ -237,7 +250,7 @@ class _Assessment:
         found = {name: self.attacked(name, step, self.data, self.eps) for name, step in self.steps.items()}
         broken = {name: part["predictions"] != self.labels for name, part in found.items()}
         worst = torch.stack(list(broken.values())).any(0)
-        redrawn = self.redrawn(found) if self.random else None
+        redrawn = self.redrawn(found) if self.latent else None
         most = redrawn > 0.5 if redrawn is not None else None
         return Verdict(
             model=self.name,
@@ -258,32 +271,35 @@ class _Assessment:
             checks=self.checks(found, broken, training),
             approximation=evaluation.approximation(self.classifier, self.few, self.options.batch_size),
             gradient_signs=evaluation.gradient_signs(self.classifier, self.few, self.options.batch_size),
+            broken={name: [each.nonzero()[:, 0].tolist() for each in rows] for name, rows in broken.items()},
+            redrawn=None if redrawn is None else redrawn.tolist(),
         )
 
     def checks(self, found: dict[str, dict[str, Tensor]], broken: dict[str, Tensor], training: Images) -> list[Check]:
         """The sheet, from what the suite found, and the images [E, N] that it broke."""
         few, middle = len(self.few), self.middle
         at_middle = {name: rows[self.eps.index(middle)][:few] for name, rows in broken.items()}
-        blind = {name: each for name, each in at_middle.items() if self.steps[name].kind == ALL}
+        blind = {name: each for name, each in at_middle.items() if self.steps[name].kind == BLIND}
         # Random search against one draw of the noise would find what that draw falls for, and no other.
-        square = Step(attacks.get("square", steps=10 * self.options.steps, eot=4 if self.random else 1), kind=ALL)
+        square = Step(attacks.get("square", steps=10 * self.options.steps, eot=EOT if self.random else 1), kind=BLIND)
         blind["square"] = self.broken("square", square, middle)
-        seeing = {name: at_middle[name] for name, step in self.steps.items() if step.kind != ALL}
+        seeing = {name: at_middle[name] for name, step in self.steps.items() if step.kind != BLIND}
         pgd = self.steps["pgd"].attack
-        doubled = {name: self.broken(name, Step(each), middle) for name, each in self.doubled(pgd).items()}
+        base = self.strength("pgd", found["pgd"], self.eps.index(middle))
+        doubled = {name: self.strength(name, self.on_few(name, Step(each))) for name, each in self.doubled(pgd).items()}
         fixed, fresh = self.fixed_noise() if self.latent else (None, None)
         zero, undefined, saturated = self.gradients()
         return [
             checks.iterative_at_least_as_strong(self.eps, broken["fgsm"], broken["pgd"]),
             checks.never_falls(self.eps, broken),
             checks.reaches_chance(self.broken("pgd at 0.5", Step(pgd), GREY), len(self.data.classes), GREY),
-            checks.converged(at_middle["pgd"], doubled, middle),
+            checks.converged(base, doubled, middle),
             checks.white_box_strongest(seeing, blind, middle),
-            checks.plateaus(self.estimates(at_middle["pgd"]) if self.random else {}, middle),
+            checks.plateaus(self.estimates(base, found) if self.random else {}, EOT, middle),
             checks.holds_when_fresh(fixed, fresh, middle, concerned=not self.random),
             checks.gradients_exist(zero, undefined, saturated),
             checks.loss_settled(self.losses(), middle),
-            checks.stable_when_clean(self.changed() if self.random else None),
+            checks.stable_when_clean(self.changed() if self.latent else None),
             checks.breaks_what_is_broken(self.known_broken(training), BROKEN_EPS),
             checks.same_in_other_batches(
                 *(self.other_batches(name, found[name]["predictions"]) for name in ("fgsm", "pgd")),
@@ -357,9 +373,20 @@ class _Assessment:
         made = [other.attacked("pgd", other.steps["pgd"], data, eps)["adversarial"] for other in others]
         return _Made(made=torch.stack(made))
 
+    def on_few(self, name: str, step: Step) -> dict[str, Tensor]:
+        """The same of the few images that checks look at, at the middle eps."""
+        return self.attacked(name, step, self.few, (self.middle,))
+
     def broken(self, name: str, step: Step, eps: float) -> Tensor:
         """Which of the few images that checks look at an attack breaks, [N]."""
         return self.attacked(name, step, self.few, (eps,))["predictions"][0] != self.few.labels.cpu()
+
+    def strength(self, name: str, found: dict[str, Tensor], at: int = 0) -> Tensor:
+        """How an attack did on each of the few images at one of its eps, [N]: the share of further draws, which one draw's
+        luck has no part in; or, of a classifier that isn't random, whether it broke it."""
+        if self.random:
+            return self.share_of_draws(f"{name} redrawn", found["adversarial"][at][: len(self.few)], self.few)
+        return found["predictions"][at][: len(self.few)] != self.few.labels.cpu()
 
     def redrawn(self, found: dict[str, dict[str, Tensor]]) -> Tensor:
         """The share of further draws under which the worst adversarial image of each is misclassified, [E, N].
@@ -395,18 +422,20 @@ class _Assessment:
 
         return self.parts.get(key, lambda: {what: self.over_images(name, data, measured)})[what].T
 
-    def estimates(self, base: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
-        """What PGD breaks when its gradient is of more estimates, or of more particles, than one and the defender's."""
+    def estimates(self, base: Tensor, found: dict[str, dict[str, Tensor]]) -> dict[str, list[tuple[int, Tensor]]]:
+        """How PGD does when its gradient is of more estimates, or of more particles, than one and the defender's."""
         pgd, particles = self.steps["pgd"].attack, self.classifier.options.particles
-        eot = [(n, self.broken(f"EOT {n}", Step(dataclasses.replace(pgd, eot=n)), self.middle)) for n in (2, 4)]
+
+        def strength(name: str, step: Step) -> Tensor:
+            return self.strength(name, self.on_few(name, step))
+
+        suite = self.strength(f"EOT {EOT}", found[f"pgd, EOT {EOT}"], self.eps.index(self.middle))
+        twice = strength(f"EOT {2 * EOT}", Step(dataclasses.replace(pgd, eot=2 * EOT)))
         more = [
-            (
-                n * particles,
-                self.broken(f"{n * particles} particles", Step(pgd, {"particles": n * particles}), self.middle),
-            )
+            (n * particles, strength(f"{n * particles} particles", Step(pgd, {"particles": n * particles})))
             for n in (2, 4)
         ]
-        return {"EOT": [(1, base), *eot], "particles": [(particles, base), *more]}
+        return {"EOT": [(1, base), (EOT, suite), (2 * EOT, twice)], "particles": [(particles, base), *more]}
 
     def fixed_noise(self) -> tuple[Tensor, Tensor]:
         """What PGD breaks under fixed noise, and the share of fresh draws under which it stays broken, [N] each."""
@@ -420,13 +449,9 @@ class _Assessment:
 
         def looked_at(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
             pinned = self.classifier.for_images(indices, ATTACKER)
-            _, gradient = Problem(self.steps["fgsm"].attack, pinned, x, y, indices.to(x.device)).gradient(x)
-            inputs = x.clone().requires_grad_()
-            with torch.enable_grad():
-                loss = F.cross_entropy(pinned(inputs), y, reduction="sum")
-                plain = torch.autograd.grad(loss, inputs)[0]
+            _, gradient = Problem(self.steps["fgsm"].attack, pinned, x, y, indices.to(x.device)).raw_gradient(x)
             zero, undefined = checks.zero_or_undefined(gradient)
-            return torch.stack([zero, undefined, checks.zero_or_undefined(plain)[0]], dim=1)
+            return torch.stack([zero, undefined, checks.zero_or_undefined(plain_gradient(pinned, x, y))[0]], dim=1)
 
         key = self.key("gradients", images=len(self.few))
         found = self.parts.get(key, lambda: {"found": self.over_images("gradients", self.few, looked_at)})["found"]
@@ -445,10 +470,11 @@ class _Assessment:
         return self.parts.get(key, lambda: {"losses": self.over_images("losses", self.few, followed)})["losses"].T
 
     def changed(self) -> Rate:
-        """How many predictions on clean images change with another draw."""
+        """How many predictions on clean images change with another draw, be it that a fixed one is drawn anew."""
+        fresh = self.classifier.replaced(noise="fresh")
 
         def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            first, second = (self.classifier.for_images(indices, draw)(x).argmax(1) for draw in (DEFENDER, SECOND))
+            first, second = (fresh.for_images(indices, draw)(x).argmax(1) for draw in (DEFENDER, SECOND))
             return first != second
 
         key = self.key("changed", images=len(self.data))
@@ -456,34 +482,59 @@ class _Assessment:
             self.parts.get(key, lambda: {"changed": self.over_images("clean", self.data, differs)})["changed"]
         )
 
-    def other_batches(self, name: str, predictions: Tensor) -> tuple[Tensor, Tensor]:
-        """Classes [N] predicted after an attack, as in the suite (predictions [E, N]), and in batches of another size."""
-        size = min(7, max(1, min(len(self.few), self.options.batch_size) - 1))
+    def other_batches(self, name: str, predictions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Classes [N] predicted after an attack, as in the suite (predictions [E, N]), and in batches of another size.
+
+        None where there is no other.
+        """
+        possible = min(len(self.few), self.options.batch_size, self.classifier.images_at_once)
+        if possible == 1:
+            return None
+        size = min(7, possible - 1)
         label = f"{name} in batches of {size}"
         other = self.attacked(label, self.steps[name], self.few, (self.middle,), batch_size=size)
         return predictions[self.eps.index(self.middle)][: len(self.few)], other["predictions"][0]
 
-    def known_broken(self, training: Images) -> dict[str, Rate]:
-        """The success of PGD on a CNN trained in a single step, and on one with saturated logits."""
-        pgd, rates = self.steps["pgd"].attack, {}
+    def known_broken(self, training: Images) -> dict[str, Broken]:
+        """The success of PGD and APGD on a CNN trained in a single step, and on one with saturated logits.
+
+        The one is masked where FGSM leaves most images, the other where the plain cross-entropy has no gradient for most.
+        """
+        chosen = [self.steps[name].attack for name in ("pgd", "apgd, margin")]
+        models = {}
         for name in ("single-step-trained CNN", "CNN with saturated logits"):
             key = {
                 "what": name,
                 "training": dataclasses.asdict(BROKEN_TRAINING),
                 "images": [training.sha256, self.data.sha256, len(self.few)],
-                "attack": pgd.described(),
+                "attacks": [by.described() for by in chosen],
             }
 
             def make(name=name) -> dict[str, Tensor]:
-                cnn = known_broken_model(training, saturated="saturated" in name).to(self.device)
+                cnn = known_broken_model(training, saturated="saturated" in name, device=self.device)
                 victim = BayesClassifier(cnn, 1)
-                result = evaluation.attack(
-                    victim, self.few, BROKEN_EPS, by=pgd, examples=0, progress=_Labelled(self.progress, "known")
-                )
-                return {"broken": result.log_joint.argmax(2)[0] != self.few.labels.cpu()}
 
-            rates[name] = Rate.of(self.parts.get(key, make)["broken"])
-        return rates
+                def broken(by: Attack) -> Tensor:
+                    label = _Labelled(self.progress, "known")
+                    result = evaluation.attack(victim, self.few, BROKEN_EPS, by=by, examples=0, progress=label)
+                    return result.log_joint.argmax(2)[0] != self.few.labels.cpu()
+
+                def blind(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+                    return checks.zero_or_undefined(plain_gradient(victim, x, y))[0]
+
+                return {
+                    "broken": torch.stack([broken(by) for by in chosen]).any(0),
+                    "single": broken(self.steps["fgsm"].attack),
+                    "flat": self.over_images("known", self.few, blind),
+                }
+
+            part = {what: Rate.of(each) for what, each in self.parts.get(key, make).items()}
+            if "saturated" in name:
+                sign, masked = ("plain gradient zero", part["flat"]), part["flat"].share > 0.5
+            else:
+                sign, masked = ("FGSM", part["single"]), part["single"].share < 0.7
+            models[name] = Broken(part["broken"], sign, masked)
+        return models
 
     @property
     def device(self) -> torch.device:
@@ -501,13 +552,21 @@ def misclassified(log_joint: Tensor, y: Tensor) -> Tensor:
     return log_joint.argmax(1) != y
 
 
-def known_broken_model(training: Images, saturated: bool):
+def plain_gradient(classifier: BayesClassifier, x: Tensor, y: Tensor) -> Tensor:
+    """That of the cross-entropy as it is usually computed, which underflows where the classifier is sure."""
+    inputs = x.clone().requires_grad_()
+    with torch.enable_grad():
+        loss = F.cross_entropy(classifier(inputs), y, reduction="sum")
+        return torch.autograd.grad(loss, inputs)[0]
+
+
+def known_broken_model(training: Images, saturated: bool, device: torch.device | str = "cpu"):
     """A CNN whose robustness is none: trained in a single step, or with logits that leave no plain gradient.
 
     Single-step adversarial training learns to mask its gradient (catastrophic overfitting, Wong, Rice and Kolter 2020).
     """
     few = training.head(min(BROKEN_IMAGES, len(training)))
-    cnn = build("cnn", BROKEN_NETWORKS, image_shape=few.image_shape, num_classes=len(few.classes))
+    cnn = build("cnn", BROKEN_NETWORKS, image_shape=few.image_shape, num_classes=len(few.classes)).to(device)
     plain = dataclasses.replace(BROKEN_TRAINING, adversarial_eps=0.0, adversarial_steps=None, adversarial_warmup=None)
     fit(cnn, few, plain if saturated else BROKEN_TRAINING)
     cnn.eval().requires_grad_(False)

@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 
 from pyrobayes import InputError, Networks, RobustnessOptions, checks, figures, report
 from pyrobayes.checkpoint import Config, versions
-from pyrobayes.checks import ALL, BY_GRADIENT, ITERATIVE, Check
+from pyrobayes.checks import BLIND, ITERATIVE, SINGLE_STEP, Check
 from pyrobayes.detection import Detection
 from pyrobayes.evaluation import AttackResult, Evaluation, Rate
 from pyrobayes.files import write_json
@@ -74,7 +74,7 @@ def verdict(model):
     return Verdict(
         model, True, "fashion-mnist", 20, (0.1, 0.2), Rate(16, 20), rates, [Rate(15, 20), Rate(20, 20)], [0.6, 0.9],
         [Rate(11, 20), Rate(18, 20)], {name: {"norm": "linf", "seed": 0, "eot": 1} for name in rates},
-        dict(zip(rates, (BY_GRADIENT, ITERATIVE, ALL))), sheet, gradient_signs=Rate(3, 100),
+        dict(zip(rates, (SINGLE_STEP, ITERATIVE, BLIND))), sheet, gradient_signs=Rate(3, 100),
     )  # fmt: skip
 
 
@@ -258,7 +258,7 @@ def test_formulas_checks_configuration_and_versions_are_there(made):
     assert "7" * 64 in text and "5" * 64 in text
     assert ["seed", "0", "1", "0", "0"] in read.table("option", "evaluate", "attack")
     assert dict(read.table("of")[1:]) == versions()
-    for told in ("2 of 30 images, which the attack left", "sign of the gradient at 3% of", "changes 1.7% [0.3, 8.9]"):
+    for told in ("2 of 30 images: their robustness", "sign of the gradient at 3% of", "changes 1.7% [0.3, 8.9]"):
         assert told in text
 
 
