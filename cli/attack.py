@@ -5,7 +5,7 @@ import click
 from pyrobayes.options import AttackOptions
 from pyrobayes.torchrun import rank
 from pyrobayes_cli import options
-from pyrobayes_cli.output import percent, results_of, table, tell_approximation
+from pyrobayes_cli.output import percent, results_of, table, tell_caveats
 
 
 @click.command("attack", short_help="Attack trained models.")
@@ -70,7 +70,7 @@ def show_attack(results, folder) -> None:
         if result.unmoved.count and result.eps[-1] > 0:
             click.echo(
                 f"warning: {result.model} gave {result.attack} no gradient for {result.unmoved.count} of "
-                f"{result.unmoved.total} images, which the attack left as they were: their robustness is not known",
+                f"{result.unmoved.total} images: their robustness is not known",
                 err=True,
             )
     for result in results:
@@ -79,5 +79,8 @@ def show_attack(results, folder) -> None:
                 f"{result.model}: the median L2 distance to what {result.attack} found is {result.median_distance:.3g}, "
                 "over the initially correct images (infinite where it found nothing that the model fell for)."
             )
-    tell_approximation(results)
+    tell_caveats(results)
+    click.echo(
+        "Other attacks may break more images than these: 'pyrobayes robustness' takes the worst of many and checks them."
+    )
     click.echo(f"Data: {results[0].data}, test images. Figures and attack.json are in {folder}.")

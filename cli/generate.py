@@ -6,7 +6,7 @@ from pyrobayes_cli import options
 
 
 @click.command("generate", short_help="Draw images from a trained model.")
-@click.argument("model")
+@options.model
 @click.option("--per-class", default=8, show_default=True, help="images of every class")
 @click.option("--seed", default=0, show_default=True, help="seed of the samples")
 @options.of_models

@@ -7,7 +7,7 @@ import typing
 
 import click
 
-from pyrobayes.options import DATASETS, DEVICES, MINI, PRETRAINED, InputError, parse_eps
+from pyrobayes.options import COMPARATORS, DATASETS, DEVICES, MINI, MODELS, PRETRAINED, InputError, choice, parse_eps
 
 DATA = {"type": click.Choice(DATASETS, case_sensitive=False)}
 data = click.option(
@@ -37,7 +37,18 @@ pretrained = click.option(
 )
 out = click.option("--out", type=click.Path(file_okay=False), help="folder for results and figures [default: --runs]")
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
-models = click.argument("models", metavar="[MODEL]...", nargs=-1)
+
+
+def _known(ctx, param, named):
+    """Names of models, refused before anything is loaded that takes time."""
+    if isinstance(named, str):
+        return choice("model", named, (*MODELS, *COMPARATORS))
+    return tuple(choice("model", name, (*MODELS, *COMPARATORS, "all")) for name in named)
+
+
+model = click.argument("model", callback=_known)
+models = click.argument("models", metavar="[MODEL]...", nargs=-1, callback=_known)
+models_to_train = click.argument("models", metavar="MODEL...|all", nargs=-1, required=True, callback=_known)
 
 
 def of_models(function):

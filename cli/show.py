@@ -8,7 +8,7 @@ from pyrobayes_cli import options
 
 
 @click.command("show", short_help="Show a model as a specification.")
-@click.argument("model")
+@options.model
 @click.option("--figure", type=click.Path(), help="write a drawing of the graphical model to FIGURE.pdf and FIGURE.png")
 @options.as_json
 def command(model, figure, as_json):

@@ -13,7 +13,7 @@ from pyrobayes_cli.output import Progress, table
 
 
 @click.command("train", short_help="Train models.")
-@click.argument("models", metavar="MODEL...|all", nargs=-1, required=True)
+@options.models_to_train
 @click.option(
     "--networks",
     type=click.Choice(tuple(NETWORKS), case_sensitive=False),

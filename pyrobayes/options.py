@@ -21,6 +21,8 @@ ESTIMATORS = ("per-class", "mixture")
 PRECISIONS = ("fp32", "bf16")
 NORMS = ("linf", "l2", "area")
 # The norms that each attack can be bounded in, its own first.
+MODELS = ("gfz", "gfy", "gbz", "gby", "dfx", "dfz", "dbx")
+COMPARATORS = ("cnn", "cnn-at", "bnn")
 ATTACKS = {
     **dict.fromkeys(("fgsm", "pgd", "mim", "apgd"), ("linf", "l2")),
     "cw": ("l2",),
@@ -28,6 +30,15 @@ ATTACKS = {
     "transfer": ("linf", "l2"),
     "patch": ("area",),
     **dict.fromkeys(("uniform", "gaussian"), ("linf", "l2")),
+}
+# Which attacks have an option of their own.
+OF_ATTACKS = {
+    "steps": ("pgd", "mim", "apgd", "cw", "square", "transfer", "patch"),
+    "step_size": ("pgd", "mim", "cw", "transfer", "patch"),
+    "restarts": ("pgd", "apgd", "transfer", "patch"),
+    "source": ("transfer",),
+    "confidence": ("cw",),
+    "draws": ("uniform", "gaussian"),
 }
 LOSSES = ("cross-entropy", "margin", "dlr", "logit-matching", "latent-matching")
 TERMS = ("x", "y", "z")
@@ -293,6 +304,9 @@ class AttackOptions(EvaluationOptions):
             if target != "each" and not target.isdecimal():
                 raise InputError(f"target must be the number of a class, or 'each', got '{self.target}'")
             object.__setattr__(self, "target", int(target) if target.isdecimal() else target)
+        for name, able in OF_ATTACKS.items():
+            if getattr(self, name) is not None and not set(able) & set(self.attack):
+                raise InputError(f"{', '.join(self.attack)} has no option {name}, only {', '.join(able)}")
         for name in ("steps", "restarts", "draws", "eot", "attack_particles"):
             if getattr(self, name) is not None:
                 whole(name.replace("_", " "), getattr(self, name), least=1)
@@ -347,7 +361,7 @@ class RobustnessOptions(EvaluationOptions):
     steps: int = option(40, "steps of every iterative attack, draws of random noise, and a tenth of Square's queries")
     redraws: int = option(20, "draws of the noise by which what was found is judged again")
     checked_images: int = option(200, "the checks that attack again take the first N images")
-    brief: bool = option(False, "leave out logit matching and attacks on single terms")
+    brief: bool = option(False, "leave out the mixture's gradient, logit matching and attacks on single terms")
 
     def __post_init__(self):
         super().__post_init__()

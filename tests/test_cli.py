@@ -12,7 +12,8 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from pyrobayes import checkpoint, load, load_data
+from pyrobayes import attacks, checkpoint, factorizations, load, load_data
+from pyrobayes.options import ATTACKS, COMPARATORS, MODELS, OF_ATTACKS
 from pyrobayes_cli.main import main
 
 TINY = "--networks small --channels 4 --hidden 16 --latent 6 --data fashion-mnist-mini".split()
@@ -365,6 +366,28 @@ def test_killed_and_interrupted_it_ends_with_the_same_weights(tmp_path):
     assert all((expected[name] == got[name]).all() for name in expected)
 
 
-def test_help_does_not_import_torch():
-    code = "import sys; from pyrobayes_cli.main import main; main(['train', '--help'], standalone_mode=False); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "--help"], ["train", "gbx"], ["attack", "gbx"], ["attack", "--steps", "5"], ["show", "gbx"]],
+)
+def test_neither_help_nor_a_bad_argument_imports_torch(arguments):
+    code = f"""
+import sys
+from pyrobayes_cli.main import main
+try:
+    main({arguments}, standalone_mode=False)
+except BaseException as error:
+    print(error)
+sys.exit('torch' in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_is_known_without_torch_is_what_is_registered():
+    assert list(MODELS) == [name for name in factorizations.names() if name in MODELS]
+    assert set(MODELS + COMPARATORS) <= set(factorizations.names(comparators=True))
+    assert set(ATTACKS) == set(attacks.names())
+    for option, able in OF_ATTACKS.items():
+        if option != "source":
+            assert set(able) == {name for name in attacks.names() if option in attacks.options(name)}
