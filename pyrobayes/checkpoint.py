@@ -154,6 +154,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if not there[name]():
         raise InputError(f"device {name} was asked for, but this torch ({torch.__version__}) finds none; take cpu")
     if name == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # in convolutions; float32 is what was asked for
         return torch.device("cuda", local_rank())
     return torch.device(name)
 

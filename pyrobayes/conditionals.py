@@ -24,7 +24,7 @@ from pyrobayes.options import InputError, Networks
 
 KERNEL, STRIDE, PADDING = 5, 2, 2
 # Bytes of the decoder's largest values: on a CPU, what the cache of a core holds, for each thread.
-TILE, LARGE_TILE = {"cpu": 3 * 2**20}, 512 * 2**20
+TILE, LARGE_TILE = {"cpu": 3 * 2**20}, 64 * 2**20
 # The compiler may take the weights for constants, and tries its own matrix products against the libraries'.
 INDUCTOR = {
     "freezing": True,
@@ -461,10 +461,11 @@ class Upsampling(nn.ConvTranspose2d):
     def block_weight(self, block: int) -> Tensor:
         """The weight of the equivalent convolution, [(2 block)^2 * out, in, block + 2, block + 2]."""
         # Output r of a block takes input s - 1 with the tap r - 2s + 4, where there is one; a zero stands in for others.
-        tap = torch.arange(2 * block)[:, None] - 2 * torch.arange(block + 2) + 4
+        rows, taps = (torch.arange(n, device=self.weight.device) for n in (2 * block, block + 2))
+        tap = rows[:, None] - 2 * taps + 4
         there = (tap >= 0) & (tap < KERNEL)
         both = there[:, None, :, None] & there[None, :, None, :]
-        place = (KERNEL * tap[:, None, :, None] + tap[None, :, None, :]).where(both, KERNEL**2).to(self.weight.device)
+        place = (KERNEL * tap[:, None, :, None] + tap[None, :, None, :]).where(both, KERNEL**2)
         weight = F.pad(self.weight.flatten(2), (0, 1))[:, :, place]  # [in, out, row, column, height, width]
         return weight.permute(2, 3, 1, 0, 4, 5).flatten(0, 2)
 
@@ -596,12 +597,17 @@ def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distributio
         return PixelBernoulli(logits=logits)
     mean = torch.sigmoid(logits)
     if likelihood == "gaussian":
-        return dist.Normal(mean, math.sqrt(variance))
+        return dist.Normal(mean, like(mean, math.sqrt(variance)))
     if likelihood == "laplace":
-        return dist.Laplace(mean, math.sqrt(variance / 2))
+        return dist.Laplace(mean, like(mean, math.sqrt(variance / 2)))
     if likelihood == "discretized-logistic":
-        return DiscretizedLogistic(mean, torch.as_tensor(math.sqrt(3 * variance) / math.pi).to(mean))
+        return DiscretizedLogistic(mean, like(mean, math.sqrt(3 * variance) / math.pi))
     raise InputError(f"unknown likelihood '{likelihood}'")
+
+
+def like(tensor: Tensor, number: float) -> Tensor:
+    """A number on the device of a tensor, made there: a copy from the host would wait for the device."""
+    return tensor.new_full((), number)
 
 
 class PixelBernoulli(dist.Bernoulli):

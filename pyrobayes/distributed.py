@@ -39,7 +39,8 @@ def join(device: torch.device) -> None:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    # What is trained beside the models, on the CPU, is shared too.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     atexit.register(dist.destroy_process_group)
 
 
@@ -50,6 +51,12 @@ def must_agree(what: str, value: Callable[[], str]) -> None:
         dist.all_gather_object(values, value())
         if len(set(values)) > 1:
             raise InputError(f"the processes don't agree on {what}: all must have the same, and see the same folder")
+
+
+def wait_for_all() -> None:
+    """Go on when all processes are here."""
+    if processes() > 1:
+        dist.barrier()
 
 
 @contextlib.contextmanager

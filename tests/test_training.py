@@ -10,6 +10,9 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from pyro import poutine
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrobayes import (
     BayesClassifier,
@@ -27,6 +30,7 @@ from pyrobayes import (
     reconstruct,
 )
 from pyrobayes.checkpoint import MODEL, RESUME, read_tensors, save_tensors
+from pyrobayes.options import LIKELIHOODS, MODELS, Networks
 from pyrobayes.training import NonFiniteELBO, TrainingInterrupted, augmented, collapsed, learning_rate
 
 OPTIONS = TrainingOptions(epochs=3, batch_size=50)
@@ -377,3 +381,35 @@ def test_a_resume_file_holds_all_that_is_needed(run):
     kinds = {name.split(".")[0] for name in tensors}
     assert kinds == {"weights", "optimizer", "random"}
     assert {"model", "config", "configuration", "epochs", "place"} == metadata.keys()
+
+
+class CopiesFromTheHost(TorchDispatchMode):
+    """Counts what is copied from the CPU to another device, for which a GPU would be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        out = operation(*arguments, **(options or {}))
+        devices = {each.device.type for each in (*arguments, out) if isinstance(each, torch.Tensor)}
+        if "copy" in str(operation) and len(devices) > 1:
+            self.found.append(operation)
+        return out
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_elbo_does_not_wait_for_the_device(name, likelihood):
+    factorization = build(name, Networks(latent=4, hidden=8, channels=16, likelihood=likelihood))
+    with FakeTensorMode(), torch.no_grad(), pyro.validation_enabled(False):
+        for module in factorization.modules():  # as they would be on a GPU, which need not be there
+            for values in (module._parameters, module._buffers):
+                for key, value in values.items():
+                    values[key] = None if value is None else torch.empty(value.shape, dtype=value.dtype, device="cuda")
+        x, y = torch.empty(4, 1, 28, 28, device="cuda"), torch.empty(4, dtype=torch.long, device="cuda")
+        with CopiesFromTheHost() as copies:
+            guide_trace = poutine.trace(factorization.guide).get_trace(x, y)
+            model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
+            elbo = model_trace.log_prob_sum() - guide_trace.log_prob_sum()
+    assert elbo.device.type == "cuda" and not copies.found
