@@ -5,15 +5,18 @@ medians, ratios, and what the machine's matrix products allow. docs/performance.
 """
 
 import json
+import math
 import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
+import pyro
 import torch
 from reference import Reference, elbo
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,6 +33,10 @@ OURS = {
     "bf16": {"precision": "bf16"},
     "bf16, compiled": {"precision": "bf16", "compile": True},
 }
+SAME = ["float32", "float32, compiled"]  # as the reference, but for rounding
+ROUNDING = 0.01  # nats, of log joints of some hundred
+TILES = 4  # of the decoder, whose layers are timed
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 # What leaves something out of an attack or a classification; the share of the same predictions is told.
 LEAVING_OUT = {
     "float32, negligible 0.01": {"negligible": 0.01},
@@ -49,11 +56,11 @@ def seconds(task: Callable, device: torch.device) -> float:
 
 
 def alternate(tasks: dict[str, Callable], device: torch.device, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each task, run in turn after one round that isn't counted."""
+    """Seconds of each task, run in turn, every other time in reverse, after one round that isn't counted."""
     times = {name: [] for name in tasks}
     for count in range(rounds + 1):
-        for name, task in tasks.items():
-            took = seconds(task, device)
+        for name in reversed(tasks) if count % 2 else tasks:
+            took = seconds(tasks[name], device)
             if count:
                 times[name].append(took)
     return times
@@ -64,12 +71,19 @@ def median_ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
     return statistics.median(a / b for a, b in zip(times[slow], times[fast]))
 
 
-def ceiling(dtype: torch.dtype, device: torch.device) -> float:
-    """GFLOP/s of a large matrix product, the best of several."""
+def matrix_product(dtype: torch.dtype, device: torch.device) -> tuple[Callable, float]:
+    """A large matrix product, and its GFLOP."""
     size = 8192 if device.type == "cuda" else 2048
     a = torch.randn(size, size, device=device).to(dtype)
-    best = min(seconds(lambda: a @ a, device) for _ in range(10))
-    return 2 * size**3 / best / 1e9
+    return lambda: a @ a, 2 * size**3 / 1e9
+
+
+def ceilings(device: torch.device) -> dict[str, float]:
+    """GFLOP/s of a large matrix product in float32 and bfloat16, the best of several."""
+    products = {name: matrix_product(dtype, device) for name, dtype in DTYPES.items()}
+    return {
+        name: gflop / min(seconds(product, device) for _ in range(10)) for name, (product, gflop) in products.items()
+    }
 
 
 def bandwidth(device: torch.device) -> float:
@@ -89,22 +103,37 @@ def trained(model: str, device: torch.device, epochs: int):
 
 
 def log_joint(factorization, x, device, rounds: int) -> dict:
-    """Milliseconds an image of the log joint, ours and the reference's, and the largest difference between them."""
+    """Milliseconds an image of the log joint, ours and the reference's; refused unless they agree to rounding.
+
+    Over the floor: how much longer float32 takes than its arithmetic would at the rate of a large matrix product, which runs
+    in turn with it.
+    """
     reference = Reference(factorization)
     classifiers = {name: BayesClassifier(factorization, **o).for_images(range(len(x))) for name, o in OURS.items()}
     noise = classifiers["float32"]._base_noise(classifiers["float32"]._keys(len(x)).to(device), 0, 10)
+    product, gflop = matrix_product(torch.float32, device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         expected = reference.log_joint(x, noise)
+    needed = counter.get_total_flops() / 1e9
     with torch.no_grad():
-        difference = (classifiers["float32"](x) - expected).abs().max().item()
-        tasks = {"reference": lambda: reference.log_joint(x, noise)}
+        differences = {
+            name: (each(x) - expected).abs().max().item() for name, each in classifiers.items() if name in SAME
+        }
+        if max(differences.values()) > ROUNDING:
+            raise SystemExit(
+                f"log joints differ from the reference's by more than rounding, {ROUNDING} nats: {differences}"
+            )
+        tasks = {"reference": lambda: reference.log_joint(x, noise), "product": product}
         tasks |= {name: lambda c=classifier: c(x) for name, classifier in classifiers.items()}
         times = alternate(tasks, device, rounds)
     return {
-        "flop_per_image": counter.get_total_flops() / len(x),
-        "largest_difference_nats": difference,
-        "ms_per_image": {name: 1e3 * statistics.median(took) / len(x) for name, took in times.items()},
+        "flop_per_image": 1e9 * needed / len(x),
+        "largest_difference_nats": differences,
+        "ms_per_image": {
+            name: 1e3 * statistics.median(took) / len(x) for name, took in times.items() if name != "product"
+        },
         "speed_up": {name: median_ratio(times, "reference", name) for name in classifiers},
+        "over_floor": {name: median_ratio(times, name, "product") * gflop / needed for name in SAME},
     }
 
 
@@ -133,6 +162,46 @@ def sweep(factorization, x, y, device, rounds: int) -> dict:
     }
 
 
+def profile(factorization, x, device, rounds: int) -> dict:
+    """What bounds a log joint and a sweep: shares of the log joint that each layer of the decoder takes alone.
+
+    And GFLOP/s of each; and how many log joints a gradient takes.
+    """
+    profiles = {}
+    for name, dtype in DTYPES.items():
+        classifier = BayesClassifier(factorization, **OURS[name]).for_images(range(len(x)))
+        decodings = classifier.options.particles * factorization.num_classes * len(x)
+        decoder = classifier._computing().p_x.decoder
+        weight = decoder.linear.weight
+        hidden = torch.randn(decoder.tile, weight.shape[1], device=device).to(dtype)
+        names = ["linear", *(f"to {layer.after[0]}x{layer.after[1]} pixels" for layer in decoder.convolutions)]
+
+        def gradient(classifier=classifier):
+            with torch.enable_grad():
+                images = x.clone().requires_grad_()
+                torch.autograd.grad(classifier(images).logsumexp(1).sum(), images)
+
+        with torch.no_grad():
+            convolutions = decoder.prepared()
+            given = [hidden, *decoder.layers(convolutions, hidden)[:-1]]
+            tasks = {"log joint": partial(classifier, x), "gradient": gradient}
+            layers = zip(names, [decoder.linear, *convolutions], given)
+            for layer, module, value in layers:
+                tasks[layer] = lambda module=module, value=value: [module(value) for _ in range(TILES)]
+            times = alternate(tasks, device, 2 * rounds)
+        flop = [2 * weight.numel()]
+        flop += [2 * layer.weight.numel() * math.prod(layer.before) for layer in decoder.convolutions]
+        computed = TILES * len(hidden)
+        profiles[name] = {
+            "share": {layer: median_ratio(times, layer, "log joint") * decodings / computed for layer in names},
+            "gflops": {
+                layer: each * computed / statistics.median(times[layer]) / 1e9 for layer, each in zip(names, flop)
+            },
+            "gradient": median_ratio(times, "gradient", "log joint"),
+        }
+    return profiles
+
+
 def training_step(model: str, device, rounds: int, batch: int = 128) -> dict:
     """Milliseconds of an SVI step, and of a step written by hand with the same networks and one fused Adam."""
     images = pyrobayes.load_data("fashion-mnist-mini", "train").to(device)
@@ -151,7 +220,8 @@ def training_step(model: str, device, rounds: int, batch: int = 128) -> dict:
         "by_hand": lambda: [reference() for _ in range(steps)],
         "svi": lambda: [inference.step(x, y) for _ in range(steps)],
     }
-    times = alternate(tasks, device, rounds)
+    with pyro.validation_enabled(False):  # as in training
+        times = alternate(tasks, device, rounds)
     return {
         "ms": {name: 1e3 * statistics.median(took) / steps for name, took in times.items()},
         "ratio": median_ratio(times, "svi", "by_hand"),
@@ -159,29 +229,31 @@ def training_step(model: str, device, rounds: int, batch: int = 128) -> dict:
     }
 
 
-def agreement(model: str, count: int, **options) -> dict:
+def agreement(model: str, count: int, device: torch.device, **options) -> dict:
     """Share of the test images on which the model that is shipped predicts the same with options that approximate."""
     images = pyrobayes.load_data("fashion-mnist-mini", "test").head(count)
-    differing = evaluation.approximation(pyrobayes.pretrained(model, device="cpu", **options), images)
+    differing = evaluation.approximation(pyrobayes.pretrained(model, device=device.type, **options), images)
     return {"images": differing.total, "agree": 1 - differing.share}
 
 
 MEMORY = """
-import resource, sys, torch, pyrobayes
+import pathlib, resource, sys, torch, pyrobayes
 particles, images = map(int, sys.argv[1:])
 factorization = pyrobayes.build("gbz").requires_grad_(False)
 classifier = pyrobayes.BayesClassifier(factorization, particles=particles)
 x = pyrobayes.load_data("fashion-mnist-mini", "test").head(images).batch(slice(None))[0].requires_grad_()
 torch.autograd.grad(classifier(x).logsumexp(1).sum(), x)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+status = pathlib.Path("/proc/self/status")  # the other figure takes in what the parent had, on Linux
+lines = status.read_text().splitlines() if status.exists() else []
+kib = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+print(kib[0] * 1024 if kib else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 def memory(particles: int, images: int) -> float:
     """GiB at the peak of a process of its own that takes the gradient of the log joint, on the CPU."""
     command = [sys.executable, "-c", MEMORY, str(particles), str(images)]
-    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return peak / 2 ** (30 if sys.platform == "darwin" else 20)
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 2**30
 
 
 def help_time() -> float:
@@ -199,27 +271,28 @@ def reach(name: str, float32: int, bf16: int) -> str:
 def show(result: dict) -> None:
     """Print what was measured beside what is to be reached."""
     joint, attack = result["log_joint"], result["sweep"]
-    floor = {p: joint["flop_per_image"] / rate / 1e6 for p, rate in result["gflops"].items()}
     ours, step = joint["ms_per_image"], result["step"]
-    best = min(ours["float32"], ours["float32, compiled"])
     rows = [
         (
             "matrix products, float32 and bfloat16",
-            f"{result['gflops']['fp32']:.0f}, {result['gflops']['bf16']:.0f} GFLOP/s",
+            f"{result['gflops']['float32']:.0f}, {result['gflops']['bf16']:.0f} GFLOP/s",
             "",
         ),
+        ("copies of memory", f"{result['gb_per_second']:.0f} GB/s", ""),
         ("log joint, arithmetic", f"{joint['flop_per_image'] / 1e9:.2f} GFLOP an image", ""),
         ("log joint, reference", f"{ours['reference']:.2f} ms an image", ""),
         *(
             (f"log joint, {name}", f"{ours[name]:.2f} ms, {speed:.1f} times the reference", reach(name, 2, 6))
             for name, speed in joint["speed_up"].items()
         ),
-        (
-            "log joint, float32, over the floor",
-            f"{best / floor['fp32']:.2f} times {floor['fp32']:.2f} ms",
-            "at most 1.7",
+        *(
+            (f"log joint, {name}, over the floor", f"{times:.2f} times", "at most 1.7")
+            for name, times in joint["over_floor"].items()
         ),
-        ("log joint, largest difference", f"{joint['largest_difference_nats']:.1e} nats", "rounding"),
+        *(
+            (f"log joint, {name}, difference", f"{nats:.1e} nats", "rounding")
+            for name, nats in joint["largest_difference_nats"].items()
+        ),
         *(
             (
                 f"predictions with {name} the same",
@@ -239,14 +312,28 @@ def show(result: dict) -> None:
             for name, speed in attack["speed_up"].items()
         ),
     ]
+    for name, parts in result["profile"].items():
+        for layer, share in parts["share"].items():
+            reached = parts["gflops"][layer]
+            measured = f"{100 * share:.0f}% of a log joint, {reached:.0f} GFLOP/s"
+            of_product = f"{100 * reached / result['gflops'][name]:.0f}% of a matrix product's"
+            rows.append((f"profile, {name}, decoder, {layer}", measured, of_product))
+        rows.append(
+            (f"profile, {name}, all else", f"{100 * (1 - sum(parts['share'].values())):.0f}% of a log joint", "")
+        )
+        rows.append((f"profile, {name}, gradient", f"{parts['gradient']:.1f} log joints", ""))
     rows += [
-        (f"SVI step, {name}", f"{s['ms']['svi']:.1f} ms, {s['ratio']:.2f} times one by hand", "at most 1.05")
+        (
+            f"SVI step, {name}",
+            f"{s['ms']['svi']:.1f} ms, {s['ratio']:.2f} times one by hand, {s['images_per_second']:.0f} images/s",
+            "at most 1.05",
+        )
         for name, s in step.items()
     ]
     rows += [(f"peak memory, {name}", f"{gib:.2f} GiB", "under 2, flat") for name, gib in result["peak_gib"].items()]
     rows += [("pyrobayes --help", f"{result['help_seconds']:.2f} s", "under 0.3")]
     for what, measured, aim in rows:
-        click.echo(f"{what:36}  {measured:40}  {aim}".rstrip())
+        click.echo(f"{what:42}  {measured:52}  {aim}".rstrip())
 
 
 @click.command()
@@ -265,17 +352,19 @@ def main(device, model, images, rounds, epochs, large, out):
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "versions": versions(),
-        "gflops": {"fp32": ceiling(torch.float32, device), "bf16": ceiling(torch.bfloat16, device)},
+        "gflops": ceilings(device),
         "gb_per_second": bandwidth(device),
     }
     factorization = trained(model, device, epochs)
     batch = pyrobayes.load_data("fashion-mnist-mini", "test").head(images).batch(slice(None))
     x, y = (each.to(device) for each in batch)
     result["log_joint"] = log_joint(factorization, x, device, rounds)
+    decodes = hasattr(factorization.p_x, "decoder")
+    result["profile"] = profile(factorization, x, device, rounds) if decodes else {}
     result["sweep"] = sweep(factorization, x, y, device, rounds)
     result["step"] = {name: training_step(name, device, rounds) for name in pyrobayes.factorizations.names()}
     approximations = {"bf16": {"precision": "bf16"}, "prune 10": {"prune": 10.0}}
-    result["agreement"] = {name: agreement(model, 1000, **options) for name, options in approximations.items()}
+    result["agreement"] = {name: agreement(model, 1000, device, **options) for name, options in approximations.items()}
     result["help_seconds"] = help_time()
     result["peak_gib"] = {}
     for particles, count in ((100, 10), (100, 100), (large, 10), (large, 100)):
