@@ -58,7 +58,7 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
     )  # fmt: skip
     if not all(result.meaningful for result in results):
         click.echo(
-            "* without meaning: the model has no p(x|...). The marginal test sees a constant, the logit test p(y|x) alone."
+            "* without meaning: the model has no p(x|...). The marginal test sees the error of the estimate, the logit test p(y|x)."
         )
     tell_caveats(results)
     click.echo(

@@ -137,8 +137,8 @@ class Detection:
     Attributes:
         model, attack, options, data, eps: as in :class:`pyrobayes.evaluation.AttackResult`.
         test: its name.
-        meaningful: False for a test of p(x) or p(x, y) where the model has no p(x|...): the marginal test sees a constant
-            there, the logit test p(y|x) alone.
+        meaningful: False for a test of p(x) or p(x, y) where the model has no p(x|...): the marginal test sees the error of
+            the estimate there, the logit test p(y|x).
         false_alarms: share of the clean test images that it rejects.
         success: [E] share of all attacked images that end up misclassified.
         detected: [E] share of those that it rejects.

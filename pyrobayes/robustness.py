@@ -216,9 +216,16 @@ def suite(
             )
             found["pgd, p(y|...) alone"] = Step(dataclasses.replace(pgd, term="y"), {"particles": particles})
     found["uniform noise"] = Step(attacks.get("uniform", draws=options.steps), kind=BLIND)
+    if not classifier.random:
+        found["square"] = Step(square(options), kind=BLIND)
     if sources:
         found["transfer"] = Step(attacks.get("transfer", sources=tuple(sources), **steps), kind=BLIND)
     return found
+
+
+def square(options: RobustnessOptions, eot: int = 1) -> Attack:
+    """The attack without any gradient, of as many queries as ten times the steps of the others."""
+    return attacks.get("square", steps=10 * options.steps, eot=eot)
 
 
 def _mixes(classifier: BayesClassifier) -> bool:
@@ -280,9 +287,9 @@ class _Assessment:
         few, middle = len(self.few), self.middle
         at_middle = {name: rows[self.eps.index(middle)][:few] for name, rows in broken.items()}
         blind = {name: each for name, each in at_middle.items() if self.steps[name].kind == BLIND}
-        # Random search against one draw of the noise would find what that draw falls for, and no other.
-        square = Step(attacks.get("square", steps=10 * self.options.steps, eot=EOT if self.random else 1), kind=BLIND)
-        blind["square"] = self.broken("square", square, middle)
+        if self.random:
+            # Random search against one draw of the noise would find what that draw falls for, and no other.
+            blind["square"] = self.broken("square", Step(square(self.options, eot=EOT), kind=BLIND), middle)
         seeing = {name: at_middle[name] for name, step in self.steps.items() if step.kind != BLIND}
         pgd = self.steps["pgd"].attack
         base = self.strength("pgd", found["pgd"], self.eps.index(middle))
