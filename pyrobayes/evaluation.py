@@ -125,8 +125,8 @@ class AttackResult:
         examples: [E, M, channels, height, width] the first adversarial images.
         distances: [N] L2 lengths of the least changes that an attack which looks for them found; infinite where the
             classifier didn't fall for it; None for other attacks.
-        changed: as in :class:`Evaluation`; None for a classifier that isn't random.
-        approximation: as there, of the first clean images.
+        changed: as in :class:`Evaluation`, of the first clean images; None for a classifier that isn't random.
+        approximation: as there, of the same images.
         gradient_signs: share of the pixels of these whose gradient has another sign than that without approximations,
             with the same noise; None where the attacker's options ask for none.
     """
@@ -291,7 +291,7 @@ def attack(
         images: take only the first so many images.
         batch_size: images at a time; changes memory and speed, not results.
         examples: how many adversarial images to keep; all where None.
-        checked: how many clean images to look at for what approximations change; none where 0.
+        checked: how many clean images to look at for what noise and approximations change; none where 0.
         progress: called after every batch.
     """
     perturb = attacks.get(by) if isinstance(by, str) else by
@@ -313,12 +313,10 @@ def attack(
             clean = defender(x)
             # At eps 0 the image is the clean one, and so is its noise.
             attacked = torch.stack([defender(image) if e else clean for e, image in zip(bounds, adversarial)])
-            other = classifier.for_images(indices, SECOND)(x) if classifier.random else clean
         last = attacked[-1].argmax(1)
         astray = last == perturb.target if isinstance(perturb.target, int) else last != y
         found = {
             "clean": clean,
-            "changed": other.argmax(1) != clean.argmax(1),
             "attacked": attacked[: len(eps)].transpose(0, 1),
             "unmoved": blind & (y != perturb.target) & perturb.follows_gradient,
             "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(astray, math.inf),
@@ -341,9 +339,7 @@ def attack(
         unmoved=Rate.of(found["unmoved"]),
         examples=found["examples"].transpose(0, 1),
         distances=found["distances"].tolist() if perturb.least_distance else None,
-        changed=Rate.of(found["changed"]) if classifier.random else None,
-        approximation=approximation(classifier, data.head(min(checked, len(data))), batch_size) if checked else None,
-        gradient_signs=gradient_signs(seen, data.head(min(checked, len(data))), batch_size) if checked else None,
+        **looked_at(classifier, seen, data.head(min(checked, len(data))), batch_size) if checked else {},
     )
 
 
@@ -381,6 +377,30 @@ def of_other_classes(data: Images, indices: Tensor, seed: int) -> Tensor:
     uniform = uniforms(splitmix(splitmix(seed, REFERENCES), indices.cpu()), torch.tensor(0))
     drawn = (uniform * others).long().clamp(max=others - 1)
     return data.batch(place[drawn + (drawn >= first) * (last - first)].to(data.labels.device))[0]
+
+
+def looked_at(
+    classifier: BayesClassifier, seen: BayesClassifier, data: Images, batch_size: int
+) -> dict[str, Rate | None]:
+    """What noise and approximations change of clean images, for a defender and what its attacker sees."""
+    return {
+        "changed": Rate.of(changed(classifier, data, batch_size)) if classifier.random else None,
+        "approximation": approximation(classifier, data, batch_size),
+        "gradient_signs": gradient_signs(seen, data, batch_size),
+    }
+
+
+def changed(
+    classifier: BayesClassifier, data: Images, batch_size: int = 100, name: str = "", progress: Progress = silent
+) -> Tensor:
+    """Which of the predicted classes another draw of the noise changes, [N]; the arguments are those of :func:`evaluate`."""
+    data = prepared(classifier, data, None, batch_size)
+
+    def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        first, second = (classifier.for_images(indices, draw)(x).argmax(1) for draw in (DEFENDER, SECOND))
+        return first != second
+
+    return over_images(differs, data, batch_size, name, progress)
 
 
 def approximation(classifier: BayesClassifier, data: Images, batch_size: int = 100) -> Rate | None:

@@ -25,7 +25,7 @@ from pyrobayes.attacks.base import worst
 from pyrobayes.attacks.losses import margin
 from pyrobayes.checkpoint import digest, read_tensors, save_tensors
 from pyrobayes.checks import BLIND, FAIL, ITERATIVE, SINGLE_STEP, Broken, Check
-from pyrobayes.classifier import ATTACKER, CALIBRATION, DEFENDER, SECOND, BayesClassifier
+from pyrobayes.classifier import ATTACKER, CALIBRATION, BayesClassifier
 from pyrobayes.data import Images
 from pyrobayes.evaluation import Rate
 from pyrobayes.factorizations import build, parents_in
@@ -478,16 +478,12 @@ class _Assessment:
 
     def changed(self) -> Rate:
         """How many predictions on clean images change with another draw, be it that a fixed one is drawn anew."""
-        fresh = self.classifier.replaced(noise="fresh")
+        fresh, label = self.classifier.replaced(noise="fresh"), _Labelled(self.progress, "clean")
 
-        def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            first, second = (fresh.for_images(indices, draw)(x).argmax(1) for draw in (DEFENDER, SECOND))
-            return first != second
+        def make() -> dict[str, Tensor]:
+            return {"changed": evaluation.changed(fresh, self.data, self.options.batch_size, self.name, label)}
 
-        key = self.key("changed", images=len(self.data))
-        return Rate.of(
-            self.parts.get(key, lambda: {"changed": self.over_images("clean", self.data, differs)})["changed"]
-        )
+        return Rate.of(self.parts.get(self.key("changed", images=len(self.data)), make)["changed"])
 
     def other_batches(self, name: str, predictions: Tensor) -> tuple[Tensor, Tensor] | None:
         """Classes [N] predicted after an attack, as in the suite (predictions [E, N]), and in batches of another size.
