@@ -3,12 +3,12 @@
 import copy
 import dataclasses
 import math
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from pyrobayes import importance
 from pyrobayes.conditionals import for_classification
@@ -250,25 +250,27 @@ class BayesClassifier(nn.Module):
         return self._copies[dtype, compiled][1]
 
     def _in_parts(self, x: Tensor, keys: Tensor, y: Tensor, first: int, last: int) -> Tensor:
-        """Log weights of particles `first` to `last`, [last - first, C, B], in parts that fit into the memory.
-
-        Of each part only its images and log weights are kept for the gradient; the rest is computed again.
-        """
+        """Log weights of particles `first` to `last`, [last - first, C, B], in parts that fit into the memory."""
         particles, images = self._at_once(len(y), last - first)
-        weigh = self._log_weights
-        if torch.is_grad_enabled() and self._leaves_out:
-            weigh = self._weighed
-        elif torch.is_grad_enabled() and (images < len(x) or particles < last - first):
-            weigh = partial(checkpoint, self._log_weights, use_reentrant=False, preserve_rng_state=False)
-        return torch.cat(
-            [
-                torch.cat(
-                    [weigh(*part, start, min(start + particles, last)) for start in range(first, last, particles)]
-                )
-                for part in zip(x.split(images), keys.split(images), y.expand(-1, len(x)).split(images, dim=1))
-            ],
-            dim=2,
-        )
+        y = y.expand(-1, len(x))
+        if torch.is_grad_enabled() and self._leaves_out:  # which keeps nothing either
+            rows = zip(x.split(images), keys.split(images), y.split(images, dim=1))
+            starts = range(first, last, particles)
+            parts = [[self._weighed(*row, start, min(start + particles, last)) for start in starts] for row in rows]
+            return torch.cat([torch.cat(row) for row in parts], dim=2)
+        if particles == last - first and images >= len(x):
+            return self._log_weights(x, keys, y, first, last)
+
+        def part(image: int, start: int) -> tuple[slice, slice, Callable[[Tensor], Tensor]]:
+            """Which images and which of the log weights it is, and these as a function of the images."""
+            which, end = slice(image, image + images), min(start + particles, last)
+            served = slice((start - first) * each, (end - first) * each)
+            return which, served, lambda x: self._log_weights(x, keys[which], y[:, which], start, end)
+
+        each = self.factorization.num_classes if self.options.estimator == "mixture" else 1  # log weights a particle
+        parts = [part(image, start) for image in range(0, len(x), images) for start in range(first, last, particles)]
+        shape = ((last - first) * each, *y.shape)
+        return _InParts.apply(parts, shape, x, *self._computing().parameters())
 
     @property
     def _leaves_out(self) -> bool:
@@ -338,6 +340,39 @@ class BayesClassifier(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in vars(self.options).items())
+
+
+class _InParts(torch.autograd.Function):
+    """Log weights [N, C, B] of which only the result is kept: each part is computed again for its gradient.
+
+    As `torch.utils.checkpoint` does, but what that keeps of every part, however small, lies between the large values of the
+    next ones, until the allocator finds no room for them and takes more: the memory grew with the number of parts.
+    """
+
+    @staticmethod
+    def forward(ctx, parts, shape, x, *weights):
+        ctx.save_for_backward(x, *weights)
+        ctx.parts = parts
+        log_weights = x.new_empty(shape)
+        for images, served, compute in parts:
+            log_weights[served, :, images] = compute(x[images])
+        return log_weights
+
+    @staticmethod
+    def backward(ctx, gradient):
+        given, again = ctx.saved_tensors, torch.is_grad_enabled()  # again: the gradient is to have one of its own
+        total = [torch.zeros_like(each) if needs else None for each, needs in zip(given, ctx.needs_input_grad[2:])]
+        needed = [i for i, each in enumerate(total) if each is not None]
+        with torch.enable_grad():
+            for images, served, compute in ctx.parts:
+                x = given[0][images] if again else given[0][images].detach().requires_grad_()
+                inputs = [given[i] if i else x for i in needed]
+                part = gradient[served, :, images]
+                found = torch.autograd.grad(compute(x), inputs, part, create_graph=again, allow_unused=True)
+                for i, each in zip(needed, found):
+                    if each is not None:
+                        (total[i] if i else total[i][images]).add_(each)
+        return None, None, *total
 
 
 class _LeavingOut(torch.autograd.Function):

@@ -6,7 +6,7 @@ Every function returns a matplotlib figure and leaves matplotlib's own settings 
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
+from pyrobayes.checks import Check
 from pyrobayes.detection import Detection
 from pyrobayes.evaluation import AttackResult, Evaluation, Rate
 from pyrobayes.factorizations import DeepBayes
@@ -197,24 +198,37 @@ def robustness(verdict: Verdict) -> Figure:
         axes.set_ylabel("images classified correctly (%)")
         axes.set_ylim(0, 101)
         axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-        axes.legend(fontsize=7, title="attack (failed checks)", title_fontsize=7)
+        axes.legend(
+            fontsize=7,
+            title="attack (failed checks)",
+            title_fontsize=7,
+            frameon=True,
+            framealpha=0.85,
+            edgecolor="none",
+        )
         axes.set_title(f"{verdict.model.upper()}, {verdict.data}, {verdict.images:,} test images", fontsize=9)
         sheet.axis("off")
         marks = {"pass": "✓", "fail": "✗", "not applicable": "–"}
-        for line, check in enumerate(verdict.checks):
-            failed = check.status == "fail"
-            height = 1 - line / len(verdict.checks)
-            sheet.text(
-                0,
-                height,
-                f"{marks[check.status]} {check.number}",
-                va="top",
-                fontsize=8,
-                color=WRONG if failed else "black",
-            )
-            text = textwrap.fill(f"{check.name}{': ' + check.finding if failed else ''}", 74, max_lines=4)
-            sheet.text(0.09, height, text, va="top", fontsize=6.5, color=WRONG if failed else "black")
+        for height, text, check in _laid_out(verdict.checks):
+            color = WRONG if check.status == "fail" else "black"
+            sheet.text(0, height, f"{marks[check.status]} {check.number}", va="top", fontsize=8, color=color)
+            sheet.text(0.09, height, text, va="top", fontsize=6.5, color=color)
     return figure
+
+
+def _laid_out(sheet: Sequence[Check], room: int = 34) -> Iterator[tuple[float, str, Check]]:
+    """The checks, each with its text and how high it stands, from 1 down; findings are cut where there are too many lines."""
+    for most in (5, 4, 3, 2):
+        texts = [
+            textwrap.wrap(f"{check.name}{': ' + check.finding if check.status == 'fail' else ''}", 74, max_lines=most)
+            for check in sheet
+        ]
+        if (lines := sum(len(text) + 0.7 for text in texts)) <= room:
+            break
+    above = 0.0
+    for text, check in zip(texts, sheet):
+        yield 1 - above / max(lines, room), "\n".join(text), check
+        above += len(text) + 0.7
 
 
 def worst_cases(verdicts: Sequence[Verdict]) -> Figure:

@@ -2,6 +2,8 @@
 
 import math
 import shutil
+import subprocess
+import sys
 
 import pyro
 import pytest
@@ -294,3 +296,39 @@ def test_a_compiler_that_fails_is_told(make, batch, monkeypatch):
     monkeypatch.setitem(conditionals.TILE, "cpu", 8 * 1024)
     with torch.no_grad(), pytest.raises(InputError, match="compile needs a C.. compiler .* says: none found$"):
         BayesClassifier(make("gbz"), compile=True)(batch[0])
+
+
+def test_a_gradient_in_parts_has_a_gradient_too(make, batch):
+    factorization, x = make("gbz", double=True), batch[0].double().requires_grad_()
+    found = []
+    for little in (False, True):
+        classifier = BayesClassifier(factorization, particles=7).for_images(INDICES)
+        calls = count_parts(classifier)
+        if little:
+            with_little_memory(classifier, 30)
+        posterior = classifier(x).softmax(1)[:, 0].sum()
+        assert len(calls) == (12 if little else 1)
+        (gradient,) = torch.autograd.grad(posterior, x, create_graph=True)
+        weights = list(factorization.parameters())
+        found.append(torch.autograd.grad(gradient.square().sum(), [x, *weights], allow_unused=True))
+    for together, in_parts in zip(*found):
+        torch.testing.assert_close(in_parts, together, rtol=1e-8, atol=1e-9)
+
+
+PEAK = """
+import sys, torch, pyrobayes
+factorization = pyrobayes.build("gbz", "small").requires_grad_(False)
+classifier = pyrobayes.BayesClassifier(factorization, particles=50, memory=16)
+x = pyrobayes.load_data("fashion-mnist-mini", "test").head(int(sys.argv[1])).batch(slice(None))[0].requires_grad_()
+torch.autograd.grad(classifier(x).logsumexp(1).sum(), x)
+print([int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_peak_does_not_grow_with_the_number_of_parts():
+    few, many = (
+        int(subprocess.run([sys.executable, "-c", PEAK, images], check=True, capture_output=True, text=True).stdout)
+        for images in ("5", "60")
+    )
+    assert many - few < 30 * 1024  # KiB
