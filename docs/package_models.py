@@ -32,7 +32,7 @@ CARD = """# {name}, small networks, Fashion-MNIST
 
 def percent(rate: dict) -> str:
     """A rate from a result's JSON, with its interval."""
-    return Rate(rate["count"], rate["total"]).percent().replace(" ", "% ", 1)
+    return Rate(rate["count"], rate["total"]).sentence()
 
 
 def worst_case(verdict: dict) -> str:

@@ -157,14 +157,15 @@ def white_box_strongest(
     masked = (
         f"; {single} finds less, {percent(white_box[single])}, than {' and '.join(stronger)}: its gradient is masked"
     )
+    single_alone = bool(stronger) and not beaten
     none = "" if "transfer" in blind else "; no transfer, for want of another model"
     return _check(
         5,
         "gradient-free, transfer and noise no stronger than white-box",
-        "success rates of attacks by gradients" if beaten or not stronger else f"success rates of {single} alone",
+        f"success rates of {single} alone" if single_alone else "success rates of attacks by gradients",
         not (beaten or stronger),
         f"the best white-box, {name}, {percent(best)} at eps {eps:g}; {found}{none}{masked if stronger else ''}",
-        BY_GRADIENT if beaten or not stronger else (SINGLE_STEP,),
+        (SINGLE_STEP,) if single_alone else BY_GRADIENT,
     )
 
 

@@ -54,8 +54,8 @@ class BayesClassifier(nn.Module):
         compile: have torch.compile generate code for the decoder, which takes half a minute once and a C++ compiler, or
             Triton on a GPU. The weights are taken for constants.
         negligible: the gradient in the images leaves out the particles of a class whose share in it is below this part
-            of the image's largest, among those computed at once, which then need no backward pass: where p(x|...) is a network and nothing else
-            depends on x. Not with `compile`. 0 leaves out none.
+            of the image's largest, among those computed at once, which then need no backward pass: where p(x|...) is a
+            network and nothing else depends on x. Not with `compile`. 0 leaves out none.
         memory: MiB that the values in the networks may take. What takes more is computed in parts, images first, then
             particles, and in parts again where its gradient is asked for; results differ by rounding only.
     """
@@ -261,13 +261,14 @@ class BayesClassifier(nn.Module):
         if particles == last - first and images >= len(x):
             return self._log_weights(x, keys, y, first, last)
 
+        each = self.factorization.num_classes if self.options.estimator == "mixture" else 1  # log weights a particle
+
         def part(image: int, start: int) -> tuple[slice, slice, Callable[[Tensor], Tensor]]:
             """Which images and which of the log weights it is, and these as a function of the images."""
             which, end = slice(image, image + images), min(start + particles, last)
             served = slice((start - first) * each, (end - first) * each)
             return which, served, lambda x: self._log_weights(x, keys[which], y[:, which], start, end)
 
-        each = self.factorization.num_classes if self.options.estimator == "mixture" else 1  # log weights a particle
         parts = [part(image, start) for image in range(0, len(x), images) for start in range(first, last, particles)]
         shape = ((last - first) * each, *y.shape)
         return _InParts.apply(parts, shape, x, *self._computing().parameters())

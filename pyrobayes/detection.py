@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyrobayes.classifier import CALIBRATION, BayesClassifier
 from pyrobayes.data import Images
-from pyrobayes.evaluation import AttackResult, Rate, over_images, prepared
+from pyrobayes.evaluation import LOOKED_AT, AttackResult, Rate, over_images, prepared
 from pyrobayes.options import DETECTION_TESTS, choice, part
 from pyrobayes.progress import Progress, silent
 
@@ -183,8 +183,7 @@ class Detection:
 
 
 RATES = ("success", "detected", "undetected", "accepted_accuracy")
-OF_THE_ATTACK = ("changed", "approximation", "gradient_signs")
-SHARES = ("false_alarms", *OF_THE_ATTACK)
+SHARES = ("false_alarms", *LOOKED_AT)
 
 
 def detect(detector: Detector, result: AttackResult, test: str, *, models_images: bool = True) -> Detection:
@@ -210,7 +209,7 @@ def detect(detector: Detector, result: AttackResult, test: str, *, models_images
         found["auc"].append(area_under_roc(suspicious, clean))
         found["roc"].append(roc(suspicious, clean))
     return Detection(
-        **{name: getattr(result, name) for name in ("model", "attack", "options", "data", "eps", *OF_THE_ATTACK)},
+        **{name: getattr(result, name) for name in ("model", "attack", "options", "data", "eps", *LOOKED_AT)},
         test=test,
         meaningful=models_images or test == "kl",
         false_alarms=Rate.of(detector.rejects(test, result.clean_log_joint)),

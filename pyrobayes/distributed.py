@@ -63,11 +63,11 @@ def wait_for_all() -> None:
 def first_alone() -> Iterator[None]:
     """Let the first process of each machine do what is within before the others do it."""
     first = local_rank() == 0
-    if processes() > 1 and not first:
-        dist.barrier()
+    if not first:
+        wait_for_all()
     yield
-    if processes() > 1 and first:
-        dist.barrier()
+    if first:
+        wait_for_all()
 
 
 def mine() -> slice:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyrobayes import attacks, distributed
-from pyrobayes.attacks import Attack
+from pyrobayes.attacks import Attack, Problem
 from pyrobayes.attacks.base import lengths
 from pyrobayes.attacks.losses import log_odds_against
 from pyrobayes.classifier import ATTACKER, DEFENDER, REFERENCES, SECOND, BayesClassifier
@@ -21,6 +21,8 @@ from pyrobayes.options import AttackOptions, InputError, checked_eps, whole
 from pyrobayes.progress import Progress, silent
 from pyrobayes.randomness import splitmix, uniforms
 
+CHECKED = 200  # clean images on which it is looked at what noise and approximations change
+LOOKED_AT = ("changed", "approximation", "gradient_signs")
 NORMAL_95 = 1.959963984540054  # 95% of a normal distribution are within so many standard deviations
 
 
@@ -206,7 +208,7 @@ class AttackResult:
             for i, eps in enumerate(self.eps)
         ]
         shares = {"clean_accuracy": self.clean_accuracy.as_dict(), "unmoved": self.unmoved.as_dict()}
-        for name in ("changed", "approximation", "gradient_signs"):
+        for name in LOOKED_AT:
             if rate := getattr(self, name):
                 shares[name] = rate.as_dict()
         return plain | shares | {"rates": rates}
@@ -277,7 +279,7 @@ def attack(
     images: int | None = None,
     batch_size: int = 100,
     examples: int | None = 8,
-    checked: int = 200,
+    checked: int = CHECKED,
     progress: Progress = silent,
 ) -> AttackResult:
     """Attack a classifier on every image of a data set.
@@ -306,8 +308,8 @@ def attack(
     batches = []
     for indices, x, y in distributed.share(data.batches(min(batch_size, max(1, seen.images_at_once // perturb.eot)))):
         towards = of_other_classes(everything, indices, perturb.seed).to(x.device) if perturb.matching else None
-        attacker_sees = seen.for_images(indices, ATTACKER)
-        adversarial, blind = perturb.attacked(attacker_sees, x, y, bounds, indices=indices, references=towards)
+        problem = Problem(perturb, seen.for_images(indices, ATTACKER), x, y, indices, towards)
+        adversarial = perturb.solve(problem, bounds)
         defender = classifier.for_images(indices, DEFENDER)
         with torch.no_grad():
             clean = defender(x)
@@ -318,7 +320,7 @@ def attack(
         found = {
             "clean": clean,
             "attacked": attacked[: len(eps)].transpose(0, 1),
-            "unmoved": blind & (y != perturb.target) & perturb.follows_gradient,
+            "unmoved": problem.blind & (y != perturb.target) & perturb.follows_gradient,
             "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(astray, math.inf),
             "examples": adversarial[: len(eps), : max(0, keep - int(indices[0]))].transpose(0, 1),
         }
@@ -347,10 +349,10 @@ def caveats(results: Sequence, name: Callable[[str], str] = str.upper) -> list[s
     """Sentences on what the noise and approximations change of results of any kind, each said once; `name` writes a model's."""
     said = []
     for result in results:
-        if (changed := getattr(result, "changed", None)) and not isinstance(result, Evaluation):  # which shows it
+        if (noise := getattr(result, "changed", None)) and not isinstance(result, Evaluation):  # which shows it
             said.append(
-                f"{name(result.model)}: another draw of the noise changes {changed.sentence()} of the predictions on "
-                f"{changed.total:,} clean images."
+                f"{name(result.model)}: another draw of the noise changes {noise.sentence()} of the predictions on "
+                f"{noise.total:,} clean images."
             )
         if result.approximation:
             said.append(

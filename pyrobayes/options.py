@@ -20,9 +20,9 @@ NOISES = ("fresh", "fixed")
 ESTIMATORS = ("per-class", "mixture")
 PRECISIONS = ("fp32", "bf16")
 NORMS = ("linf", "l2", "area")
-# The norms that each attack can be bounded in, its own first.
 MODELS = ("gfz", "gfy", "gbz", "gby", "dfx", "dfz", "dbx")
 COMPARATORS = ("cnn", "cnn-at", "bnn")
+# The norms that each attack can be bounded in, its own first.
 ATTACKS = {
     **dict.fromkeys(("fgsm", "pgd", "mim", "apgd"), ("linf", "l2")),
     "cw": ("l2",),

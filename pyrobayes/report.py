@@ -20,8 +20,8 @@ from urllib.parse import quote
 from pyrobayes import factorizations
 from pyrobayes.checkpoint import METRICS, Config
 from pyrobayes.checks import FAIL, NOT_APPLICABLE, Check
-from pyrobayes.detection import OF_THE_ATTACK, RATES, Detection
-from pyrobayes.evaluation import Evaluation, Rate, caveats
+from pyrobayes.detection import RATES, Detection
+from pyrobayes.evaluation import LOOKED_AT, Evaluation, Rate, caveats
 from pyrobayes.factorizations import parents_in
 from pyrobayes.files import write_atomically
 from pyrobayes.options import (
@@ -230,7 +230,7 @@ def _rates(saved: list[dict], eps: Sequence) -> list[Rate]:
 
 def _changed(saved: dict) -> dict[str, Rate | None]:
     """What may be missing, or None: what noise and approximations change."""
-    return {name: saved[name] and _rate(saved[name]) for name in OF_THE_ATTACK if name in saved}
+    return {name: saved[name] and _rate(saved[name]) for name in LOOKED_AT if name in saved}
 
 
 def _evaluation(saved: dict) -> Evaluation:

@@ -456,7 +456,7 @@ class _Assessment:
 
         def looked_at(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
             pinned = self.classifier.for_images(indices, ATTACKER)
-            _, gradient = Problem(self.steps["fgsm"].attack, pinned, x, y, indices.to(x.device)).raw_gradient(x)
+            _, gradient = Problem(self.steps["fgsm"].attack, pinned, x, y, indices).raw_gradient(x)
             zero, undefined = checks.zero_or_undefined(gradient)
             return torch.stack([zero, undefined, checks.zero_or_undefined(plain_gradient(pinned, x, y))[0]], dim=1)
 
@@ -469,7 +469,7 @@ class _Assessment:
         pgd = self.steps["pgd"].attack
 
         def followed(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            problem = _Followed(pgd, self.classifier.for_images(indices, ATTACKER), x, y, indices.to(x.device))
+            problem = _Followed(pgd, self.classifier, x, y, indices)
             pgd.perturb(problem, self.middle)
             return torch.stack(problem.losses, dim=1)
 

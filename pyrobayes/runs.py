@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from pyrobayes.checkpoint import CONFIG, MODEL, Config, choose_device, load, rea
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images, load_data
 from pyrobayes.detection import Detection, Detector, fit_detector
-from pyrobayes.evaluation import AttackResult, Evaluation
+from pyrobayes.evaluation import CHECKED, LOOKED_AT, AttackResult, Evaluation
 from pyrobayes.factorizations import parents_in
 from pyrobayes.files import writable_folder, write_json
 from pyrobayes.options import (
@@ -150,16 +150,9 @@ def attack(
     planned, test = _planned(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
     folder = _result_folder(_results_in(out, runs))
     results: list[AttackResult] = []
+    attacked, examples = _attacking(test, options, progress), None if save_adversarial else 8
     for by, classifier in planned:
-        result = evaluation.attack(
-            classifier,
-            test,
-            options.eps,
-            by=by,
-            examples=None if save_adversarial else 8,
-            progress=progress,
-            **_settings(options),
-        )
+        result = attacked(classifier, by, examples)
         which = options.which(result.model, result.attack)
         if folder and save_adversarial:
             labels = test.head(options.images).labels
@@ -223,13 +216,12 @@ def detect(
 
     attacks_on = [(classifier, against(by, detectors[classifier])) for by, classifier in planned]  # before the first
     results: list[Detection] = []
+    attacked = _attacking(test, options, progress)
     for classifier, chosen in attacks_on:
         detector, found = detectors[classifier], []
         models_images = classifier.factorization.models_images
         for tests, by in chosen:
-            result = evaluation.attack(
-                classifier, test, options.eps, by=by, examples=0, progress=progress, **_settings(options)
-            )
+            result = attacked(classifier, by, 0)
             found += [detection.detect(detector, result, name, models_images=models_images) for name in tests]
         results += found
         if folder:
@@ -414,8 +406,27 @@ def _planned(
     return planned, test
 
 
-def _settings(options: AttackOptions) -> dict:
-    return {"attacker": options.attacker, "images": options.images, "batch_size": options.batch_size}
+def _attacking(test: Images, options: AttackOptions, progress: Progress) -> Callable[..., AttackResult]:
+    """Attacks a classifier with all options; what noise and approximations change of clean images is looked at once."""
+    looked_at: dict[BayesClassifier, dict] = {}
+
+    def attacked(classifier: BayesClassifier, by: Attack, examples: int | None) -> AttackResult:
+        result = evaluation.attack(
+            classifier,
+            test,
+            options.eps,
+            by=by,
+            attacker=options.attacker,
+            images=options.images,
+            batch_size=options.batch_size,
+            examples=examples,
+            progress=progress,
+            checked=0 if classifier in looked_at else CHECKED,
+        )
+        once = looked_at.setdefault(classifier, {name: getattr(result, name) for name in LOOKED_AT})
+        return dataclasses.replace(result, **once)
+
+    return attacked
 
 
 def chosen_attacks(options: AttackOptions) -> list[Attack]:

@@ -305,9 +305,8 @@ class Lucky(Linear):
 
 def test_apgd_does_not_take_luck_for_progress(tiny_images):
     x, _ = tiny_images.head(20).batch(slice(None))
-    y = torch.zeros(
-        20, dtype=torch.long
-    )  # whatever the luck, the gradient of the margin is the same, and so are differences
+    y = torch.zeros(20, dtype=torch.long)
+    # Whatever the luck, the gradient of the margin is the same, and so are differences.
     attack = attacks.get("apgd", loss="margin", steps=20)
     assert torch.equal(attack(Lucky(), x, y, 0.1), attack(Linear(), x, y, 0.1))
 
@@ -341,7 +340,7 @@ def test_noise_in_l2_has_the_length_that_was_asked_for(tiny_images):
 def test_eot_sees_the_mean_of_independent_posteriors(make, batch):
     x, y = batch
     classifier = BayesClassifier(make("gbz"), particles=2).for_images(range(4))
-    problem = attacks.Problem(attacks.get("fgsm", eot=3), classifier, x, y, torch.arange(4))
+    problem = attacks.Problem(attacks.get("fgsm", eot=3), classifier, x, y)
     posteriors = torch.stack([classifier.redrawn(draw)(x).softmax(1) for draw in (3, 4, 5)])
     assert not torch.equal(posteriors[0], posteriors[1])
     torch.testing.assert_close(problem.log_posterior(x, 1), posteriors.mean(0).log())
@@ -371,7 +370,7 @@ def test_terms_add_up_to_the_log_weights(name, make, batch):
 def test_a_snapshot_climbs_every_particles_own_log_joint(make, batch):
     x, y = batch
     classifier = BayesClassifier(make("gbz"), particles=3).for_images(range(4))
-    problem = attacks.Problem(attacks.get("fgsm", snapshot=True), classifier, x, y, torch.arange(4))
+    problem = attacks.Problem(attacks.get("fgsm", snapshot=True), classifier, x, y)
     particles = classifier.estimate(x).log_weights
     expected = sum(log_odds_against(each.T, y) for each in particles) / 3
     torch.testing.assert_close(problem.loss(x), expected)

@@ -2,8 +2,6 @@
 
 import math
 import shutil
-import subprocess
-import sys
 
 import pyro
 import pytest
@@ -313,22 +311,3 @@ def test_a_gradient_in_parts_has_a_gradient_too(make, batch):
         found.append(torch.autograd.grad(gradient.square().sum(), [x, *weights], allow_unused=True))
     for together, in_parts in zip(*found):
         torch.testing.assert_close(in_parts, together, rtol=1e-8, atol=1e-9)
-
-
-PEAK = """
-import sys, torch, pyrobayes
-factorization = pyrobayes.build("gbz", "small").requires_grad_(False)
-classifier = pyrobayes.BayesClassifier(factorization, particles=50, memory=16)
-x = pyrobayes.load_data("fashion-mnist-mini", "test").head(int(sys.argv[1])).batch(slice(None))[0].requires_grad_()
-torch.autograd.grad(classifier(x).logsumexp(1).sum(), x)
-print([int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_peak_does_not_grow_with_the_number_of_parts():
-    few, many = (
-        int(subprocess.run([sys.executable, "-c", PEAK, images], check=True, capture_output=True, text=True).stdout)
-        for images in ("5", "60")
-    )
-    assert many - few < 30 * 1024  # KiB

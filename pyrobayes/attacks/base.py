@@ -127,34 +127,14 @@ class Attack:
             Adversarial images in [0, 1], none further than eps from its original:
             [E, B, channels, height, width] for E values of eps, without the first dimension for a single number.
         """
-        return self.attacked(classifier, x, y, eps, indices=indices, references=references)[0]
-
-    def attacked(
-        self,
-        classifier: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        eps: float | Sequence[float],
-        *,
-        indices: Tensor | None = None,
-        references: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The same, and for which images no gradient that was asked for had a finite value other than zero, [B]."""
         single = isinstance(eps, numbers.Real)
-        eps = [float(value) for value in ([eps] if single else eps)]
+        adversarial = self.solve(Problem(self, classifier, x, y, indices, references), [eps] if single else list(eps))
+        return adversarial[0] if single else adversarial
+
+    def solve(self, problem: "Problem", eps: Sequence[float]) -> Tensor:
+        """The adversarial images of one batch, [E, B, channels, height, width], for E values of eps."""
         checked_eps(eps, self.norm)
-        if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
-            raise InputError(f"x must be images [B, channels, height, width], floats in [0, 1], got {_described(x)}")
-        if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.dtype != torch.long:
-            raise InputError(f"y must hold one class, a torch.long, for each of {len(x)} images, got {_described(y)}")
-        indices = torch.arange(len(x)) if indices is None else torch.as_tensor(indices, dtype=torch.long)
-        if self.matching and (references is None or references.shape != x.shape):
-            raise InputError(f"{self.loss} needs references: an image of another class for each of {len(x)} images")
-        if hasattr(classifier, "for_images") and not classifier.pinned:
-            classifier = classifier.for_images(indices, ATTACKER)
-        problem = Problem(self, classifier, x.detach(), y, indices.to(x.device), references)
-        adversarial = self._to_each(problem, eps) if self.target == EACH else self._bounded(problem, eps)
-        return adversarial[0] if single else adversarial, problem.asked & ~problem.felt
+        return self._to_each(problem, eps) if self.target == EACH else self._bounded(problem, eps)
 
     def _bounded(self, problem: "Problem", eps: Sequence[float]) -> Tensor:
         found = self.perturb_all(problem, eps).detach()
@@ -190,13 +170,14 @@ def higher(images: Tensor, loss: Tensor, best: Tensor, highest: Tensor) -> tuple
 class Problem:
     """One batch to attack: what to climb, where to stay, and numbers to draw.
 
+    The arguments are those of :meth:`Attack.__call__`.
+
     Attributes:
         x: the images [B, channels, height, width].
         y: their true classes [B].
         target: [B] the classes to be predicted, or None. Images of that class already are left as they are.
         indices: [B] the images' places in their data set.
         references: images of other classes, like x, or None.
-        asked, felt: [B] whether a gradient was asked for, and whether any had a finite value other than zero.
     """
 
     def __init__(
@@ -205,12 +186,21 @@ class Problem:
         classifier: nn.Module,
         x: Tensor,
         y: Tensor,
-        indices: Tensor,
+        indices: Tensor | None = None,
         references: Tensor | None = None,
     ):
-        self.attack, self.x, self.y, self.target, self.references = attack, x, y, None, references
-        self._attacked, self._classifier, self.indices = classifier, self._seen(classifier), indices
-        self.asked, self.felt = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
+        if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
+            raise InputError(f"x must be images [B, channels, height, width], floats in [0, 1], got {_described(x)}")
+        if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.dtype != torch.long:
+            raise InputError(f"y must hold one class, a torch.long, for each of {len(x)} images, got {_described(y)}")
+        if attack.matching and (references is None or references.shape != x.shape):
+            raise InputError(f"{attack.loss} needs references: an image of another class for each of {len(x)} images")
+        indices = torch.arange(len(x)) if indices is None else torch.as_tensor(indices, dtype=torch.long)
+        if hasattr(classifier, "for_images") and not classifier.pinned:
+            classifier = classifier.for_images(indices, ATTACKER)
+        self.attack, self.x, self.y, self.target, self.references = attack, x.detach(), y, None, references
+        self.indices, self._attacked, self._classifier = indices.to(x.device), classifier, self._seen(classifier)
+        self._asked, self._felt = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
         if attack.target is not None and attack.target != EACH:
             self.target = torch.full_like(y, attack.target)
 
@@ -243,6 +233,11 @@ class Problem:
         return getattr(self._classifier, "random", False)
 
     @property
+    def blind(self) -> Tensor:
+        """For which images a gradient was asked for and none had a finite value other than zero, [B]."""
+        return self._asked & ~self._felt
+
+    @property
     def num_classes(self) -> int:
         """How many classes the classifier knows."""
         with torch.no_grad():
@@ -271,8 +266,8 @@ class Problem:
         """
         loss, gradient = self.raw_gradient(images, draw)
         gradient = gradient.where(gradient.isfinite(), 0)
-        self.asked.fill_(True)
-        self.felt.logical_or_(gradient.flatten(1).any(1))
+        self._asked.fill_(True)
+        self._felt.logical_or_(gradient.flatten(1).any(1))
         return loss, gradient
 
     def raw_gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import pyrobayes
 from pyrobayes import BayesClassifier, TrainingOptions, evaluation
 from pyrobayes.checkpoint import choose_device, versions
+from pyrobayes.options import ClassifierOptions
 from pyrobayes.training import Inference
 
 EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
@@ -238,9 +239,10 @@ def agreement(model: str, count: int, device: torch.device, **options) -> dict:
 
 MEMORY = """
 import pathlib, resource, sys, torch, pyrobayes
-particles, images = map(int, sys.argv[1:])
-factorization = pyrobayes.build("gbz").requires_grad_(False)
-classifier = pyrobayes.BayesClassifier(factorization, particles=particles)
+networks = sys.argv[1]
+particles, images, budget = map(int, sys.argv[2:])
+factorization = pyrobayes.build("gbz", networks).requires_grad_(False)
+classifier = pyrobayes.BayesClassifier(factorization, particles=particles, memory=budget)
 x = pyrobayes.load_data("fashion-mnist-mini", "test").head(images).batch(slice(None))[0].requires_grad_()
 torch.autograd.grad(classifier(x).logsumexp(1).sum(), x)
 status = pathlib.Path("/proc/self/status")  # the other figure takes in what the parent had, on Linux
@@ -250,9 +252,9 @@ print(kib[0] * 1024 if kib else resource.getrusage(resource.RUSAGE_SELF).ru_maxr
 """
 
 
-def memory(particles: int, images: int) -> float:
+def memory(particles: int, images: int, networks: str = "paper", budget: int = ClassifierOptions.memory) -> float:
     """GiB at the peak of a process of its own that takes the gradient of the log joint, on the CPU."""
-    command = [sys.executable, "-c", MEMORY, str(particles), str(images)]
+    command = [sys.executable, "-c", MEMORY, networks, str(particles), str(images), str(budget)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 2**30
 
 
