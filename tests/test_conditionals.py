@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pyrobayes import BayesClassifier, InputError, Networks, TrainingOptions, build, fit
-from pyrobayes.conditionals import Decoder, DiagonalNormal, Upsampling, WithGradient, last_of, pixels
+from pyrobayes.conditionals import Decoder, DiagonalNormal, Upsampling, Winograd, WithGradient, last_of, pixels
 from pyrobayes.options import LIKELIHOODS
 
 
@@ -76,8 +76,17 @@ def test_upsampling_is_the_transposed_convolution(out, before, after, block):
     expected = nn.ConvTranspose2d.forward(layer, x)
     assert layer.block() == block and expected.shape[2:] == after
     torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(Winograd(layer)(x), expected, rtol=1e-10, atol=1e-12)
     layer.block = lambda: 1  # as for bfloat16
     torch.testing.assert_close(layer(x), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_winograds_algorithm_is_precise_in_float32():
+    layer = Upsampling(64, 64, (7, 7), (14, 14)).requires_grad_(False)
+    x = torch.relu(torch.randn(10, 64, 7, 7))
+    plain, ours = layer(x), Winograd(layer)(x)
+    exact = layer.double()(x.double())
+    assert (ours - exact).square().mean() < 25 * (plain - exact).square().mean() < 1e-12
 
 
 @pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (1, 9, 12)])
