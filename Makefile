@@ -1,7 +1,7 @@
 # make reproduce [QUICK=1]   environment, data, training of all seven models, attack, figures, report
 # make test                  environment and test suite; of models this small two processes are faster than two threads
 # make docs                  the site, in docs/_build; every warning is an error
-# make benchmark             speed and memory against a plain reference, in about a quarter of an hour
+# make benchmark             speed and memory against a plain reference, in about half an hour
 
 PYTHON ?= python3
 VENV ?= .venv
