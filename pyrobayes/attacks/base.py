@@ -170,7 +170,7 @@ def higher(images: Tensor, loss: Tensor, best: Tensor, highest: Tensor) -> tuple
 class Problem:
     """One batch to attack: what to climb, where to stay, and numbers to draw.
 
-    The arguments are those of :meth:`Attack.__call__`.
+    The arguments are an attack, and those that it is called with.
 
     Attributes:
         x: the images [B, channels, height, width].
