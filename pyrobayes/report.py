@@ -76,12 +76,21 @@ class Attacked:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """How many epochs of which configuration a model had behind it, and the SHA-256 of its weights."""
+
+    epochs: int
+    weights: str
+    config: Config
+
+
+@dataclass(frozen=True)
 class Found:
     """What a command found, and how: the content of its file.
 
     Attributes:
         data: name, split and checksum.
-        trained: by model, how many epochs of which configuration it had behind it.
+        trained: by model, its training.
         results: records of :class:`pyrobayes.evaluation.Evaluation`, :class:`Attacked`,
             :class:`pyrobayes.detection.Detection` or :class:`pyrobayes.robustness.Verdict`.
     """
@@ -89,7 +98,7 @@ class Found:
     options: Any
     data: dict[str, str]
     versions: dict[str, str]
-    trained: dict[str, tuple[int, Config]]
+    trained: dict[str, Trained]
     results: list
 
     def of(self, model: str) -> list:
@@ -213,8 +222,9 @@ def _reproduction(folder: Path) -> dict | None:
     return saved | {"comparisons": comparisons, "claims": claims}
 
 
-def _trained(saved: dict) -> tuple[int, Config]:
-    return int(saved["epochs"]), Config.parse(json.dumps(saved["config"] | {"versions": {}}))
+def _trained(saved: dict) -> Trained:
+    config = Config.parse(json.dumps(saved["config"] | {"versions": {}}))
+    return Trained(int(saved["epochs"]), str(saved["weights"]), config)
 
 
 def _rate(saved: dict) -> Rate:
@@ -314,17 +324,17 @@ def _figures(folder: Path) -> list[str]:
 def _last_epochs(found: Mapping[str, Found], runs: Path) -> dict[str, dict]:
     """By model, the last line of its metrics, where the run is the one that the results are of."""
     last = {}
-    for model, (epochs, config) in _all_trained(found).items():
+    for model, trained in _all_trained(found).items():
         try:
-            if Config.read(runs / model) == config:
+            if Config.read(runs / model) == trained.config:
                 metrics = json.loads((runs / model / METRICS).read_text().splitlines()[-1])
-                last |= {model: metrics} if metrics["epoch"] == epochs else {}
+                last |= {model: metrics} if metrics["epoch"] == trained.epochs else {}
         except (InputError, OSError, ValueError, LookupError, TypeError):
             continue  # it says nothing that the results need
     return last
 
 
-def _all_trained(found: Mapping[str, Found]) -> dict[str, tuple[int, Config]]:
+def _all_trained(found: Mapping[str, Found]) -> dict[str, Trained]:
     return {model: trained for each in found.values() for model, trained in each.trained.items()}
 
 
@@ -387,9 +397,9 @@ def _sentences(found: Mapping[str, Found], model: str) -> list[str]:
     trained = [each.trained[model] for each in found.values() if model in each.trained]
     if any(other != trained[0] for other in trained):
         said.append("These results are of different trainings of it.")
-    for epochs, config in trained[:1]:
-        if epochs < config.training.epochs:
-            said.append(f"It has {epochs} of {config.training.epochs} epochs of its training behind it.")
+    for first in trained[:1]:
+        if first.epochs < first.config.training.epochs:
+            said.append(f"It has {first.epochs} of {first.config.training.epochs} epochs of its training behind it.")
     return said
 
 
@@ -413,7 +423,7 @@ def _models(found: Mapping[str, Found], models: Sequence[str], last_epochs: Mapp
                 _name(model),
                 _code(formula) if known else "-",
                 ("discriminative" if discriminative else "generative") if known else "-",
-                f"{trained[model][0]}" if model in trained else "-",
+                f"{trained[model].epochs}" if model in trained else "-",
                 *(_number(last.get(name), 2) for name in ("validation_elbo", "validation_kl")),
                 _number(last.get("validation_accuracy"), 1, 100),
             ]
@@ -686,11 +696,11 @@ def _configuration(found: Mapping[str, Found]) -> list[str]:
     trained = _all_trained(found)
     sums = dict.fromkeys(
         [(each.data["name"], each.data["split"], each.data["sha256"]) for each in found.values()]
-        + [(config.data, "train", config.data_sha256) for _, config in trained.values()]
+        + [(each.config.data, "train", each.config.data_sha256) for each in trained.values()]
     )
     training = {
-        model.upper(): {"data": config.data} | vars(config.networks) | vars(config.training)
-        for model, (_, config) in trained.items()
+        model.upper(): {"data": each.config.data} | vars(each.config.networks) | vars(each.config.training)
+        for model, each in trained.items()
     }
     return [
         "## Configuration",
@@ -704,6 +714,8 @@ def _configuration(found: Mapping[str, Found]) -> list[str]:
         *_described(found),
         "### Training",
         _columns("option", training),
+        "### Weights",
+        _table(["model", "sha256"], [[_name(model), _code(each.weights)] for model, each in trained.items()], left=2),
         "### Versions",
         _columns("of", {command: each.versions for command, each in found.items()}),
     ]
@@ -716,7 +728,7 @@ def _given(options: EvaluationOptions) -> dict:
 def _commands(found: Mapping[str, Found]) -> list[str]:
     """The command lines that give the results again."""
     alike: dict[tuple[str, ...], list[str]] = {}
-    for model, (_, config) in _all_trained(found).items():
+    for model, config in ((model, each.config) for model, each in _all_trained(found).items()):
         data = [] if config.data == "fashion-mnist" else ["--data", config.data]
         changes = {name: _flags(config.networks, preset) for name, preset in NETWORKS.items()}
         nearest = min(changes, key=lambda name: len(changes[name]))

@@ -10,7 +10,17 @@ import torch
 
 from pyrobayes import attacks, detection, distributed, evaluation, factorizations, figures, generation, report
 from pyrobayes.attacks import Attack
-from pyrobayes.checkpoint import CONFIG, MODEL, Config, choose_device, load, read_tensors, save_tensors, versions
+from pyrobayes.checkpoint import (
+    CONFIG,
+    MODEL,
+    Config,
+    choose_device,
+    digest,
+    load,
+    read_tensors,
+    save_tensors,
+    versions,
+)
 from pyrobayes.classifier import BayesClassifier
 from pyrobayes.data import Images, load_data
 from pyrobayes.detection import Detection, Detector, fit_detector
@@ -491,10 +501,11 @@ def _report(results: Sequence, options: EvaluationOptions, test: Images, runs: s
 
 
 def how_trained(run: Path) -> dict:
-    """How the model in a folder was trained: its configuration, and the epochs that it has behind it."""
+    """How the model in a folder was trained: its configuration, the epochs that it has behind it, and its weights' SHA-256."""
     config = Config.read(run)
-    _, metadata = read_tensors(run / MODEL)
-    return {"epochs": int(metadata["epoch"]), "config": dataclasses.asdict(config)}
+    weights, metadata = read_tensors(run / MODEL)
+    epochs, checksum = int(metadata["epoch"]), digest(weights, {})
+    return {"epochs": epochs, "weights": checksum, "config": dataclasses.asdict(config)}
 
 
 def open_runs(

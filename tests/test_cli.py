@@ -79,6 +79,8 @@ def test_attack(runs, tmp_path):
     }
     assert {"pyrobayes", "python", "torch", "torchvision", "pyro", "numpy"} == set(report["versions"])
     assert report["trained"]["gbz"]["epochs"] == 1 and report["trained"]["gbz"]["config"]["networks"]["channels"] == 4
+    weights = load(runs / "gbz").factorization.state_dict()
+    assert report["trained"]["gbz"]["weights"] == checkpoint.digest(weights, {})
     for figure in ("figure1", "figure2-gbz", "figure2-dbx"):
         assert (tmp_path / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
         assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")

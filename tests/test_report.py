@@ -87,7 +87,10 @@ def save(folder, command, results, options, **changes):
         "options": dataclasses.asdict(options),
         "data": {"name": "fashion-mnist", "split": "test", "sha256": "7" * 64},
         "versions": versions(),
-        "trained": {result.model: {"epochs": 20, "config": dataclasses.asdict(config)} for result in results},
+        "trained": {
+            result.model: {"epochs": 20, "weights": "5" * 64, "config": dataclasses.asdict(config)}
+            for result in results
+        },
         "results": [result.as_dict() for result in results],
     }
     write_json(folder / report.FILES[command], content | changes)
@@ -229,13 +232,18 @@ def test_the_worst_case_stands_beside_a_single_attack_or_its_lack_is_told(made):
     assert "Of 12 checks, 2 failed (numbers 4 and 10)." in text
 
 
-def test_a_verdict_on_another_training_stands_by_itself(folder):
+@pytest.mark.parametrize("where", ["seed", "weights"])
+def test_a_verdict_on_another_training_stands_by_itself(folder, where):
     trained = saved(folder, "robustness")["trained"]
-    trained["gbz"]["config"]["training"]["seed"] = 4
+    if where == "seed":
+        trained["gbz"]["config"]["training"]["seed"] = 4
+    else:
+        trained["gbz"]["weights"] = "6" * 64  # of another machine
     save(folder, "robustness", [verdict("gbz")], RobustnessOptions(), trained=trained)
     text, html = written(folder)
     assert "worst case of 3 attacks" not in str(Read(html).table("model", "attack"))
     assert "There is no verdict on GBZ and DFX" in text and "These results are of different trainings of it." in text
+    assert trained["gbz"]["weights"] in text
 
 
 def test_formulas_checks_configuration_and_versions_are_there(made):
