@@ -361,7 +361,10 @@ class RobustnessOptions(EvaluationOptions):
     steps: int = option(40, "steps of every iterative attack, draws of random noise, and a tenth of Square's queries")
     redraws: int = option(20, "draws of the noise by which what was found is judged again")
     checked_images: int = option(200, "the checks that attack again take the first N images")
-    brief: bool = option(False, "leave out the mixture's gradient, logit matching and attacks on single terms")
+    brief: bool = option(
+        False,
+        "leave out Auto-PGD on random models, the mixture's gradient, logit matching and single terms; 2 estimates for 4",
+    )
 
     def __post_init__(self):
         super().__post_init__()

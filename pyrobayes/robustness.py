@@ -42,7 +42,8 @@ BROKEN_TRAINING = TrainingOptions(epochs=10, adversarial_eps=BROKEN_EPS, adversa
 BROKEN_IMAGES = 6000
 WORST = "worst case"
 MIXTURE = {"estimator": "mixture", "prune": None}
-EOT = 4  # estimates that the gradient of the strongest PGD is of
+EOT, BRIEF_EOT = 4, 2  # estimates that the gradient of the strongest PGD is of
+MORE_EOT = 8  # up to which a check doubles them
 TERM_PARTICLES = 100  # of an attack on p(y|...) alone, as Tramer et al. (2020) had them
 
 
@@ -198,13 +199,11 @@ def suite(
     """The attacks of the suite, by the names of their rows."""
     steps, parents = {"steps": options.steps}, parents_in(classifier.factorization.formula())
     pgd = attacks.get("pgd", **steps)
-    found = {
-        "fgsm": Step(attacks.get("fgsm"), kind=SINGLE_STEP),
-        "pgd": Step(pgd),
-        "apgd, margin": Step(attacks.get("apgd", loss="margin", **steps)),
-    }
+    found = {"fgsm": Step(attacks.get("fgsm"), kind=SINGLE_STEP), "pgd": Step(pgd)}
+    if not (options.brief and classifier.random):
+        found["apgd, margin"] = Step(attacks.get("apgd", loss="margin", **steps))
     if classifier.random:
-        found[f"pgd, EOT {EOT}"] = Step(dataclasses.replace(pgd, eot=EOT))
+        found[eot_row(estimates(options))] = Step(dataclasses.replace(pgd, eot=estimates(options)))
     if not options.brief:
         if _mixes(classifier):
             found["pgd, mixture"] = Step(pgd, MIXTURE)
@@ -221,6 +220,16 @@ def suite(
     if sources:
         found["transfer"] = Step(attacks.get("transfer", sources=tuple(sources), **steps), kind=BLIND)
     return found
+
+
+def estimates(options: RobustnessOptions) -> int:
+    """How many the strongest gradient of a random classifier is of."""
+    return BRIEF_EOT if options.brief else EOT
+
+
+def eot_row(number: int) -> str:
+    """The name of PGD's row by the gradient of so many estimates."""
+    return f"pgd, EOT {number}"
 
 
 def square(options: RobustnessOptions, eot: int = 1) -> Attack:
@@ -248,7 +257,7 @@ class _Assessment:
         self.name, self.progress = classifier.factorization.name, progress
         self.labels = data.labels.cpu()
         self.latent = "z" in parents_in(classifier.factorization.formula())
-        self.random = classifier.random
+        self.random, self.eot = classifier.random, estimates(options)
         self.steps = suite(classifier, options, sources)
         self.eps = options.eps
         self.middle = options.eps[len(options.eps) // 2]
@@ -289,7 +298,7 @@ class _Assessment:
         blind = {name: each for name, each in at_middle.items() if self.steps[name].kind == BLIND}
         if self.random:
             # Random search against one draw of the noise would find what that draw falls for, and no other.
-            blind["square"] = self.broken("square", Step(square(self.options, eot=EOT), kind=BLIND), middle)
+            blind["square"] = self.broken("square", Step(square(self.options, eot=self.eot), kind=BLIND), middle)
         seeing = {name: at_middle[name] for name, step in self.steps.items() if step.kind != BLIND}
         pgd = self.steps["pgd"].attack
         base = self.strength("pgd", found["pgd"], self.eps.index(middle))
@@ -302,7 +311,7 @@ class _Assessment:
             checks.reaches_chance(self.broken("pgd at 0.5", Step(pgd), GREY), len(self.data.classes), GREY),
             checks.converged(base, doubled, middle),
             checks.white_box_strongest(seeing, blind, middle),
-            checks.plateaus(self.estimates(base, found) if self.random else {}, EOT, middle),
+            checks.plateaus(self.more_estimates(base, found) if self.random else {}, self.eot, middle),
             checks.holds_when_fresh(fixed, fresh, middle, concerned=not self.random),
             checks.gradients_exist(zero, undefined, saturated),
             checks.loss_settled(self.losses(), middle),
@@ -429,20 +438,20 @@ class _Assessment:
 
         return self.parts.get(key, lambda: {what: self.over_images(name, data, measured)})[what].T
 
-    def estimates(self, base: Tensor, found: dict[str, dict[str, Tensor]]) -> dict[str, list[tuple[int, Tensor]]]:
+    def more_estimates(self, base: Tensor, found: dict[str, dict[str, Tensor]]) -> dict[str, list[tuple[int, Tensor]]]:
         """How PGD does when its gradient is of more estimates, or of more particles, than one and the defender's."""
         pgd, particles = self.steps["pgd"].attack, self.classifier.options.particles
 
         def strength(name: str, step: Step) -> Tensor:
             return self.strength(name, self.on_few(name, step))
 
-        suite = self.strength(f"EOT {EOT}", found[f"pgd, EOT {EOT}"], self.eps.index(self.middle))
-        twice = strength(f"EOT {2 * EOT}", Step(dataclasses.replace(pgd, eot=2 * EOT)))
-        more = [
-            (n * particles, strength(f"{n * particles} particles", Step(pgd, {"particles": n * particles})))
-            for n in (2, 4)
-        ]
-        return {"EOT": [(1, base), (EOT, suite), (2 * EOT, twice)], "particles": [(particles, base), *more]}
+        n = self.eot
+        means = [(1, base), (n, self.strength(f"EOT {n}", found[eot_row(n)], self.eps.index(self.middle)))]
+        while n < MORE_EOT:
+            n *= 2
+            means.append((n, strength(f"EOT {n}", Step(dataclasses.replace(pgd, eot=n)))))
+        more = [(k, strength(f"{k} particles", Step(pgd, {"particles": k}))) for k in (2 * particles, 4 * particles)]
+        return {"EOT": means, "particles": [(particles, base), *more]}
 
     def fixed_noise(self) -> tuple[Tensor, Tensor]:
         """What PGD breaks under fixed noise, and the share of fresh draws under which it stays broken, [N] each."""
@@ -499,11 +508,11 @@ class _Assessment:
         return predictions[self.eps.index(self.middle)][: len(self.few)], other["predictions"][0]
 
     def known_broken(self, training: Images) -> dict[str, Broken]:
-        """The success of PGD and APGD on a CNN trained in a single step, and on one with saturated logits.
+        """The success of the suite's PGD and APGD on a CNN trained in a single step, and on one with saturated logits.
 
         The one is masked where FGSM leaves most images, the other where the plain cross-entropy has no gradient for most.
         """
-        chosen = [self.steps[name].attack for name in ("pgd", "apgd, margin")]
+        chosen = [self.steps[name].attack for name in ("pgd", "apgd, margin") if name in self.steps]
         models = {}
         for name in ("single-step-trained CNN", "CNN with saturated logits"):
             key = {

@@ -29,7 +29,7 @@ from pyrobayes.evaluation import Rate
 from pyrobayes.factorizations.comparators import BNN, CNN
 from pyrobayes.options import Networks
 from pyrobayes.progress import silent
-from pyrobayes.robustness import REDRAWS, Parts, Verdict, _Assessment, known_broken_model
+from pyrobayes.robustness import REDRAWS, Parts, Verdict, _Assessment, known_broken_model, suite
 
 EPS = (0.1, 0.2, 0.3)
 QUICK = RobustnessOptions(images=60, eps=EPS, steps=5, redraws=4, checked_images=30, batch_size=30)
@@ -400,6 +400,18 @@ def test_a_cnn_trained_in_a_single_step_is_called_masked(broken, mini, monkeypat
     found = sheet(_Assessment(victim, test.head(100), options, (), Parts(), silent), mini)
     assert found[5].status == FAIL and found[5].concerns == (checks.SINGLE_STEP,)
     assert "its gradient is masked" in found[5].finding
+
+
+@pytest.mark.parametrize(
+    ("noise", "rows"),
+    [
+        ("fresh", ["fgsm", "pgd", "pgd, EOT 2", "uniform noise"]),
+        ("fixed", ["fgsm", "pgd", "apgd, margin", "uniform noise", "square"]),
+    ],
+)
+def test_the_brief_suite(make, noise, rows):
+    classifier = BayesClassifier(make("gbz"), particles=2, noise=noise)
+    assert list(suite(classifier, RobustnessOptions(brief=True), ())) == rows
 
 
 @pytest.mark.usefixtures("quickly_broken")
