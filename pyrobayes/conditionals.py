@@ -28,12 +28,13 @@ TILE, LARGE_TILE = {"cpu": 3 * 2**20}, 64 * 2**20
 # Where the polynomials of Winograd's algorithm are evaluated, infinity besides: of some symmetric choices the one whose
 # results in float32 were the most precise.
 POINTS = (0.0, 0.6, -0.6, 1.5, -1.5)
-# The compiler may take the weights for constants, and tries its own matrix products against the libraries'.
+# The compiler may take the weights for constants, and tries its own matrix products against the libraries', silently.
 INDUCTOR = {
     "freezing": True,
     "max_autotune": True,
     "max_autotune_gemm_backends": "CPP,TRITON,ATEN",
     "autotune_num_choices_displayed": 0,
+    "max_autotune_report_choices_stats": False,
 }
 
 
@@ -369,7 +370,9 @@ class Decoder(nn.Module):
         def decode(hidden: Tensor) -> Tensor:
             return last_of(layers, hidden)
 
-        compiled = partial(torch.compile, fullgraph=True, dynamic=False, options=INDUCTOR)
+        known = torch._inductor.list_options()  # not all of them to an older torch
+        options = {name: value for name, value in INDUCTOR.items() if name in known}
+        compiled = partial(torch.compile, fullgraph=True, dynamic=False, options=options)
         compiled_backward = compiled(self.backward)
 
         def backward(gradient: Tensor, *inputs: Tensor) -> Tensor:  # of the gradient itself there may be one

@@ -264,7 +264,7 @@ def test_a_guide_with_two_latent_sites_is_refused(make, batch):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_generated_code_gives_the_same_and_follows_the_weights(make, batch, monkeypatch):
+def test_generated_code_gives_the_same_and_follows_the_weights(make, batch, monkeypatch, capfd):
     monkeypatch.setitem(conditionals.TILE, "cpu", 8 * 1024)  # several whole tiles, and a rest
     factorization, x = make("gbz"), batch[0]
     plain, compiled = (BayesClassifier(factorization, particles=7, noise="fixed", compile=c) for c in (False, True))
@@ -281,6 +281,7 @@ def test_generated_code_gives_the_same_and_follows_the_weights(make, batch, monk
     parts = BayesClassifier(factorization, particles=7, noise="fixed", compile=True)
     in_parts = torch.autograd.grad(with_little_memory(parts, 40)(x).sum(), x)[0]
     torch.testing.assert_close(in_parts, torch.autograd.grad(plain(x).sum(), x)[0], rtol=1e-4, atol=1e-3)
+    assert "Autotune" not in capfd.readouterr().err
 
 
 def test_a_compiler_that_fails_is_told(make, batch, monkeypatch):
