@@ -5,7 +5,7 @@ import click
 from pyrobayes.options import AttackOptions
 from pyrobayes.torchrun import rank
 from pyrobayes_cli import options
-from pyrobayes_cli.output import percent, results_of, table, tell_caveats
+from pyrobayes_cli.output import results_of, table, tell_caveats
 
 
 @click.command("attack", short_help="Attack trained models.")
@@ -56,10 +56,10 @@ def show_attack(results, folder) -> None:
                 *([result.attack] if several else []),
                 result.model,
                 f"{eps:g}",
-                percent(result.clean_accuracy),
-                percent(result.success(i)),
-                percent(result.flipped(i)),
-                *([percent(result.reached(i))] if aimed else []),
+                result.clean_accuracy.percent(),
+                result.success(i).percent(),
+                result.flipped(i).percent(),
+                *([result.reached(i).percent()] if aimed else []),
                 f"{len(result.labels)}",
             ]
             for result in results

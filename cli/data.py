@@ -14,7 +14,7 @@ def command():
 @options.data
 @options.data_dir
 def fetch(data, data_dir):
-    """Fetch a data set into the cache and check it.
+    """Fetch a data set into the cache, and check it as far as its checksums are known.
 
     Tried in order: the cache, the Debian package where it is installed, torchvision's download, and on
     Debian the download of that package, for which nobody needs to be root.
@@ -23,7 +23,6 @@ def fetch(data, data_dir):
     Example:
       pyrobayes data fetch --data fashion-mnist
     """
-    from pyrobayes.data import cache_folder, fetch
+    from pyrobayes.data import fetch
 
-    source = fetch(data, data_dir)
-    click.echo(f"{data}: complete, checksums right, from: {source}" + f" (cache: {cache_folder(data_dir)})")
+    click.echo(f"{data}: complete, from: {fetch(data, data_dir)}")

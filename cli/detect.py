@@ -4,7 +4,7 @@ import click
 
 from pyrobayes.options import DetectionOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import percent, results_of, table, tell_caveats
+from pyrobayes_cli.output import results_of, table, tell_caveats
 
 
 @click.command("detect", short_help="Reject adversarial images by log p(x, y), and attack that too.")
@@ -45,12 +45,12 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
                 result.attack + (f", evading x {result.options['evade_weight']:g}" if result.options["evade"] else ""),
                 result.test + ("" if result.meaningful else " *"),
                 f"{eps:g}",
-                percent(result.false_alarms),
-                percent(result.success[i]),
-                percent(result.detected[i]),
-                percent(result.undetected[i]),
+                result.false_alarms.percent(),
+                result.success[i].percent(),
+                result.detected[i].percent(),
+                result.undetected[i].percent(),
                 f"{result.auc[i]:.3f}",
-                percent(result.accepted_accuracy[i]),
+                result.accepted_accuracy[i].percent(),
             ]
             for result in results
             for i, eps in enumerate(result.eps)

@@ -4,7 +4,7 @@ import click
 
 from pyrobayes.options import EvaluationOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import percent, results_of, table, tell_caveats
+from pyrobayes_cli.output import results_of, table, tell_caveats
 
 
 @click.command("evaluate", short_help="Evaluate trained models on clean test images.")
@@ -41,8 +41,8 @@ def show_evaluation(results, folder) -> None:
         [
             [
                 result.model,
-                percent(result.accuracy),
-                percent(result.changed),
+                result.accuracy.percent(),
+                result.changed.percent(),
                 f"{result.negative_log_likelihood:.3f}",
                 f"{result.calibration_error:.3f}",
                 "-" if result.log_evidence is None else f"{result.log_evidence:.2f}",

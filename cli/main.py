@@ -19,6 +19,9 @@ class Main(click.Group):
             return super().main(*args, standalone_mode=False, **kwargs)
         try:
             sys.exit(super().main(*args, standalone_mode=False, **kwargs))
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(error.exit_code)
         except click.ClickException as error:
             refuse(error.format_message(), error.exit_code)
         except PyrobayesError as error:
@@ -51,6 +54,7 @@ def main() -> None:
 
     \b
     First steps:
+      pyrobayes attack gbz --pretrained       a trained model comes with the package: a minute
       pyrobayes train gbz
       pyrobayes attack --eps-range 0:0.3:0.05
     """

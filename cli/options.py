@@ -33,7 +33,9 @@ runs = click.option(
     help="folder of the trained models, one folder each",
 )
 pretrained = click.option(
-    "--pretrained", is_flag=True, help=f"take the models that come with the package, and {MINI}, if no --data is given"
+    "--pretrained",
+    is_flag=True,
+    help=f"take the models that come with the package, and {MINI}, where no other data is asked for",
 )
 out = click.option("--out", type=click.Path(file_okay=False), help="folder for results and figures [default: --runs]")
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")

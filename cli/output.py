@@ -110,11 +110,6 @@ def warn_of_unfinished(models, runs) -> None:
             click.echo(f"warning: {model} has {run['epochs']} of {epochs} epochs of its training behind it", err=True)
 
 
-def percent(rate) -> str:
-    """A rate in per cent, with its interval."""
-    return rate.percent()
-
-
 def tell_caveats(results) -> None:
     """Say what noise and approximations change of results."""
     from pyrobayes.evaluation import caveats

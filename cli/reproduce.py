@@ -50,16 +50,15 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, particles, s
     chosen = RECIPES[recipe]
     folder = runs or ("runs" if recipe == "own" else f"runs-{recipe}")
     attacked = "all" if chosen.attacked is None else chosen.attacked
+    sizes = networks or chosen.networks
+    time = f": {chosen.time}{'' if seeds == 1 else f', {seeds} times'}" if sizes == chosen.networks else ""
     click.echo(
-        f"All seven models with {networks or chosen.networks} networks on {chosen.data}, then FGSM on {attacked} test images: "
-        f"{chosen.time}{'' if seeds == 1 else f', {seeds} times'}. Everything goes to {folder}; interrupted, it goes on "
-        "where it stopped."
+        f"All seven models with {sizes} networks on {chosen.data}, then FGSM on {attacked} test images{time}. "
+        f"Everything goes to {folder}; interrupted, it goes on where it stopped."
     )
 
-    from pyrobayes.data import fetch
     from pyrobayes.runs import reproduce
 
-    fetch(chosen.data, data_dir)
     with Progress() as progress:
         result = reproduce(
             recipe,

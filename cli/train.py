@@ -70,7 +70,9 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
                 progress=progress,
             )
         except KeyboardInterrupt as stopped:
-            raise KeyboardInterrupt(f"{stopped or 'interrupted'}; {how_to_go_on(progress.model, overwrite)}") from None
+            raise KeyboardInterrupt(
+                f"{str(stopped) or 'interrupted'}; {how_to_go_on(progress.model, overwrite)}"
+            ) from None
     if as_json:
         epochs = {name: [dataclasses.asdict(epoch) for epoch in epochs] for name, epochs in trained.items()}
         click.echo(json.dumps(epochs, indent=2))

@@ -18,7 +18,7 @@ samples = pyrobayes.generate(classifier.factorization, per_class, seed=0)
 title = "GFZ: mean of p(x|z, y) at z drawn from p(z|y)"
 pyrobayes.figures.save(pyrobayes.figures.image_grid(samples, test.classes, title), "samples")
 
-# What of an image passes through z: the mean of p(x|z, y) at the mean of q(z|x, y), for the true class.
+# What of an image passes through z: the mean of p(x|z, y) at z drawn from q(z|x, y), for the true class.
 first = torch.stack([torch.nonzero(test.labels == c)[0, 0] for c in range(len(test.classes))])
 x, y = test.batch(first)
 reconstructed = pyrobayes.reconstruct(classifier.factorization, x, y, seed=0)

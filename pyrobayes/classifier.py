@@ -90,15 +90,13 @@ class BayesClassifier(nn.Module):
         self._term: str | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """log p(x, y) of images [B, channels, height, width] in [0, 1] with every class, [B, C] nats."""
-        return self.estimate(x).log_joint
+        """log p(x, y) of images [B, channels, height, width] in [0, 1] with every class, [B, C] nats, where the images are."""
+        return self.estimate(x).log_joint.to(x.device)
 
     def estimate(self, x: Tensor) -> ImportanceEstimate:
-        """The estimate behind :meth:`forward`: log weights, and effective sample sizes [B, C]."""
-        check_images(x, self.factorization.image_shape)
+        """The estimate behind :meth:`forward`, on the device of the weights: log weights, and effective sample sizes [B, C]."""
+        x = self._placed(x)
         self._computing()  # whatever code it generates is generated outside the traces
-        weights = next(self.factorization.parameters())
-        x = x.to(weights.device, torch.promote_types(weights.dtype, torch.float32))
         keys = self._keys(len(x)).to(x.device)
         y = importance.all_classes(self.factorization, x)
         particles = self.options.particles
@@ -117,6 +115,12 @@ class BayesClassifier(nn.Module):
         others[:, y, image] = more
         drawn = torch.full_like(log_joint, first).index_put((y, image), log_joint.new_tensor(particles))
         return ImportanceEstimate(torch.cat([log_weights, others]), drawn)
+
+    def _placed(self, x: Tensor) -> Tensor:
+        """Images where the weights are, in their precision, but in float32 at least."""
+        check_images(x, self.factorization.image_shape)
+        weights = next(self.factorization.parameters())
+        return x.to(weights.device, torch.promote_types(weights.dtype, torch.float32))
 
     def for_images(self, indices, draw: int = 0) -> "BayesClassifier":
         """The same classifier for a batch of known images.
@@ -145,7 +149,11 @@ class BayesClassifier(nn.Module):
     @property
     def random(self) -> bool:
         """Whether another draw of the noise may give other log joints."""
-        return self.options.noise == "fresh" and "z" in self.factorization.parents()
+        return self.options.noise == "fresh" and self._latent
+
+    @cached_property
+    def _latent(self) -> bool:
+        return "z" in self.factorization.parents()
 
     def redrawn(self, number: int) -> "BayesClassifier":
         """The same classifier for the same images, with the noise of another independent draw.
@@ -172,9 +180,8 @@ class BayesClassifier(nn.Module):
 
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
-        check_images(x, self.factorization.image_shape)
         self._need("z")
-        return importance.latent_means(self._computing(), x)
+        return importance.latent_means(self._computing(), self._placed(x)).to(x.device)
 
     def _need(self, variable: str | None) -> None:
         formula = self.factorization.formula()
@@ -327,7 +334,7 @@ class BayesClassifier(nn.Module):
         """Standard normal [last - first, 1 or C, B, latent]; B is 1 where the noise is fixed.
 
         All classes share an image's draws: with common random numbers (Kahn and Marshall 1953) log joints
-        differ less by chance. Only the guides of a mixture, whose particles serve all, draw their own.
+        differ less by chance. Only the guides of a mixture, whose particles serve all, draw their own, under fresh noise.
         """
         guides = self.factorization.num_classes if self.options.estimator == "mixture" else 1
         if self.options.noise == "fixed":

@@ -123,7 +123,7 @@ class Source:
 
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 MINI_SUMS = (
     "cf313073c7eb485392848071d5c433571d7166043e971e3345b095cc30518084",
     "097b93fbcf9bd5bc648b1a457ddc55c9e4ab49afb33f9ecae8ce068399a75e3a",
@@ -179,7 +179,10 @@ def load_data(name: str = "fashion-mnist", split: str = "train", data_dir: str |
     if name == "cifar10":
         from torchvision.datasets import CIFAR10
 
-        cifar = CIFAR10(folder.parent, train=split == "train")
+        try:
+            cifar = CIFAR10(folder.parent, train=split == "train")
+        except RuntimeError as error:  # its checksums are torchvision's
+            raise InputError(f"damaged data in {folder}: {error}; delete it and fetch the data again") from error
         pixels = torch.from_numpy(cifar.data).permute(0, 3, 1, 2).contiguous()
         return Images(name, split, pixels, torch.tensor(cifar.targets), source.classes)
     return _from_idx(name, split, source.classes, [(folder / file).read_bytes() for file in IDX_FILES])
@@ -282,7 +285,7 @@ def _from_torchvision(source: Source) -> dict[str, bytes]:
         with contextlib.redirect_stderr(silence), contextlib.redirect_stdout(silence):
             for train in (True, False):
                 getattr(torchvision.datasets, source.torchvision)(root, train=train, download=True)
-        wanted = (*IDX_FILES, *CIFAR_FILES, "batches.meta")
+        wanted = (*IDX_FILES, *CIFAR_FILES)
         return {path.name: path.read_bytes() for path in Path(root).rglob("*") if path.name in wanted}
 
 
@@ -331,15 +334,3 @@ def read_idx(content: bytes) -> Tensor:
     if content[:3] != b"\0\0\x08" or not dimensions or len(content) != start + int(np.prod(shape)):
         raise InputError("damaged data: not a whole IDX file of unsigned bytes; delete it and fetch the data again")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).reshape(tuple(map(int, shape)))
-
-
-def write_idx(values: Tensor) -> bytes:
-    """The inverse of :func:`read_idx`."""
-    header = bytes([0, 0, 8, values.dim()]) + np.array(values.shape, dtype=">i4").tobytes()
-    return header + values.to(torch.uint8).cpu().numpy().tobytes()
-
-
-def stratified_head(data: Images, per_class: int) -> Images:
-    """The first `per_class` images of every class, in their order in `data`; how the embedded subset was made."""
-    indices = [torch.nonzero(data.labels == c)[:per_class, 0] for c in range(len(data.classes))]
-    return data.take(torch.cat(indices).sort().values)

@@ -101,7 +101,8 @@ def success_rates(results: Sequence[AttackResult]) -> Figure:
             axes.set_title(title if len(panels) == 1 else attack.upper(), fontsize=9)
         for axes in grid[:, 0]:
             axes.set_ylabel("misclassified images (%)")
-        _two_part_legend(grid[0, -1], shown)
+        axes, shown = max(zip(grid.flat, panels.values()), key=lambda panel: len(panel[1]))
+        _two_part_legend(grid[0, -1], shown, axes)
         if len(panels) > 1:
             figure.suptitle(f"Success rates, {first.data}, {len(first.labels):,} test images", fontsize=9)
     return figure
@@ -155,8 +156,9 @@ def _mean_success_rate(axes, result: AttackResult, rows: Sequence[Comparison]) -
     axes.errorbar(result.eps, means, yerr=[below, above], **_line(result))
 
 
-def _two_part_legend(axes, results: Sequence[AttackResult | Verdict]) -> None:
-    handles, labels = axes.get_legend_handles_labels()
+def _two_part_legend(axes, results: Sequence[AttackResult | Verdict], drawn=None) -> None:
+    """A legend beside `axes` of what is drawn there, or in other axes."""
+    handles, labels = (drawn or axes).get_legend_handles_labels()
     parts = {True: ([], []), False: ([], [])}
     for result, handle, label in zip(results, handles, labels):
         parts[result.generative][0].append(handle)

@@ -27,13 +27,10 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise cannot_write(path, error) from error
-    except BaseException:
-        if temporary:
+    finally:
+        if temporary:  # and not yet in its place
             Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: str | os.PathLike, content) -> None:

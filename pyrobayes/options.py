@@ -156,7 +156,7 @@ class TrainingOptions:
     @classmethod
     def of(cls, model: str, **changes) -> "TrainingOptions":
         """How a model is trained by default, but for some changes."""
-        return cls(**OWN_TRAINING.get(model, {}) | changes)
+        return cls(**OWN_TRAINING.get(model.lower(), {}) | changes)
 
     def __post_init__(self):
         eps = self.adversarial_eps
@@ -363,7 +363,7 @@ class RobustnessOptions(EvaluationOptions):
     checked_images: int = option(200, "the checks that attack again take the first N images")
     brief: bool = option(
         False,
-        "leave out Auto-PGD on random models, the mixture's gradient, logit matching and single terms; 2 estimates for 4",
+        "leave out the mixture's gradient, logit matching and single terms; 2 estimates for 4 on random models",
     )
 
     def __post_init__(self):
@@ -386,6 +386,7 @@ class Recipe:
     """How all seven models are trained, evaluated, and attacked by FGSM.
 
     Attributes:
+        data: the data set.
         networks: `paper` or `small`.
         training: fields of :class:`TrainingOptions` that differ from each model's own.
         eps: of the attack.

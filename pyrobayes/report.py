@@ -18,14 +18,17 @@ from typing import Any
 from urllib.parse import quote
 
 from pyrobayes import factorizations
-from pyrobayes.checkpoint import METRICS, Config
+from pyrobayes.checkpoint import METRICS, MODEL, Config, digest, read_tensors
 from pyrobayes.checks import FAIL, NOT_APPLICABLE, Check
 from pyrobayes.detection import RATES, Detection
 from pyrobayes.evaluation import LOOKED_AT, Evaluation, Rate, caveats
 from pyrobayes.factorizations import parents_in
 from pyrobayes.files import write_atomically
 from pyrobayes.options import (
+    MINI,
+    MODELS,
     NETWORKS,
+    PRETRAINED,
     AttackOptions,
     DetectionOptions,
     EvaluationOptions,
@@ -728,7 +731,10 @@ def _given(options: EvaluationOptions) -> dict:
 def _commands(found: Mapping[str, Found]) -> list[str]:
     """The command lines that give the results again."""
     alike: dict[tuple[str, ...], list[str]] = {}
-    for model, config in ((model, each.config) for model, each in _all_trained(found).items()):
+    for model, trained in _all_trained(found).items():
+        if _packaged(model, trained):
+            continue
+        config = trained.config
         data = [] if config.data == "fashion-mnist" else ["--data", config.data]
         changes = {name: _flags(config.networks, preset) for name, preset in NETWORKS.items()}
         nearest = min(changes, key=lambda name: len(changes[name]))
@@ -738,8 +744,17 @@ def _commands(found: Mapping[str, Found]) -> list[str]:
     lines = [["train", *models, *flags] for flags, models in alike.items()]
     for command, each in found.items():
         models = dict.fromkeys(result.model for result in each.results)
-        lines.append([command, *models, *_flags(each.options, type(each.options)())])
+        pretrained = all(_packaged(model, trained) for model, trained in each.trained.items())
+        usual = MINI if pretrained else next(iter(each.trained.values())).config.data
+        where = ["--pretrained"] if pretrained else []
+        where += ["--data", each.data["name"]] if each.data["name"] != usual else []
+        lines.append([command, *models, *where, *_flags(each.options, type(each.options)())])
     return [" ".join(shlex.join(["pyrobayes", *line]).split()) for line in lines]
+
+
+def _packaged(model: str, trained: Trained) -> bool:
+    """Whether the weights are those that come with the package."""
+    return model in MODELS and digest(read_tensors(PRETRAINED / model / MODEL)[0], {}) == trained.weights
 
 
 def _flags(options, default) -> list[str]:

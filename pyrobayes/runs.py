@@ -73,7 +73,7 @@ def train(
     """Train models, each into a folder of its own under `runs`.
 
     Args:
-        models: their names, in any case; `all` stands for every registered one.
+        models: their names, in any case; `all` stands for the seven, and comparators may be named beside it.
         networks: `paper` (where left out) or `small`.
         network_changes: fields of :class:`pyrobayes.Networks` that differ from that.
         training_changes: fields of :class:`pyrobayes.TrainingOptions` that differ from the model's own.
@@ -84,7 +84,7 @@ def train(
             given here must not differ; start the others.
         overwrite, tensorboard, progress: see :func:`pyrobayes.fit`.
     """
-    names = list(dict.fromkeys(_names(models)))
+    names = _names(models)
     chosen, folder = choose_device(device), Path(runs)
     network_changes, training_changes = network_changes or {}, training_changes or {}
     preset = NETWORKS[choice("networks", networks, NETWORKS)] if networks else None
@@ -524,7 +524,7 @@ def open_runs(
     """
     folder = Path(runs)
     found = [name for name in factorizations.names(comparators=True) if _is_trained(folder / name)]
-    names = list(dict.fromkeys(_names(models))) if models else found
+    names = _names(models) or found
     if not names:
         raise InputError(f"no trained model found under {folder}: train one with 'pyrobayes train', or see --runs")
     configs = {name: Config.read(folder / name) for name in names}
@@ -546,9 +546,10 @@ def _is_trained(run: Path) -> bool:
 
 
 def _names(models: Sequence[str]) -> list[str]:
-    if any(str(name).lower() == "all" for name in models):
-        return factorizations.names()
-    return [factorizations.get(name).name for name in models]
+    known = [
+        factorizations.names() if str(name).lower() == "all" else [factorizations.get(name).name] for name in models
+    ]
+    return list(dict.fromkeys(itertools.chain(*known)))
 
 
 def draw_samples(
@@ -565,10 +566,10 @@ def draw_samples(
 
     The reconstructions are of the first test image of every class. The other arguments are those of :func:`attack`.
     """
-    if distributed.rank():
-        return []  # the first process draws
     name, options = factorizations.get(model).name, EvaluationOptions(seed=seed)
     (classifier,), test = open_runs([name], options, data_dir=data_dir, runs=runs, device=device)
+    if distributed.rank():
+        return []  # the first process draws
     factorization = classifier.factorization
     samples = generation.generate(factorization, per_class, seed=seed)
     first = torch.stack([torch.nonzero(test.labels == c)[0, 0] for c in range(len(test.classes))])

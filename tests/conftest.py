@@ -51,3 +51,11 @@ def make():
 def batch(tiny_images):
     """Four images in float32, and their classes."""
     return tiny_images.batch(torch.arange(4))
+
+
+def as_on_a_gpu(factorization):
+    """Under FakeTensorMode, weights as they would be on a GPU, which need not be there."""
+    for module in factorization.modules():
+        for values in (module._parameters, module._buffers):
+            for key, value in values.items():
+                values[key] = None if value is None else torch.empty(value.shape, dtype=value.dtype, device="cuda")

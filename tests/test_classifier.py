@@ -6,11 +6,15 @@ import shutil
 import pyro
 import pytest
 import torch
+from conftest import as_on_a_gpu
 from test_factorizations import density, linear_gaussian
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyrobayes import BayesClassifier, InputError, conditionals, evaluation, factorizations
+from pyrobayes import BayesClassifier, InputError, Networks, build, conditionals, evaluation, factorizations, importance
+from pyrobayes import classifier as classifier_module
 from pyrobayes.factorizations import parents_in
 from pyrobayes.importance import mixture
+from pyrobayes.options import MODELS
 
 SHARED = [name for name in factorizations.names() if name not in ("gfz", "gfy")]
 INDICES = [3, 1, 4, 5]
@@ -312,3 +316,17 @@ def test_a_gradient_in_parts_has_a_gradient_too(make, batch):
         found.append(torch.autograd.grad(gradient.square().sum(), [x, *weights], allow_unused=True))
     for together, in_parts in zip(*found):
         torch.testing.assert_close(in_parts, together, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_images_need_not_be_where_the_weights_are(name, monkeypatch):
+    factorization = build(name, Networks(latent=4, hidden=8, channels=16))
+    monkeypatch.setattr(classifier_module, "check_images", lambda x, shape: None)  # fake images have no values
+    monkeypatch.setattr(importance, "VALIDATE", False)
+    monkeypatch.setattr(BayesClassifier, "bytes_needed", (1, 1))
+    with FakeTensorMode(), torch.no_grad(), pyro.validation_enabled(False):
+        as_on_a_gpu(factorization)
+        classifier, x = BayesClassifier(factorization, particles=2), torch.empty(3, 1, 28, 28)
+        log_joint, means = classifier(x), classifier.latent_means(x)
+        assert classifier.estimate(x).log_weights.device.type == "cuda"
+    assert log_joint.shape == (3, 10) and log_joint.device.type == means.device.type == "cpu"

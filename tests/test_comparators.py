@@ -9,7 +9,8 @@ import torch
 from pyrobayes import BayesClassifier, InputError, TrainingOptions, attacks, evaluate, factorizations, fit, load
 from pyrobayes.checkpoint import Config
 from pyrobayes.factorizations import parents_in
-from pyrobayes.options import Networks
+from pyrobayes.options import PRETRAINED, EvaluationOptions, Networks
+from pyrobayes.runs import open_runs
 
 COMPARATORS = [name for name in factorizations.names(comparators=True) if name not in factorizations.names()]
 FEW = TrainingOptions(epochs=4, batch_size=16, lr=3e-3)
@@ -150,3 +151,8 @@ def test_bad_options_are_named():
             TrainingOptions(adversarial_eps=eps)
     with pytest.raises(InputError, match="adversarial steps must be"):
         TrainingOptions(adversarial_steps=0)
+
+
+def test_all_does_not_hide_a_comparator_that_is_named_beside_it():
+    with pytest.raises(InputError, match="no trained model in .*cnn"):  # which doesn't come with the package
+        open_runs(["cnn", "all"], EvaluationOptions(), data="fashion-mnist-mini", runs=PRETRAINED)

@@ -5,11 +5,24 @@ import shutil
 import stat
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 
 from pyrobayes import InputError, data, fetch, load_data
-from pyrobayes.data import IDX_FILES, SOURCES, read_idx, stratified_head, write_idx
+from pyrobayes.data import IDX_FILES, SOURCES, read_idx
+
+
+def write_idx(values):
+    """The inverse of read_idx."""
+    header = bytes([0, 0, 8, values.dim()]) + np.array(values.shape, dtype=">i4").tobytes()
+    return header + values.to(torch.uint8).numpy().tobytes()
+
+
+def stratified_head(images, per_class):
+    """The first images of every class, in their order; how the embedded subset was made."""
+    indices = [torch.nonzero(images.labels == c)[:per_class, 0] for c in range(len(images.classes))]
+    return images.take(torch.cat(indices).sort().values)
 
 
 def test_embedded_subset_is_stratified(mini):
@@ -183,8 +196,7 @@ def test_cifar10_is_read_from_torchvisions_cache(tmp_path, monkeypatch):
     batch = pickle.dumps({"data": torch.randint(0, 256, (3, 3072), dtype=torch.uint8).numpy(), "labels": [1, 0, 9]})
     meta = pickle.dumps({"label_names": list("abcdefghij")})
     for file in data.CIFAR_FILES:
-        (folder / file).write_bytes(batch)
-    (folder / "batches.meta").write_bytes(meta)
+        (folder / file).write_bytes(meta if file == "batches.meta" else batch)
     digest = hashlib.md5(batch).hexdigest()
     monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{i}", digest] for i in range(1, 6)])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", digest]])
@@ -193,3 +205,6 @@ def test_cifar10_is_read_from_torchvisions_cache(tmp_path, monkeypatch):
     images = load_data("cifar10", "train", tmp_path)
     assert images.pixels.shape == (15, 3, 32, 32) and images.labels[2] == 9
     assert len(load_data("cifar10", "test", tmp_path)) == 3
+    (folder / "test_batch").write_bytes(batch[:-1])
+    with pytest.raises(InputError, match="damaged data in .*; delete it and fetch the data again"):
+        load_data("cifar10", "test", tmp_path)

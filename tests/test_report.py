@@ -16,12 +16,12 @@ from PIL import Image
 from torch.nn.functional import one_hot
 
 from pyrobayes import InputError, Networks, RobustnessOptions, checks, figures, report
-from pyrobayes.checkpoint import Config, versions
+from pyrobayes.checkpoint import MODEL, Config, digest, read_tensors, versions
 from pyrobayes.checks import BLIND, ITERATIVE, SINGLE_STEP, Check
 from pyrobayes.detection import Detection
 from pyrobayes.evaluation import AttackResult, Evaluation, Rate
 from pyrobayes.files import write_json
-from pyrobayes.options import AttackOptions, DetectionOptions, EvaluationOptions, TrainingOptions
+from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, EvaluationOptions, TrainingOptions
 from pyrobayes.page import page
 from pyrobayes.robustness import Verdict
 from pyrobayes_cli.main import main
@@ -244,6 +244,26 @@ def test_a_verdict_on_another_training_stands_by_itself(folder, where):
     assert "worst case of 3 attacks" not in str(Read(html).table("model", "attack"))
     assert "There is no verdict on GBZ and DFX" in text and "These results are of different trainings of it." in text
     assert trained["gbz"]["weights"] in text
+
+
+@pytest.mark.parametrize(("data", "flags"), [("fashion-mnist", " --data fashion-mnist"), ("fashion-mnist-mini", "")])
+def test_models_of_the_package_are_not_trained_again(folder, data, flags):
+    trained = saved(folder, "attack")["trained"]
+    for model in trained:
+        trained[model]["weights"] = digest(read_tensors(PRETRAINED / model / MODEL)[0], {})
+    images = {"name": data, "split": "test", "sha256": "7" * 64}
+    save(folder, "attack", [attack("gbz"), attack("dfx")], AttackOptions(eps=EPS), trained=trained, data=images)
+    for other in ("evaluate", "detect", "robustness"):
+        (folder / report.FILES[other]).unlink()
+    text, _ = written(folder)
+    assert f"\npyrobayes attack gbz dfx --pretrained{flags} --eps-range 0,0.1,0.3\n" in text
+    assert "pyrobayes train" not in text
+
+
+def test_a_part_of_the_data_is_named_in_the_command(folder):
+    images = {"name": "fashion-mnist-mini", "split": "test", "sha256": "7" * 64}
+    save(folder, "attack", [attack("gbz")], AttackOptions(eps=EPS), data=images)
+    assert "\npyrobayes attack gbz --data fashion-mnist-mini --eps-range" in written(folder)[0]
 
 
 def test_formulas_checks_configuration_and_versions_are_there(made):

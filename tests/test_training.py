@@ -10,6 +10,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from conftest import as_on_a_gpu
 from pyro import poutine
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -403,10 +404,7 @@ class CopiesFromTheHost(TorchDispatchMode):
 def test_the_elbo_does_not_wait_for_the_device(name, likelihood):
     factorization = build(name, Networks(latent=4, hidden=8, channels=16, likelihood=likelihood))
     with FakeTensorMode(), torch.no_grad(), pyro.validation_enabled(False):
-        for module in factorization.modules():  # as they would be on a GPU, which need not be there
-            for values in (module._parameters, module._buffers):
-                for key, value in values.items():
-                    values[key] = None if value is None else torch.empty(value.shape, dtype=value.dtype, device="cuda")
+        as_on_a_gpu(factorization)
         x, y = torch.empty(4, 1, 28, 28, device="cuda"), torch.empty(4, dtype=torch.long, device="cuda")
         with CopiesFromTheHost() as copies:
             guide_trace = poutine.trace(factorization.guide).get_trace(x, y)

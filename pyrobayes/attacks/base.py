@@ -294,7 +294,7 @@ class Problem:
             return -self._mismatch(images, draw)
         if not self.attack.snapshot:
             return self._loss_of(self.log_posterior(images, draw), target)
-        log_weights = redrawn(self._classifier, draw).estimate(images).log_weights
+        log_weights = redrawn(self._classifier, draw).estimate(images).log_weights.to(images.device)
         return torch.stack([self._loss_of(each.T, target) for each in log_weights]).mean(0)
 
     def _loss_of(self, log_joint: Tensor, target: Tensor | None) -> Tensor:

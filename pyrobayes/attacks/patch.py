@@ -28,7 +28,6 @@ class Patch(Iterative):
     step_size: float | None = None
 
     norms: ClassVar[tuple[str, ...]] = ("area",)
-    follows_gradient: ClassVar[bool] = False  # alone: it starts at random pixels
 
     def __post_init__(self):
         super().__post_init__()
