@@ -176,15 +176,21 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     write_atomically(path, safetensors.torch.save(tensors, metadata | {"sha256": digest(tensors, metadata)}))
 
 
+class Unreadable(InputError):
+    """A file can't be read, which says nothing of what is in it."""
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and metadata; :class:`InputError` if the file is missing or damaged."""
+    """Read tensors and metadata; :class:`InputError` if the file is missing or damaged, :class:`Unreadable` if it can't be read."""
     if not path.is_file():
         raise InputError(f"missing file {path}; train the model, or go on with its training ('--resume')")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-    except (safetensors.SafetensorError, OSError) as error:
+    except OSError as error:
+        raise Unreadable(f"can't read {path}: {error.strerror or error}") from error
+    except safetensors.SafetensorError as error:
         raise InputError(f"damaged file {path}: {error}; train the model again") from error
     if metadata.pop("sha256", None) != digest(tensors, metadata):
         raise InputError(f"damaged file {path}: its checksum is wrong; train the model again")

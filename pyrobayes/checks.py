@@ -2,8 +2,8 @@
 
 After Carlini et al. (2019), "On Evaluating Adversarial Robustness", section 3, and Tramer et al. (2020). Each is a function
 of what was measured, and says what it found and which number it puts in doubt. `broken` arrays tell which images ended up
-misclassified; where two attacks are compared, it is on the same images. A difference counts beyond its 95% interval, and,
-where a change is to be small, from two points up; in check 4, which asks for less, from two points up whatever the interval.
+misclassified; where two attacks are compared, it is on the same images. A difference counts where it is significant at 5%, and,
+where a change is to be small, from two points up; in check 4, which asks for less, from two points up whatever its interval.
 """
 
 import math
@@ -61,14 +61,26 @@ def difference(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
     return change.mean().item(), NORMAL_95 * spread / math.sqrt(max(1, len(change)))
 
 
-def larger(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether a share is larger beyond the interval of the difference."""
-    gap, half = difference(ours, theirs)
-    return gap > half and gap > 0
+def larger(ours: Tensor, theirs: Tensor, comparisons: int = 1) -> bool:
+    """Whether a share is larger by more than chance, at a level of 5% over so many comparisons.
+
+    Of broken images by the exact test of McNemar (1947), of shares of draws by the interval of the mean difference.
+    """
+    if ours.dtype != torch.bool or theirs.dtype != torch.bool:
+        gap, half = difference(ours, theirs)
+        return gap > half and gap > 0
+    more, fewer = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    if more <= fewer:
+        return False
+    ways = as_uneven = 1  # to have none, and up to `fewer`, of 2^differing ways
+    for k in range(fewer):
+        ways = ways * (more + fewer - k) // (k + 1)
+        as_uneven += ways
+    return 20 * comparisons * 2 * as_uneven <= 2 ** (more + fewer)
 
 
 def matters(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether a share is larger by two points, and beyond the interval of the difference."""
+    """Whether a share is larger by two points, and by more than chance."""
     return larger(ours, theirs) and difference(ours, theirs)[0] >= POINTS
 
 
@@ -85,7 +97,7 @@ def iterative_at_least_as_strong(eps: Sequence[float], single: Tensor, iterative
         1,
         "iterative at least as strong as single-step",
         "success rates of iterative attacks",
-        not any(larger(s, i) for s, i in zip(single, iterative)),
+        not any(larger(s, i, len(eps)) for s, i in zip(single, iterative)),
         f"FGSM {percent(single[worst])}, PGD {percent(iterative[worst])} "
         f"at eps {eps[worst]:g}, where they compare worst",
     )
@@ -93,7 +105,8 @@ def iterative_at_least_as_strong(eps: Sequence[float], single: Tensor, iterative
 
 def never_falls(eps: Sequence[float], broken: Mapping[str, Tensor]) -> Check:
     """2, from broken images [E, N] of every attack, eps rising."""
-    falls = [(name, i) for name, each in broken.items() for i in range(1, len(eps)) if larger(each[i - 1], each[i])]
+    steps = [(name, i) for name in broken for i in range(1, len(eps))]
+    falls = [(name, i) for name, i in steps if larger(broken[name][i - 1], broken[name][i], len(steps))]
     found = "; ".join(
         f"{name} falls from {percent(broken[name][i - 1])} at eps {eps[i - 1]:g} to "
         f"{percent(broken[name][i])} at {eps[i]:g}"
@@ -140,11 +153,16 @@ def converged(base: Tensor, more: Mapping[str, Tensor], eps: float) -> Check:
 
 
 def white_box_strongest(
-    white_box: Mapping[str, Tensor], blind: Mapping[str, Tensor], eps: float, single: str = "fgsm"
+    white_box: Mapping[str, Tensor],
+    blind: Mapping[str, Tensor],
+    eps: float,
+    single: str = "fgsm",
+    noise: str = "uniform noise",
 ) -> Check:
     """5, from broken images [N] of each white-box attack, and of each that saw no gradient of the one attacked.
 
-    What beats the one of a single step alone says that this one's gradient is masked.
+    Where noise beats the one of a single step, this one's gradient is masked; where another does, it may be that one step is
+    not enough.
     """
     name, best = max(white_box.items(), key=lambda item: item[1].double().mean().item())
     together = torch.stack(list(white_box.values())).any(0)
@@ -154,8 +172,8 @@ def white_box_strongest(
     )
     beaten = any(larger(each, best) for each in blind.values())
     stronger = [other for other, each in blind.items() if larger(each, white_box[single])]
-    masked = (
-        f"; {single} finds less, {percent(white_box[single])}, than {' and '.join(stronger)}: its gradient is masked"
+    masked = f"; {single} finds less, {percent(white_box[single])}, than {' and '.join(stronger)}: " + (
+        "its gradient is masked" if noise in stronger else "a single step is weak here, or its gradient is masked"
     )
     single_alone = bool(stronger) and not beaten
     none = "" if "transfer" in blind else "; no transfer, for want of another model"
@@ -265,7 +283,7 @@ class Broken:
     """A model that is known to be broken.
 
     Attributes:
-        success: of the same attacks, the worst of each image.
+        success: of the weakest of the attacks.
         sign: what shows that its gradient is masked, and of how many images.
         masked: whether it does.
     """
@@ -276,7 +294,7 @@ class Broken:
 
 
 def breaks_what_is_broken(models: Mapping[str, Broken], eps: float) -> Check:
-    """11, from the success of the same attacks on models that are known to be broken, and look robust to a weak one."""
+    """11, from the success of the suite's attacks on models that are known to be broken, and look robust to a weak one."""
     found = ", ".join(
         f"{name} {percent(each.success.share)} ({each.sign[0]} {percent(each.sign[1].share)})"
         for name, each in models.items()

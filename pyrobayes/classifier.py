@@ -440,6 +440,13 @@ def check_images(x: Tensor, image_shape: tuple[int, int, int]) -> None:
         raise InputError(f"images: {expected}, got shape {list(x.shape)}")
     if x.numel() == 0:
         raise InputError(f"images: {expected}, got no image")
+    check_range(x, expected)
+
+
+def check_range(x: Tensor, expected: str = "expected floats in [0, 1]") -> None:
+    """Refuse images with values outside [0, 1], but for rounding."""
+    if not x.numel():
+        return
     low, high = x.detach().aminmax()
     if not (low >= -1e-4 and high <= 1 + 1e-4):  # false for NaN
         raise InputError(f"images: {expected}, got values from {low.item():g} to {high.item():g}")

@@ -71,6 +71,13 @@ def choice(kind: str, given: str, known) -> str:
     raise InputError(f"unknown {kind} '{given}': {hint}known are {', '.join(by_name.values())}")
 
 
+def take_numbers(record) -> None:
+    """Make the numbers of numpy's in a record Python's, which JSON can hold and no arithmetic overflows."""
+    for each in fields(record):
+        if isinstance(value := getattr(record, each.name), numbers.Number) and hasattr(value, "item"):
+            object.__setattr__(record, each.name, value.item())
+
+
 def whole(name: str, value, least: int, most: int | None = None) -> None:
     """Refuse a `value` of argument `name` that is no whole number from `least` up, to `most` if given."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
@@ -110,6 +117,7 @@ class Networks:
     variance: float = option(0.5, "variance of every pixel under the likelihood (not used by bernoulli)")
 
     def __post_init__(self):
+        take_numbers(self)
         for name in ("latent", "hidden", "channels"):
             whole(name, getattr(self, name), least=1)
         object.__setattr__(self, "likelihood", choice("likelihood", self.likelihood, LIKELIHOODS))
@@ -159,6 +167,7 @@ class TrainingOptions:
         return cls(**OWN_TRAINING.get(model.lower(), {}) | changes)
 
     def __post_init__(self):
+        take_numbers(self)
         eps = self.adversarial_eps
         if eps is not None and (isinstance(eps, bool) or not isinstance(eps, numbers.Real) or not 0 <= eps <= 1):
             raise InputError(f"adversarial eps must be a number from 0 to 1, got {eps!r}")
@@ -208,6 +217,7 @@ class ClassifierOptions:
     memory: int = option(512, "MiB that the networks' values may take; changes memory and speed, not results")
 
     def __post_init__(self):
+        take_numbers(self)
         whole("particles", self.particles, least=1)
         object.__setattr__(self, "noise", choice("noise", self.noise, NOISES))
         whole("seed", self.seed, least=0, most=LARGEST_SEED)
@@ -428,9 +438,24 @@ def possible(attack: str, norm: str, norms) -> None:
         raise InputError(f"{attack} is bounded in {' or '.join(norms)}, not in {norm}: leave the norm out")
 
 
+def is_number(value) -> bool:
+    """Whether it is one number: Python's, numpy's or a tensor without dimensions."""
+    return isinstance(value, numbers.Real) or getattr(value, "ndim", None) == 0
+
+
+def numbers_in(values) -> tuple[float, ...]:
+    """Sizes of a perturbation, in their order; :class:`InputError` unless they are numbers."""
+    try:
+        if not isinstance(values, str):
+            return tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"eps must be a number, or a list of numbers, got {values!r}")
+
+
 def checked_eps(values, norm: str = "linf") -> tuple[float, ...]:
     """The perturbation sizes as an increasing tuple; :class:`InputError` unless each is possible in the norm."""
-    values = tuple(float(value) for value in ([values] if isinstance(values, numbers.Real) else values))
+    values = (float(values),) if is_number(values) else numbers_in(values)
     if not values:
         raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
     most = sys.float_info.max if norm == "l2" else 1

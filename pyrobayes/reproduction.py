@@ -23,6 +23,14 @@ CLAIMED = (0.05, 0.3)  # eps from and to where the poster compares generative an
 STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
+def student_95(seeds: int) -> float:
+    """The quantile at 97.5% of Student's t distribution for so many seeds, from 2."""
+    if seeds - 2 < len(STUDENT_95):
+        return STUDENT_95[seeds - 2]
+    z, n = NORMAL_95, seeds - 1  # Abramowitz and Stegun (1964), 26.7.5
+    return z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+
+
 @dataclass(frozen=True)
 class Spread:
     """A share that was measured for several training seeds.
@@ -44,8 +52,7 @@ class Spread:
         seeds = len(self.shares)
         if seeds < 2:
             return math.nan, math.nan
-        quantile = STUDENT_95[seeds - 2] if seeds - 2 < len(STUDENT_95) else NORMAL_95
-        half = quantile * statistics.stdev(self.shares) / math.sqrt(seeds)
+        half = student_95(seeds) * statistics.stdev(self.shares) / math.sqrt(seeds)
         return max(0.0, self.mean - half), min(1.0, self.mean + half)
 
     def percent(self) -> str:

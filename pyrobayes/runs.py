@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -49,7 +49,7 @@ from pyrobayes.options import (
 from pyrobayes.progress import Progress, silent
 from pyrobayes.reproduction import Reproduction, claims, compare
 from pyrobayes.robustness import Parts, Verdict, assess
-from pyrobayes.training import Epoch, begun, fit, must_be_new, must_be_the_same, saved_config
+from pyrobayes.training import Epoch, adversarial_eps, begun, fit, must_be_new, must_be_the_same, saved_config
 
 PARTS = "robustness-parts"
 TRANSFERRING = ("dfx", "cnn")  # decode nothing
@@ -92,6 +92,7 @@ def train(
     data = choice("data set", data, DATASETS) if data else None
     saved = {}
     for name in names:  # refuse before the first is trained, not after hours
+        adversarial_eps(factorizations.get(name), TrainingOptions.of(name, **training_changes))
         if not begun(folder / name) or overwrite:
             continue
         if not resume:
@@ -158,7 +159,7 @@ def attack(
         save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` (`-MODEL-ATTACK`) too.
     """
     planned, test = _planned(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder = _result_folder(_results_in(out, runs))
+    folder, trained = _result_folder(_results_in(out, runs)), _how_trained((each for _, each in planned), runs)
     results: list[AttackResult] = []
     attacked, examples = _attacking(test, options, progress), None if save_adversarial else 8
     for by, classifier in planned:
@@ -170,9 +171,9 @@ def attack(
             save_tensors(folder / f"adversarial-{which}.safetensors", tensors, {"attack": result.attack})
         results.append(dataclasses.replace(result, examples=result.examples[:, :8].clone()))
         if folder:
+            write_json(folder / "attack.json", _report(results, options, test, trained))
             figures.save(figures.adversarial_examples(results[-1], test.classes), folder / f"figure2-{which}")
     if folder:
-        write_json(folder / "attack.json", _report(results, options, test, runs))
         figures.save(figures.success_rates(results), folder / "figure1")
     return results
 
@@ -202,7 +203,9 @@ def detect(
     planned, test = _planned(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
     if options.evade_weight and options.prune is not None:
         raise InputError("evade weight attacks all particles of every class: leave prune out")
-    folder = _result_folder(_results_in(out, runs))
+    for by, _ in planned if options.evade_weight else ():
+        dataclasses.replace(by, snapshot=True, evade=torch.Tensor.size)  # refused before anything is fitted
+    folder, trained = _result_folder(_results_in(out, runs)), _how_trained((each for _, each in planned), runs)
     training = _load_data(test.name, "train", data_dir)
     detectors = {
         classifier: fit_detector(
@@ -236,7 +239,7 @@ def detect(
         results += found
         if folder:
             figures.save(figures.detection(found), folder / f"detection-{options.which(result.model, result.attack)}")
-            write_json(folder / "detection.json", _report(results, options, test, runs))
+            write_json(folder / "detection.json", _report(results, options, test, trained))
     return results
 
 
@@ -265,6 +268,7 @@ def robustness(
     distributed.join(choose_device(device))
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
     test.head(options.images)  # refused before anything is computed
+    trained = _how_trained(classifiers, runs)
     training = _load_data(test.name, "train", data_dir)
     folder, kept = _result_folder(_results_in(out, runs)), _results_in(out, runs) / PARTS
     _result_folder(kept)
@@ -281,7 +285,7 @@ def robustness(
                 f"interrupted; what was computed is kept in {kept}, and the same command goes on from there"
             ) from None
         if folder:
-            write_json(folder / "robustness.json", _report(results, options, test, runs))
+            write_json(folder / "robustness.json", _report(results, options, test, trained))
             figures.save(figures.robustness(results[-1]), folder / f"robustness-{results[-1].model}")
     distributed.wait_for_all()  # before what the others may still read is removed
     if folder:
@@ -339,8 +343,15 @@ def reproduce(
     ]
     where = {"data_dir": data_dir, "device": device}
     folders = [Path(runs) / f"seed-{each}" if seeds > 1 else Path(runs) for each in counted]
-    for folder in folders:
+    for each, folder in zip(counted, folders):
         report.check(folder, written=("evaluate", "attack"))
+        for name in factorizations.names():
+            if begun(folder / name):
+                saved, options = (
+                    saved_config(folder / name),
+                    TrainingOptions.of(name, **recipe.training | {"seed": each}),
+                )
+                must_be_the_same(saved, dataclasses.replace(saved, training=options), folder / name)
     trained = [
         train(
             ["all"],
@@ -467,15 +478,17 @@ def evaluate(
     """
     distributed.join(choose_device(device))
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder = _result_folder(_results_in(out, runs))
-    results = [
-        evaluation.evaluate(classifier, test, images=options.images, batch_size=options.batch_size, progress=progress)
-        for classifier in classifiers
-    ]
-    if folder:
-        write_json(folder / "evaluation.json", _report(results, options, test, runs))
-        for result in results:
-            figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
+    folder, trained = _result_folder(_results_in(out, runs)), _how_trained(classifiers, runs)
+    results: list[Evaluation] = []
+    for classifier in classifiers:
+        results.append(
+            evaluation.evaluate(
+                classifier, test, images=options.images, batch_size=options.batch_size, progress=progress
+            )
+        )
+        if folder:
+            write_json(folder / "evaluation.json", _report(results, options, test, trained))
+            figures.save(figures.confusion_matrix(results[-1], test.classes), folder / f"confusion-{results[-1].model}")
     return results
 
 
@@ -489,13 +502,13 @@ def _result_folder(path: str | os.PathLike) -> Path | None:
     return writable_folder(path) if distributed.rank() == 0 else None
 
 
-def _report(results: Sequence, options: EvaluationOptions, test: Images, runs: str | os.PathLike) -> dict:
+def _report(results: Sequence, options: EvaluationOptions, test: Images, trained: Mapping[str, dict]) -> dict:
     """Results with all that is needed to get them again."""
     return {
         "options": dataclasses.asdict(options),
         "data": {"name": test.name, "split": test.split, "sha256": test.sha256},
         "versions": versions(),
-        "trained": {result.model: how_trained(Path(runs) / result.model) for result in results},
+        "trained": {result.model: trained[result.model] for result in results},
         "results": [result.as_dict() for result in results],
     }
 
@@ -506,6 +519,13 @@ def how_trained(run: Path) -> dict:
     weights, metadata = read_tensors(run / MODEL)
     epochs, checksum = int(metadata["epoch"]), digest(weights, {})
     return {"epochs": epochs, "weights": checksum, "config": dataclasses.asdict(config)}
+
+
+def _how_trained(classifiers: Iterable[BayesClassifier], runs: str | os.PathLike) -> dict[str, dict]:
+    """The same of each, asked when they are loaded, since who trains on replaces the files."""
+    return {
+        name: how_trained(Path(runs) / name) for name in dict.fromkeys(each.factorization.name for each in classifiers)
+    }
 
 
 def open_runs(

@@ -6,6 +6,7 @@ What is maximised is the ELBO, E over q(z|x, y) of log p(x, z, y) - log q(z|x, y
 
 import contextlib
 import copy
+import errno
 import importlib.util
 import json
 import math
@@ -42,6 +43,7 @@ LOOK_EVERY = 50  # steps between looks at the ELBO where a look makes the host w
 ADVERSARIAL_STEPS = 10
 ADVERSARIAL_WARMUP = 0.5
 SHIFT = 2  # pixels
+TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # what a lock that another process has says
 COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
 
 
@@ -118,8 +120,7 @@ def fit(
     if len(data) < 2:
         raise InputError(f"training takes at least two images, one of them for validation, got {len(data)}")
     options = TrainingOptions.of(factorization.name) if options is None else options
-    if options.adversarial_steps and not adversarial_eps(factorization, options):
-        raise InputError("adversarial steps say how to attack, but adversarial eps is 0: give one, or leave them out")
+    adversarial_eps(factorization, options)
     if resume and (overwrite or out is None):
         raise InputError("resume needs the folder of a run (out), and excludes overwrite")
     if data.split != "train":
@@ -167,17 +168,23 @@ class _Run:
         ):
             set_random_state(self.random_state)
             distributed.must_agree("where the training starts", lambda: digest(*self.state()))
+            stopped = False
             while len(self.epochs) < self.options.epochs:
                 epoch = self._epoch(folder, progress, interrupted)
                 self.epochs.append(epoch)
                 self.step, self.elbo_sum, self.seconds = 0, 0.0, 0.0
                 folder.save(self)
                 progress.epoch(self.factorization.name, epoch, self.options.epochs)
-                if self._agreed(interrupted) and len(self.epochs) < self.options.epochs:
+                stopped = self._agreed(interrupted)
+                if stopped and len(self.epochs) < self.options.epochs:
                     raise TrainingInterrupted(f"stopped after epoch {epoch.epoch} of {self.options.epochs}")
-        folder.publish(self)  # again, for a run that was killed between its last writes
+        folder.complete(self)
         if self.averaged:
             self.factorization.load_state_dict(self.kept.state_dict())
+        if stopped:  # so that nothing else is begun
+            raise TrainingInterrupted(
+                f"stopped after the last of {self.options.epochs} epochs: this training is complete"
+            )
         return self.epochs
 
     @property
@@ -321,9 +328,14 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def adversarial_eps(factorization: DeepBayes, options: TrainingOptions) -> float:
-    """The bound of the attack that a model is trained under, 0 for none."""
-    return factorization.adversarial_eps if options.adversarial_eps is None else options.adversarial_eps
+def adversarial_eps(factorization: DeepBayes | type[DeepBayes], options: TrainingOptions) -> float:
+    """The bound of the attack that a model is trained under, 0 for none; :class:`InputError` if steps are given for none."""
+    eps = factorization.adversarial_eps if options.adversarial_eps is None else options.adversarial_eps
+    if options.adversarial_steps and not eps:
+        raise InputError(
+            f"adversarial steps say how to attack, but the adversarial eps of {factorization.name} is 0: give one, or leave them out"
+        )
+    return eps
 
 
 def learning_rate(options: TrainingOptions, step: int, steps: int) -> float:
@@ -509,7 +521,7 @@ class _Unsaved:
 
     def save(self, run: _Run) -> None: ...
 
-    def publish(self, run: _Run) -> None: ...
+    def complete(self, run: _Run) -> None: ...
 
     def kept(self, run: _Run) -> str:
         return "Nothing was saved, since no folder was given."
@@ -539,9 +551,11 @@ class _Folder:
             raise cannot_write(self.path / ".lock", error) from error
         try:
             _lock(self._lock)
-        except OSError:
+        except OSError as error:
             self._lock.close()
-            raise InputError(f"{self.path} is being trained in by another process; choose another folder") from None
+            if error.errno in TAKEN:
+                raise InputError(f"{self.path} is being trained in by another process; choose another folder") from None
+            self._lock = None  # this file system has no locks
         return self
 
     def __exit__(self, *failure) -> None:
@@ -588,6 +602,17 @@ class _Folder:
         save_tensors(self.path / MODEL, run.kept.state_dict(), self.owner | trained)
         write_atomically(self.path / CONFIG, self.config.text())
         write_atomically(self.path / METRICS, "".join(json.dumps(vars(epoch)) + "\n" for epoch in run.epochs))
+
+    def complete(self, run: _Run) -> None:
+        """Publish what isn't there, of a run that was killed between its last writes."""
+        try:
+            _, metadata = read_tensors(self.path / MODEL)
+            there = Config.read(self.path) == self.config and (self.path / METRICS).is_file()
+            published = there and metadata == self.owner | {"epoch": str(len(run.epochs))}
+        except InputError:
+            published = False
+        if not published:
+            self.publish(run)
 
     def kept(self, run: _Run) -> str:
         return (

@@ -1,7 +1,10 @@
 """Invariants of every registered attack, and what FGSM computes."""
 
 import dataclasses
+import json
+import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -119,7 +122,7 @@ class Linear(nn.Module):
         self.weight = scale * torch.randn(10, 49, generator=torch.Generator().manual_seed(0))
 
     def forward(self, x):
-        return x.flatten(1) @ self.weight.T
+        return x.flatten(1) @ self.weight.T.to(x.dtype)
 
 
 def test_fgsm_of_a_linear_classifier_is_known(batch):
@@ -201,8 +204,11 @@ def test_a_gradient_that_is_not_finite_moves_nothing(attack, batch, quick):
             return super().forward(x) + 0 * (x - x.detach()).sum().sqrt()
 
     for norm in attack.norms:
-        found = dataclasses.replace(attack, norm=norm)(Undefined(), *batch, 0.1)
+        tried = dataclasses.replace(attack, norm=norm)
+        found = tried(Undefined(), *batch, 0.1)
         assert found.isfinite().all()
+        if tried.follows_gradient and not (tried.least_distance or getattr(tried, "random_start", False)):
+            assert torch.equal(found, batch[0])
 
 
 def test_a_classifier_with_a_gradient_is_not(attack, make, tiny_images):
@@ -294,21 +300,21 @@ class Lucky(Linear):
 
     def __init__(self, draw=0):
         super().__init__()
-        self.luck = 10 * torch.randn((), generator=torch.Generator().manual_seed(draw))
+        self.register_buffer("luck", 10 * torch.randn((), generator=torch.Generator().manual_seed(draw)))
 
     def redrawn(self, draw):
-        return Lucky(draw)
+        return Lucky(draw).to(self.luck.dtype)
 
     def forward(self, x):
         return super().forward(x) + self.luck * (torch.arange(10) == 0)
 
 
 def test_apgd_does_not_take_luck_for_progress(tiny_images):
-    x, _ = tiny_images.head(20).batch(slice(None))
-    y = torch.zeros(20, dtype=torch.long)
-    # Whatever the luck, the gradient of the margin is the same, and so are differences.
+    x, y = tiny_images.head(20).batch(slice(None))[0].double(), torch.zeros(20, dtype=torch.long)
+    # Whatever the luck, the gradient of the margin is the same, and so are differences, but for rounding.
     attack = attacks.get("apgd", loss="margin", steps=20)
-    assert torch.equal(attack(Lucky(), x, y, 0.1), attack(Linear(), x, y, 0.1))
+    lucky, plain = (attack(model.double(), x, y, 0.1) for model in (Lucky(), Linear()))
+    torch.testing.assert_close(lucky, plain, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -573,3 +579,25 @@ def test_matching_attacks_are_reported_like_others(make, tiny_images):
 def test_bad_options_are_named(name, options, words):
     with pytest.raises(InputError, match=words):
         attacks.get(name, **options)
+
+
+@pytest.mark.parametrize("bad", [255.0, -0.5, math.nan])
+def test_images_must_be_in_their_range_for_any_classifier(bad, batch):
+    x, y = batch
+    with pytest.raises(InputError, match=r"expected floats in \[0, 1\], got values from"):
+        attacks.get("fgsm")(Linear(), x.where(x > x.mean(), bad), y, 0.1)
+
+
+def test_options_may_be_numpys(batch):
+    attack = attacks.get("pgd", steps=np.int64(2), seed=np.int64(3), evade_weight=np.float64(2))
+    assert attack == attacks.get("pgd", steps=2, seed=3, evade_weight=2.0) and json.dumps(attack.described())
+
+
+def test_a_single_eps_may_be_numpys_or_torchs(batch):
+    expected = attacks.get("fgsm")(Linear(), *batch, 0.25)
+    for eps in (np.array(0.25), np.float64(0.25), torch.tensor(0.25)):
+        assert torch.equal(attacks.get("fgsm")(Linear(), *batch, eps), expected)
+    assert attacks.get("fgsm")(Linear(), *batch, torch.tensor([0.25, 0.5])).shape[0] == 2
+    for eps in (None, "0.25", ["a"], [None]):
+        with pytest.raises(InputError, match="eps must be a number, or a list of numbers, got"):
+            attacks.get("fgsm")(Linear(), *batch, eps)

@@ -10,7 +10,7 @@ from pyrobayes import BayesClassifier, InputError, TrainingOptions, attacks, eva
 from pyrobayes.checkpoint import Config
 from pyrobayes.factorizations import parents_in
 from pyrobayes.options import PRETRAINED, EvaluationOptions, Networks
-from pyrobayes.runs import open_runs
+from pyrobayes.runs import open_runs, train
 
 COMPARATORS = [name for name in factorizations.names(comparators=True) if name not in factorizations.names()]
 FEW = TrainingOptions(epochs=4, batch_size=16, lr=3e-3)
@@ -141,8 +141,14 @@ def test_an_option_that_comes_later_leaves_runs_as_they_are(tiny_images):
 
 
 def test_steps_without_an_attack_are_refused(make, tiny_images):
-    with pytest.raises(InputError, match="adversarial eps is 0: give one"):
+    with pytest.raises(InputError, match="adversarial eps of cnn is 0: give one"):
         fit(make("cnn"), tiny_images, dataclasses.replace(FEW, adversarial_steps=3))
+
+
+def test_they_are_refused_before_the_first_model_is_trained(tmp_path):
+    with pytest.raises(InputError, match="adversarial eps of gbz is 0: give one"):
+        train(["cnn-at", "gbz"], training_changes={"adversarial_steps": 3}, data="fashion-mnist-mini", runs=tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_bad_options_are_named():

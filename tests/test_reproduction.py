@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from test_cli import invoke
 
 from pyrobayes import InputError, Networks, factorizations, options, reproduction, runs
@@ -54,6 +55,11 @@ def test_comparisons_over_seeds():
     )
 
 
+def test_quantiles_of_students_t():
+    for seeds in range(2, 40):
+        assert reproduction.student_95(seeds) == pytest.approx(stats.t.ppf(0.975, seeds - 1), abs=4e-3)
+
+
 def test_claims_hold_beyond_the_interval_for_every_seed():
     dbx = result("dbx", (20, 60, 20))
     clear = reproduction.claims([[result("gbz", (20, 30, 90)), dbx]])
@@ -88,6 +94,17 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     for claim in found.claims:
         line = f"gbz against dfx: {claim.statement}: {'holds' if claim.holds else 'FAILS'}; closest at eps 0.1, seed "
         assert f"{line}{found.seeds[claim.seed]}: {100 * claim.gap:+.1f} points" in told
+
+
+def test_a_run_of_another_recipe_is_not_taken_for_its_own(tmp_path, monkeypatch, mini):
+    monkeypatch.setitem(options.NETWORKS, "small", TINY)
+    named = dataclasses.replace(mini, name="fashion-mnist").head(100)
+    monkeypatch.setattr(runs, "_load_data", lambda name, split, data_dir: named)
+    changes = {"epochs": 1, "adversarial_eps": 0.1, "adversarial_steps": 1}
+    runs.train(["dfx"], networks="small", training_changes=changes, runs=tmp_path)
+    with pytest.raises(InputError, match="there, adversarial-eps is 0.1, not None, adversarial-steps is 1, not None"):
+        runs.reproduce(Recipe("small", "no time", training={"epochs": 1}), runs=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["dfx"]
 
 
 def test_refusals(tmp_path):

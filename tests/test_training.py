@@ -22,6 +22,7 @@ from pyrobayes import (
     TrainingOptions,
     attacks,
     build,
+    checkpoint,
     evaluation,
     fit,
     generate,
@@ -29,8 +30,9 @@ from pyrobayes import (
     load,
     load_data,
     reconstruct,
+    training,
 )
-from pyrobayes.checkpoint import MODEL, RESUME, read_tensors, save_tensors
+from pyrobayes.checkpoint import MODEL, RESUME, Config, read_tensors, save_tensors
 from pyrobayes.options import LIKELIHOODS, MODELS, Networks
 from pyrobayes.training import NonFiniteELBO, TrainingInterrupted, augmented, collapsed, learning_rate
 
@@ -140,11 +142,34 @@ def test_resumed_after_an_interrupt_ends_with_the_same_weights(more, make, tiny_
     assert [line["epoch"] for line in lines] == [1, 2, 3]
 
 
-def test_resuming_a_finished_run_changes_nothing(make, tiny_images, tmp_path):
+def test_an_interrupt_in_the_last_epoch_is_not_lost(make, tiny_images, tmp_path):
+    class Interrupt(Progress):
+        def step(self, model, done, steps, elbo):
+            if done == steps:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    expected, stopped = make("gfz"), make("gfz")
+    fit(expected, tiny_images, OPTIONS)
+    with pytest.raises(TrainingInterrupted, match="stopped after the last of 3 epochs: this training is complete"):
+        fit(stopped, tiny_images, OPTIONS, out=tmp_path, progress=Interrupt())
+    assert same_weights(load(tmp_path).factorization, expected) and same_weights(stopped, expected)
+
+
+def test_resuming_a_finished_run_changes_nothing(make, tiny_images, tmp_path, monkeypatch):
     fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
     (tmp_path / MODEL).unlink()  # as if killed before the last write
     fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path, resume=True)
     load(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(checkpoint, "versions", lambda: {"torch": "a later one"})
+    fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path, resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_seed_may_be_numpys(make, tiny_images, tmp_path):
+    options = TrainingOptions(epochs=1, seed=np.int64(3))
+    fit(make("gbz"), tiny_images, options, out=tmp_path)
+    assert Config.read(tmp_path).training == options and load(tmp_path)
 
 
 def test_a_run_is_not_replaced_by_accident(make, tiny_images, tmp_path):
@@ -200,6 +225,15 @@ def test_two_trainings_in_one_folder_are_refused(make, tiny_images, tmp_path):
                 fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path, overwrite=True)
 
     fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path, progress=Second())
+    load(tmp_path)
+
+
+def test_a_file_system_without_locks_can_be_trained_on(make, tiny_images, tmp_path, monkeypatch):
+    def no_locks(file):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(training, "_lock", no_locks)
+    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path)
     load(tmp_path)
 
 

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import numbers
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,8 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from pyrobayes.attacks.losses import LOSSES, MATCHING
-from pyrobayes.classifier import ATTACK, ATTACKER
-from pyrobayes.options import LARGEST_SEED, NORMS, TERMS, InputError, checked_eps, choice, positive, possible, whole
+from pyrobayes.classifier import ATTACK, ATTACKER, check_range
+from pyrobayes.options import (
+    LARGEST_SEED,
+    NORMS,
+    TERMS,
+    InputError,
+    checked_eps,
+    choice,
+    is_number,
+    numbers_in,
+    positive,
+    possible,
+    take_numbers,
+    whole,
+)
 from pyrobayes.randomness import splitmix, standard_normals, uniforms
 
 _REGISTRY: dict[str, type["Attack"]] = {}
@@ -58,6 +70,7 @@ class Attack:
     follows_gradient: ClassVar[bool] = True  # of the classifier attacked, whose gradient it hopes for
 
     def __post_init__(self):
+        take_numbers(self)
         object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
         possible(self.name, self.norm, self.norms)
         object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES | MATCHING))
@@ -127,8 +140,9 @@ class Attack:
             Adversarial images in [0, 1], none further than eps from its original:
             [E, B, channels, height, width] for E values of eps, without the first dimension for a single number.
         """
-        single = isinstance(eps, numbers.Real)
-        adversarial = self.solve(Problem(self, classifier, x, y, indices, references), [eps] if single else list(eps))
+        single = is_number(eps)
+        values = [float(eps)] if single else numbers_in(eps)
+        adversarial = self.solve(Problem(self, classifier, x, y, indices, references), values)
         return adversarial[0] if single else adversarial
 
     def solve(self, problem: "Problem", eps: Sequence[float]) -> Tensor:
@@ -195,6 +209,8 @@ class Problem:
             raise InputError(f"y must hold one class, a torch.long, for each of {len(x)} images, got {_described(y)}")
         if attack.matching and (references is None or references.shape != x.shape):
             raise InputError(f"{attack.loss} needs references: an image of another class for each of {len(x)} images")
+        for images in (x,) if references is None else (x, references):
+            check_range(images)
         indices = torch.arange(len(x)) if indices is None else torch.as_tensor(indices, dtype=torch.long)
         if hasattr(classifier, "for_images") and not classifier.pinned:
             classifier = classifier.for_images(indices, ATTACKER)
