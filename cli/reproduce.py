@@ -35,7 +35,7 @@ from pyrobayes_cli.train import show_training
 def command(recipe, quick, networks, seeds, runs, data_dir, device, particles, seed):
     """Train all seven models, evaluate and attack them, draw every figure, and compare with what is published.
 
-    What is trained already is not trained again: an interrupted reproduction goes on where it stopped. Results of several
+    What is trained already is not trained again, though evaluated and attacked again. Results of several
     seeds are in seed-N each, and what they say together beside them.
 
     \b
@@ -54,7 +54,7 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, particles, s
     time = f": {chosen.time}{'' if seeds == 1 else f', {seeds} times'}" if sizes == chosen.networks else ""
     click.echo(
         f"All seven models with {sizes} networks on {chosen.data}, then FGSM on {attacked} test images{time}. "
-        f"Everything goes to {folder}; interrupted, it goes on where it stopped."
+        f"Everything goes to {folder}; interrupted, the same command goes on with the training where it stopped."
     )
 
     from pyrobayes.runs import reproduce

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 
 from pyrobayes import attacks, detection, distributed, evaluation, factorizations, figures, generation, report
-from pyrobayes.attacks import Attack
+from pyrobayes.attacks import Attack, Problem
 from pyrobayes.checkpoint import (
     CONFIG,
     MODEL,
@@ -257,6 +258,7 @@ def robustness(
     """Reach a verdict on the robustness of trained models; the others serve as sources of attacks by transfer.
 
     Writes `robustness.json`, one `robustness-MODEL` each (PDF and PNG), `robustness` of several, and a report (see :mod:`pyrobayes.report`) to `out`.
+    An earlier `robustness.json`, of other models or options, is kept there as `robustness.1.json` and so on.
     What has been computed is kept in `out/robustness-parts` until all is done, so that an interrupted run goes on where it
     stopped.
 
@@ -285,6 +287,8 @@ def robustness(
                 f"interrupted; what was computed is kept in {kept}, and the same command goes on from there"
             ) from None
         if folder:
+            if len(results) == 1:
+                _set_aside(folder / "robustness.json", options, test, set(trained))
             write_json(folder / "robustness.json", _report(results, options, test, trained))
             figures.save(figures.robustness(results[-1]), folder / f"robustness-{results[-1].model}")
     distributed.wait_for_all()  # before what the others may still read is removed
@@ -294,6 +298,23 @@ def robustness(
         report.write(folder, runs)
         parts.remove()
     return results
+
+
+def _set_aside(path: Path, options: RobustnessOptions, test: Images, models: set[str]) -> None:
+    """Keep a verdict that took hours, on other models or by other options, under another name."""
+    if not path.is_file():
+        return
+    try:
+        saved = json.loads(path.read_text())
+        ours = json.loads(json.dumps([dataclasses.asdict(options), test.sha256]))
+        again = [saved["options"], saved["data"]["sha256"]] == ours and {
+            each["model"] for each in saved["results"]
+        } <= models
+    except (ValueError, KeyError, TypeError):
+        again = False
+    if not again:
+        names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
+        path.rename(next(name for name in names if not name.exists()))
 
 
 def _another(
@@ -411,7 +432,10 @@ def _planned(
     sources = open_runs([options.source], options, **where)[0] if options.source else classifiers
     planned = []
     for by, classifier in itertools.product(chosen, classifiers):
-        classifier.replaced(**options.attacker)  # refused before anything is computed
+        seen = classifier.replaced(**options.attacker)  # refused before anything is computed
+        if by.term or by.matching:  # which not every model has
+            x, y = test.head(1).batch(slice(None))
+            Problem(by, seen, x, y, references=x).gradient(x)
         if by.name == "transfer":
             name = classifier.factorization.name
             others = tuple(source for source in sources if source.factorization.name != name)

@@ -114,6 +114,14 @@ def test_detect(runs, tmp_path):
     assert json.loads(invoke("detect", "gbz", "--runs", runs, "--out", tmp_path, *few, "--json").stdout)
 
 
+def test_what_one_model_has_not_is_refused_before_another_is_attacked(tmp_path):
+    given = ("--pretrained", "--attack", "pgd", "--term", "y", "--images", 2, "--out", tmp_path)
+    result = invoke("attack", "gfz", "gfy", *given)
+    assert result.exit_code == 1 and "the term y doesn't depend on the image" in result.stderr
+    assert not any(tmp_path.iterdir())
+    assert invoke("attack", "gfz", *given).exit_code == 0
+
+
 def test_robustness(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("pyrobayes.robustness.BROKEN_IMAGES", 100)  # what is made of them is tested elsewhere
     few = (

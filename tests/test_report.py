@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import one_hot
 
-from pyrobayes import InputError, Networks, RobustnessOptions, checks, figures, report
+from pyrobayes import InputError, Networks, RobustnessOptions, checks, figures, report, runs
 from pyrobayes.checkpoint import MODEL, Config, digest, read_tensors, versions
 from pyrobayes.checks import BLIND, ITERATIVE, SINGLE_STEP, Check
 from pyrobayes.detection import Detection
@@ -457,3 +457,21 @@ def test_a_browser_shows_it(width, height, scheme, made, browser, tmp_path):
     assert right != wrong
     shown.close()
     assert (tmp_path / f"report-{width}-{scheme}.png").stat().st_size > 10_000
+
+
+def test_a_verdict_that_took_hours_is_not_replaced_by_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "assess", lambda classifier, *more, **given: verdict(classifier.factorization.name))
+    where = {"data": "fashion-mnist-mini", "runs": PRETRAINED, "out": tmp_path}
+    quick, slow = RobustnessOptions(eps=(0.1, 0.2), brief=True), RobustnessOptions(eps=(0.1, 0.2))
+
+    def kept():
+        return sorted(path.name for path in tmp_path.glob("*.json"))
+
+    runs.robustness(["dfx"], quick, **where)
+    runs.robustness(["dbx", "dfx"], quick, **where)  # as after an interruption, when one of them was done
+    assert kept() == ["robustness.json"]
+    before = (tmp_path / "robustness.json").read_text()
+    runs.robustness(["dfx"], quick, **where)
+    runs.robustness(["dfx"], slow, **where)
+    assert kept() == ["robustness.1.json", "robustness.2.json", "robustness.json"]
+    assert (tmp_path / "robustness.1.json").read_text() == before
