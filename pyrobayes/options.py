@@ -478,7 +478,7 @@ def parse_eps(text: str) -> tuple[float, ...]:
     expected = "expected START:STOP:STEP such as 0:0.3:0.05, or a comma list such as 0.05,0.1"
     try:
         if ":" not in text:
-            return checked_eps((float(part) for part in text.split(",")), "l2")
+            return checked_eps([float(part) for part in text.split(",")], "l2")
         start, stop, step = (float(part) for part in text.split(":"))
     except InputError:
         raise

@@ -12,7 +12,8 @@ import click
 import pytest
 from conftest import TINY
 
-from pyrobayes import attacks, data, factorizations, options, training
+from pyrobayes import attacks, data, factorizations, options, report, training
+from pyrobayes.checkpoint import MODEL, digest, read_tensors
 from pyrobayes_cli.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +118,27 @@ def test_quoted_code_is_that_of_the_source(page):
         stripped = [line.strip() for line in quotation.splitlines() if line.strip()]
         missing = [line for line in stripped if not any(line == other.strip() for other in lines)]
         assert not missing, f"{source} has no {missing[0]!r} there"
+
+
+@pytest.fixture(scope="module")
+def write_results():
+    spec = importlib.util.spec_from_file_location("write_results", ROOT / "docs/write_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_results_in_the_pages_are_those_of_the_files(write_results):
+    for path, text in write_results.pages().items():
+        assert path.read_text() == text, f"{named(path)} has other results: python docs/write_results.py"
+
+
+def test_results_are_of_the_models_in_the_package(write_results):
+    for found in report.read(write_results.RESULTS).values():
+        assert {result.model for result in found.results} <= set(options.MODELS)
+        for model, trained in found.trained.items():
+            weights, _ = read_tensors(options.PRETRAINED / model / MODEL)
+            assert trained.weights == digest(weights, {})
 
 
 def test_every_command_and_public_module_has_a_page():

@@ -1,0 +1,190 @@
+"""Write what was measured of the models in the package into the pages: `python docs/write_results.py`.
+
+What was measured is in `docs/results`, `evaluation.json` and `robustness.json` as two commands wrote them:
+
+    pyrobayes evaluate --pretrained --data fashion-mnist
+    pyrobayes robustness gfz gfy gbz gby dfx dbx --pretrained --data fashion-mnist --images 1000
+        --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
+
+It goes into the cards of the models, the tables of `docs/robustness.md` and `docs/pretrained.md`, and two columns of the
+README's. A test sees that it is there.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from pyrobayes import factorizations, report
+from pyrobayes.checkpoint import Config
+from pyrobayes.checks import FAIL, NOT_APPLICABLE
+from pyrobayes.evaluation import Evaluation
+from pyrobayes.options import PRETRAINED
+from pyrobayes.report import Found
+from pyrobayes.robustness import Verdict
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+MIDDLE = 0.1  # the eps at which every attack is told
+README_EPS = (0.1, 0.2)  # of the two columns of the README
+BLOCK = re.compile(r"(<!-- written: (\w+) -->\n+).*?(\n+<!-- end -->)", re.DOTALL)
+
+CARD = """# {name}, small networks, Fashion-MNIST
+
+{formula}: {kind} (Li, Bradshaw and Sharma 2019). Comes with pyrobayes as `--pretrained`, or `pyrobayes.pretrained("{model}")`.
+
+* Data: Fashion-MNIST, 55,000 of its 60,000 training images, the others for validation; pixels in [0, 1], nothing augmented.
+* Recipe: `pyrobayes train {model} --networks small`, seed {seed}: {epochs} epochs, batches of {batch_size}, Adam with a {schedule}
+  schedule up to {lr:g}, weight of the KL term raised over {kl_warmup:g} of the run; latent {latent}, hidden {hidden}, {channels} channels,
+  {likelihood} likelihood, variance {variance:g}. Weights rounded to float16.
+* Accuracy, {evaluated:,} test images, K = {particles}, fresh noise: {accuracy}; {changed} of the predictions change with another draw.
+* Worst case over {attacks} attacks, L-infinity, {attacked:,} test images, success rate:
+  {worst}.
+  Checks that failed: {failed}.
+* Weights are under the licence of pyrobayes (Apache 2.0), Fashion-MNIST is under MIT (Zalando SE).
+* Made to study adversarial robustness; not to be relied on for anything else.
+"""
+
+
+def failed(verdict: Verdict) -> str:
+    """The numbers of the checks that failed."""
+    return ", ".join(str(check.number) for check in verdict.checks if check.status == FAIL) or "none"
+
+
+def card(evaluation: Evaluation, verdict: Verdict, particles: int) -> str:
+    """The card of a model."""
+    model = verdict.model
+    config = Config.read(PRETRAINED / model)
+    return CARD.format(
+        name=model.upper(),
+        model=model,
+        formula=factorizations.get(model).formula(),
+        kind="generative" if verdict.generative else "discriminative",
+        evaluated=evaluation.images,
+        particles=particles,
+        accuracy=evaluation.accuracy.sentence(),
+        changed=f"{100 * evaluation.changed.share:.1f}%",
+        attacks=len(verdict.success),
+        attacked=verdict.images,
+        worst=", ".join(f"{rate.sentence()} at eps {eps:g}" for eps, rate in zip(verdict.eps, verdict.worst)),
+        failed=failed(verdict),
+        **vars(config.networks) | vars(config.training),
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def share(rate) -> str:
+    """A share in per cent."""
+    return f"{100 * getattr(rate, 'share', rate):.1f}"
+
+
+def worst_cases(verdicts: Sequence[Verdict]) -> str:
+    """FGSM and the worst case of every model at every eps."""
+    eps = [f"{value:g}" for value in verdicts[0].eps]
+    header = ["model", "clean accuracy (%)", f"FGSM {eps[0]}", *eps[1:], f"worst case {eps[0]}", *eps[1:], "doubted by"]
+    rows = [
+        [
+            verdict.model.upper(),
+            verdict.clean_accuracy.percent(),
+            *map(share, verdict.success["fgsm"]),
+            *(rate.percent() for rate in verdict.worst),
+            ", ".join(map(str, verdict.doubts("worst case"))) or "none",
+        ]
+        for verdict in verdicts
+    ]
+    return table(header, rows)
+
+
+def attacks(verdicts: Sequence[Verdict]) -> str:
+    """Every attack on every model at one eps."""
+    at = verdicts[0].eps.index(MIDDLE)
+    names = dict.fromkeys(name for verdict in verdicts for name in verdict.success)
+    names = [*names, "worst case"]
+    rows = [[name, *(share(v.rows[name][at]) if name in v.rows else "-" for v in verdicts)] for name in names]
+    for name, field in (("in most of further draws", "broken_in_most"), ("share of further draws", "share_of_draws")):
+        found = [getattr(verdict, field) for verdict in verdicts]
+        rows.append([name, *(share(each[at]) if each else "-" for each in found)])
+    return table([f"eps {MIDDLE:g}", *(verdict.model.upper() for verdict in verdicts)], rows)
+
+
+def sheet(verdicts: Sequence[Verdict]) -> str:
+    """The checks of every model."""
+    said = {FAIL: "**fail**", NOT_APPLICABLE: "-"}
+    rows = [
+        [str(checks[0].number), checks[0].name, *(said.get(check.status, check.status) for check in checks)]
+        for checks in zip(*(verdict.checks for verdict in verdicts))
+    ]
+    return table(["", "check", *(verdict.model.upper() for verdict in verdicts)], rows)
+
+
+def clean(evaluations: Sequence[Evaluation]) -> str:
+    """Every model on clean images."""
+    header = ["model", "accuracy (%)", "changed by another draw (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS"]
+    rows = [
+        [
+            each.model.upper(),
+            each.accuracy.percent(),
+            each.changed.percent(),
+            f"{each.negative_log_likelihood:.3f}",
+            f"{each.calibration_error:.3f}",
+            "-" if each.log_evidence is None else f"{each.log_evidence:.2f}",
+            f"{each.effective_sample_size:.2f}",
+        ]
+        for each in evaluations
+    ]
+    return table(header, rows)
+
+
+TABLES = {
+    "clean": ("evaluate", clean),
+    "worst_cases": ("robustness", worst_cases),
+    "attacks": ("robustness", attacks),
+    "sheet": ("robustness", sheet),
+}  # by name, of which command's results
+
+
+def readme(text: str, verdicts: Sequence[Verdict]) -> str:
+    """The README with the worst cases in two columns of its table."""
+    for verdict in verdicts:
+        worst = [share(verdict.worst[verdict.eps.index(eps)]) for eps in README_EPS]
+        row = re.search(rf"^\| {verdict.model.upper()} \|.*$", text, re.MULTILINE)[0]
+        *before, _, _, changed = row.split("|")[1:-1]
+        text = text.replace(row, "|".join(["", *before, f" {worst[0]} ", f" {worst[1]} ", changed, ""]))
+    return text
+
+
+def pages() -> dict[Path, str]:
+    """What every page is with the results in it."""
+    found: dict[str, Found] = report.read(RESULTS)
+    verdicts = found["robustness"].results
+
+    def filled(block: re.Match) -> str:
+        command, made = TABLES[block[2]]
+        return block[1] + made(found[command].results) + block[3]
+
+    tables = [ROOT / "docs" / "robustness.md", ROOT / "docs" / "pretrained.md"]
+    written = {page: BLOCK.sub(filled, page.read_text()) for page in tables}
+    written[ROOT / "README.md"] = readme((ROOT / "README.md").read_text(), verdicts)
+    for verdict in verdicts:
+        (evaluation,) = found["evaluate"].of(verdict.model)
+        text = card(evaluation, verdict, found["evaluate"].options.particles)
+        written[PRETRAINED / verdict.model / "README.md"] = text
+    return written
+
+
+@click.command(help=__doc__.split("\n")[0])
+def main():
+    for path, text in pages().items():
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)
+            click.echo(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
