@@ -38,19 +38,7 @@ def show_evaluation(results, folder) -> None:
     """Print evaluations as a table."""
     table(
         ["model", "accuracy (%)", "changed (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS", "images"],
-        [
-            [
-                result.model,
-                result.accuracy.percent(),
-                result.changed.percent(),
-                f"{result.negative_log_likelihood:.3f}",
-                f"{result.calibration_error:.3f}",
-                "-" if result.log_evidence is None else f"{result.log_evidence:.2f}",
-                f"{result.effective_sample_size:.2f}",
-                f"{result.images}",
-            ]
-            for result in results
-        ],
+        [[result.model, *result.cells(), f"{result.images}"] for result in results],
     )
     tell_caveats(results)
     click.echo(f"Data: {results[0].data}, test images. Figures and evaluation.json are in {folder}.")

@@ -126,19 +126,7 @@ def sheet(verdicts: Sequence[Verdict]) -> str:
 def clean(evaluations: Sequence[Evaluation]) -> str:
     """Every model on clean images."""
     header = ["model", "accuracy (%)", "changed by another draw (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS"]
-    rows = [
-        [
-            each.model.upper(),
-            each.accuracy.percent(),
-            each.changed.percent(),
-            f"{each.negative_log_likelihood:.3f}",
-            f"{each.calibration_error:.3f}",
-            "-" if each.log_evidence is None else f"{each.log_evidence:.2f}",
-            f"{each.effective_sample_size:.2f}",
-        ]
-        for each in evaluations
-    ]
-    return table(header, rows)
+    return table(header, [[each.model.upper(), *each.cells()] for each in evaluations])
 
 
 TABLES = {

@@ -105,6 +105,17 @@ class Evaluation:
     confusion: list[list[int]]
     approximation: Rate | None = None
 
+    def cells(self) -> list[str]:
+        """For a table: accuracy (%), changed (%), negative log-likelihood, calibration error, log p(x), effective sample size."""
+        return [
+            self.accuracy.percent(),
+            self.changed.percent(),
+            f"{self.negative_log_likelihood:.3f}",
+            f"{self.calibration_error:.3f}",
+            "-" if self.log_evidence is None else f"{self.log_evidence:.2f}",
+            f"{self.effective_sample_size:.2f}",
+        ]
+
     def as_dict(self) -> dict:
         """As plain JSON values."""
         rates = {name: value.as_dict() for name, value in vars(self).items() if isinstance(value, Rate)}
