@@ -205,7 +205,7 @@ def detect(
     if options.evade_weight and options.prune is not None:
         raise InputError("evade weight attacks all particles of every class: leave prune out")
     for by, _ in planned if options.evade_weight else ():
-        dataclasses.replace(by, snapshot=True, evade=torch.Tensor.size)  # refused before anything is fitted
+        dataclasses.replace(by, snapshot=True, evade=len)  # refused before anything is fitted
     folder, trained = _result_folder(_results_in(out, runs)), _how_trained((each for _, each in planned), runs)
     training = _load_data(test.name, "train", data_dir)
     detectors = {
@@ -368,11 +368,8 @@ def reproduce(
         report.check(folder, written=("evaluate", "attack"))
         for name in factorizations.names():
             if begun(folder / name):
-                saved, options = (
-                    saved_config(folder / name),
-                    TrainingOptions.of(name, **recipe.training | {"seed": each}),
-                )
-                must_be_the_same(saved, dataclasses.replace(saved, training=options), folder / name)
+                saved, own = saved_config(folder / name), TrainingOptions.of(name, **recipe.training | {"seed": each})
+                must_be_the_same(saved, dataclasses.replace(saved, training=own), folder / name)
     trained = [
         train(
             ["all"],
