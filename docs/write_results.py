@@ -6,10 +6,11 @@ What was measured is in `docs/results`, `evaluation.json` and `robustness.json` 
     pyrobayes robustness gfz gfy gbz gby dfx dbx --pretrained --data fashion-mnist --images 1000
         --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
 
-It goes into the cards of the models, the tables of `docs/robustness.md` and `docs/pretrained.md`, and two columns of the
-README's. A test sees that it is there.
+and `ablations.json` as `docs/ablations.py` did. It goes into the cards of the models, the tables of `docs/robustness.md`,
+`docs/pretrained.md` and `docs/training.md`, and two columns of the README's. A test sees that it is there.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import click
 from pyrobayes import factorizations, report
 from pyrobayes.checkpoint import Config
 from pyrobayes.checks import FAIL, NOT_APPLICABLE
-from pyrobayes.evaluation import Evaluation
+from pyrobayes.evaluation import Evaluation, Rate
 from pyrobayes.options import PRETRAINED
 from pyrobayes.report import Found
 from pyrobayes.robustness import Verdict
@@ -129,6 +130,23 @@ def clean(evaluations: Sequence[Evaluation]) -> str:
     return table(header, [[each.model.upper(), *each.cells()] for each in evaluations])
 
 
+def ablations() -> str:
+    """What each option of the training is worth, as `docs/ablations.py` measured it."""
+    rows = json.loads((RESULTS / "ablations.json").read_text())
+    eps = rows[0]["attacked"]["eps"]
+    header = ["option", "accuracy (%)", "NLL (nats)", "changed by another draw (%)", "KL (nats)", "log p(x) (nats)"]
+    header += [f"FGSM {eps:g}", f"worst of three {eps:g}"]
+    rates = ("accuracy", "changed", "fgsm", "worst")
+
+    def line(row: dict) -> list[str]:
+        accuracy, changed, fgsm, worst = (Rate(row[name]["count"], row[name]["total"]) for name in rates)
+        nll, evidence = f"{row['negative_log_likelihood']:.3f}", f"{row['log_evidence']:.1f}"
+        told = [accuracy.percent(), nll, share(changed), f"{row['kl']:.1f}", evidence, share(fgsm), worst.percent()]
+        return [f"`{row['given']}`" if row["changes"] else "none", *told]
+
+    return table(header, [line(row) for row in rows])
+
+
 TABLES = {
     "clean": ("evaluate", clean),
     "worst_cases": ("robustness", worst_cases),
@@ -153,10 +171,12 @@ def pages() -> dict[Path, str]:
     verdicts = found["robustness"].results
 
     def filled(block: re.Match) -> str:
+        if block[2] == "ablations":
+            return block[1] + ablations() + block[3]
         command, made = TABLES[block[2]]
         return block[1] + made(found[command].results) + block[3]
 
-    tables = [ROOT / "docs" / "robustness.md", ROOT / "docs" / "pretrained.md"]
+    tables = [ROOT / "docs" / page for page in ("robustness.md", "pretrained.md", "training.md")]
     written = {page: BLOCK.sub(filled, page.read_text()) for page in tables}
     written[ROOT / "README.md"] = readme((ROOT / "README.md").read_text(), verdicts)
     for verdict in verdicts:

@@ -187,18 +187,15 @@ def white_box_strongest(
     )
 
 
-def plateaus(rows: Mapping[str, Sequence[tuple[int, Tensor]]], suite: int, eps: float) -> Check:
-    """6, from the images [N] broken, or the shares of draws in which they are, by growing numbers of `EOT` or `particles`.
+def plateaus(rows: Mapping[str, Sequence[tuple[int, Tensor]]], strongest: Tensor, eps: float) -> Check:
+    """6, from the images [N] broken, or the shares of draws in which they are, by growing numbers of estimates, or particles.
 
-    Of so many estimates, or of so many particles, is the gradient of the attack. The last doubling of neither may add
-    anything, and none may be above the strongest in the suite, which has `suite` estimates.
+    Of so many is the gradient of the attack. The last doubling of neither may add anything, and none may be above the
+    strongest attack of the suite.
     """
-    rising = False
-    if rows:
-        strongest = dict(rows["EOT"])[suite]
-        ends = [(row[-1][1], row[-2][1]) for row in rows.values()]
-        others = [(each, strongest) for row in rows.values() for _, each in row]
-        rising = any(matters(ours, theirs) for ours, theirs in ends + others)
+    ends = [(row[-1][1], row[-2][1]) for row in rows.values()]
+    others = [(each, strongest) for row in rows.values() for _, each in row]
+    rising = any(matters(ours, theirs) for ours, theirs in ends + others)
     found = "; ".join(f"{name} " + ", ".join(f"{n}: {percent(each)}" for n, each in row) for name, row in rows.items())
     return _check(
         6,

@@ -289,7 +289,9 @@ class AttackOptions(EvaluationOptions):
         None, "margin, in nats, above which cw counts an image as misclassified  [default: 0]"
     )
     draws: int | None = option(None, "draws of random noise, of which the worst counts  [default: 100]")
-    eot: int = option(1, "independent estimates of the posterior whose mean the attack sees")
+    eot: int = option(
+        1, "independent estimates of the posterior whose mean the attack sees; with --snapshot, times as many particles"
+    )
     attack_particles: int | None = option(None, "particles of the attacker's estimates  [default: --particles]")
     attack_estimator: str | None = option(None, "estimator of the attacker  [default: --estimator]", ESTIMATORS)
 
@@ -373,7 +375,7 @@ class RobustnessOptions(EvaluationOptions):
     checked_images: int = option(200, "the checks that attack again take the first N images")
     brief: bool = option(
         False,
-        "leave out the mixture's gradient, logit matching and single terms; 2 estimates for 4 on random models",
+        "leave out the mixture's gradient, logit matching and single terms",
     )
 
     def __post_init__(self):

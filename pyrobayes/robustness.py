@@ -42,8 +42,10 @@ BROKEN_TRAINING = TrainingOptions(epochs=10, adversarial_eps=BROKEN_EPS, adversa
 BROKEN_IMAGES = 6000
 WORST = "worst case"
 MIXTURE = {"estimator": "mixture", "prune": None}
-EOT, BRIEF_EOT = 4, 2  # estimates that the gradient of the strongest PGD is of
-MORE_EOT = 8  # up to which a check doubles them
+EOT = 2, 4, 8  # estimates whose mean a check has PGD's gradient be of
+MORE = 2, 4  # times as many particles as the defender's that it has gradients be of
+SNAPSHOT = "pgd, snapshot"
+SQUARE_EOT = 4  # draws by which it judges an image that it tries, of a random classifier
 TERM_PARTICLES = 100  # of an attack on p(y|...) alone, as Tramer et al. (2020) had them
 
 
@@ -60,6 +62,10 @@ class Step:
     attack: Attack
     attacker: Mapping = dataclasses.field(default_factory=dict)
     kind: str = ITERATIVE
+
+    def changed(self, **options) -> "Step":
+        """The same with other options of the attack."""
+        return dataclasses.replace(self, attack=dataclasses.replace(self.attack, **options))
 
 
 @dataclass(frozen=True)
@@ -203,8 +209,8 @@ def suite(
     pgd = attacks.get("pgd", **steps)
     found = {"fgsm": Step(attacks.get("fgsm"), kind=SINGLE_STEP), "pgd": Step(pgd)}
     if classifier.random:
-        # Auto-PGD costs two thirds of it here and finds less: see docs/robustness.md.
-        found[eot_row(estimates(options))] = Step(dataclasses.replace(pgd, eot=estimates(options)))
+        # By the mean of four estimates PGD finds as much at four times the cost, and Auto-PGD less: see docs/robustness.md.
+        found[SNAPSHOT] = Step(dataclasses.replace(pgd, snapshot=True), {"prune": None})
     else:
         found["apgd, margin"] = Step(attacks.get("apgd", loss="margin", **steps))
     if not options.brief:
@@ -223,16 +229,6 @@ def suite(
     if sources:
         found["transfer"] = Step(attacks.get("transfer", sources=tuple(sources), **steps), kind=BLIND)
     return found
-
-
-def estimates(options: RobustnessOptions) -> int:
-    """How many the strongest gradient of a random classifier is of."""
-    return BRIEF_EOT if options.brief else EOT
-
-
-def eot_row(number: int) -> str:
-    """The name of PGD's row by the gradient of so many estimates."""
-    return f"pgd, EOT {number}"
 
 
 def square(options: RobustnessOptions, eot: int = 1) -> Attack:
@@ -260,9 +256,9 @@ class _Assessment:
         self.name, self.progress = classifier.factorization.name, progress
         self.labels = data.labels.cpu()
         self.latent = "z" in parents_in(classifier.factorization.formula())
-        self.random, self.eot = classifier.random, estimates(options)
+        self.random = classifier.random
         self.steps = suite(classifier, options, sources)
-        self.strongest = eot_row(self.eot) if self.random else "pgd"  # that the checks are about
+        self.strongest = SNAPSHOT if self.random else "pgd"  # that the checks are about
         self.eps = options.eps
         self.middle = options.eps[len(options.eps) // 2]
 
@@ -302,11 +298,11 @@ class _Assessment:
         blind = {name: each for name, each in at_middle.items() if self.steps[name].kind == BLIND}
         if self.random:
             # Random search against one draw of the noise would find what that draw falls for, and no other.
-            blind["square"] = self.broken("square", Step(square(self.options, eot=self.eot), kind=BLIND), middle)
+            blind["square"] = self.broken("square", Step(square(self.options, eot=SQUARE_EOT), kind=BLIND), middle)
         seeing = {name: at_middle[name] for name, step in self.steps.items() if step.kind != BLIND}
         pgd, at = self.steps["pgd"].attack, self.eps.index(middle)
         base = self.strength(self.strongest, found[self.strongest], at)
-        doubled = {name: self.strength(name, self.on_few(name, Step(each))) for name, each in self.doubled().items()}
+        doubled = {name: self.strength(name, self.on_few(name, step)) for name, step in self.doubled().items()}
         fixed, fresh = self.fixed_noise() if self.latent else (None, None)
         zero, undefined, saturated = self.gradients()
         return [
@@ -315,7 +311,7 @@ class _Assessment:
             checks.reaches_chance(self.broken("pgd at 0.5", Step(pgd), GREY), len(self.data.classes), GREY),
             checks.converged(base, doubled, middle),
             checks.white_box_strongest(seeing, blind, middle),
-            checks.plateaus(self.more_estimates(base, found["pgd"]) if self.random else {}, self.eot, middle),
+            checks.plateaus(self.more_estimates(base, found["pgd"]) if self.random else {}, base, middle),
             checks.holds_when_fresh(fixed, fresh, middle, concerned=not self.random),
             checks.gradients_exist(zero, undefined, saturated),
             checks.loss_settled(self.losses(), middle),
@@ -329,12 +325,12 @@ class _Assessment:
 
     # Measurements.
 
-    def doubled(self) -> dict[str, Attack]:
+    def doubled(self) -> dict[str, Step]:
         """The strongest PGD with twice the steps, and with two starts."""
-        strongest = self.steps[self.strongest].attack
+        strongest = self.steps[self.strongest]
         return {
-            "twice the steps": dataclasses.replace(strongest, steps=2 * strongest.steps),
-            "twice the restarts": dataclasses.replace(strongest, restarts=2),
+            "twice the steps": strongest.changed(steps=2 * strongest.attack.steps),
+            "twice the restarts": strongest.changed(restarts=2),
         }
 
     @cached_property
@@ -447,24 +443,31 @@ class _Assessment:
 
         return self.parts.get(key, lambda: {what: self.over_images(name, data, measured)})[what].T
 
-    def more_estimates(self, strongest: Tensor, found: dict[str, Tensor]) -> dict[str, list[tuple[int, Tensor]]]:
+    def more_estimates(self, snapshot: Tensor, found: dict[str, Tensor]) -> dict[str, list[tuple[int, Tensor]]]:
         """How PGD does when its gradient is of more estimates, or of more particles, than one and the defender's.
 
-        Known are the strength of the strongest PGD in the suite, and what plain PGD found.
+        Known are the strength of PGD on every particle's own joint, and what plain PGD found.
         """
-        pgd, particles = self.steps["pgd"].attack, self.classifier.options.particles
-        base = self.strength("pgd", found, self.eps.index(self.middle))
+        particles, plain = self.classifier.options.particles, self.steps["pgd"]
+        pgd = self.strength("pgd", found, self.eps.index(self.middle))
 
-        def strength(name: str, step: Step) -> Tensor:
-            return self.strength(name, self.on_few(name, step))
+        def row(name: str, first: int, strength: Tensor, more: Mapping[int, Step]) -> list[tuple[int, Tensor]]:
+            return [(first, strength)] + [
+                (n, self.strength(f"{name} {n}", self.on_few(f"{name} {n}", step))) for n, step in more.items()
+            ]
 
-        n = self.eot
-        means = [(1, base), (n, strongest)]
-        while n < MORE_EOT:
-            n *= 2
-            means.append((n, strength(f"EOT {n}", Step(dataclasses.replace(pgd, eot=n)))))
-        more = [(k, strength(f"{k} particles", Step(pgd, {"particles": k}))) for k in (2 * particles, 4 * particles)]
-        return {"EOT": means, "particles": [(particles, base), *more]}
+        return {
+            "EOT": row("EOT", 1, pgd, {n: plain.changed(eot=n) for n in EOT}),
+            "particles": row(
+                "particles",
+                particles,
+                pgd,
+                {k * particles: Step(plain.attack, {"particles": k * particles}) for k in MORE},
+            ),
+            "particles of the snapshot": row(
+                "snapshot", particles, snapshot, {k * particles: self.steps[SNAPSHOT].changed(eot=k) for k in MORE}
+            ),
+        }
 
     def fixed_noise(self) -> tuple[Tensor, Tensor]:
         """What PGD breaks under fixed noise, and the share of fresh draws under which it stays broken, [N] each."""
@@ -488,10 +491,11 @@ class _Assessment:
 
     def losses(self) -> Tensor:
         """The loss at every step of the strongest PGD, [steps, N]."""
-        pgd = self.steps[self.strongest].attack
+        strongest = self.steps[self.strongest]
+        pgd, seen = strongest.attack, self.classifier.replaced(**strongest.attacker)
 
         def followed(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            problem = _Followed(pgd, self.classifier, x, y, indices)
+            problem = _Followed(pgd, seen, x, y, indices)
             pgd.perturb(problem, self.middle)
             return torch.stack(problem.losses, dim=1)
 
@@ -521,7 +525,7 @@ class _Assessment:
         return predictions[self.eps.index(self.middle)][: len(self.few)], other["predictions"][0]
 
     def known_broken(self, training: Images) -> dict[str, Broken]:
-        """The success of the suite's PGD, plain and by estimates or Auto-PGD, on a CNN trained in a single step, and on one with
+        """The success of the suite's PGD, plain and that on every particle's own joint or Auto-PGD, on a CNN trained in a single step, and on one with
         saturated logits; the least of them.
 
         The one is masked where FGSM leaves most images, the other where the plain cross-entropy has no gradient for most.

@@ -68,8 +68,8 @@ PASSING_AND_FAILING = {
         checks.white_box_strongest({"pgd": of(0.5), "fgsm": of(0.3)}, {"noise": of(0.2), "square": of(0.6)}, 0.1),
     ),
     6: (
-        checks.plateaus({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.51))]}, 4, 0.1),
-        checks.plateaus({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.53))]}, 4, 0.1),
+        checks.plateaus({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.51))]}, of(0.5), 0.1),
+        checks.plateaus({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.53))]}, of(0.53), 0.1),
     ),
     7: (
         checks.holds_when_fresh(of(0.5), of(0.5) * 0.98, 0.1),
@@ -146,13 +146,11 @@ def test_two_points_are_two_points_and_what_may_be_chance_is_told():
 
 def test_more_particles_must_not_find_more_either():
     eot = [(1, of(0.4)), (4, of(0.5)), (8, of(0.5))]
-    assert (
-        checks.plateaus({"EOT": eot, "particles": [(10, of(0.4)), (20, of(0.45)), (40, of(0.46))]}, 4, 0.1).status
-        == PASS
-    )
+    settled = [(10, of(0.4)), (20, of(0.45)), (40, of(0.46))]
+    assert checks.plateaus({"EOT": eot, "particles": settled}, of(0.5), 0.1).status == PASS
     for particles in ((0.4, 0.4, 0.45), (0.4, 0.6, 0.6)):  # still rising; above the suite
         row = [(10 * 2**i, of(share)) for i, share in enumerate(particles)]
-        assert checks.plateaus({"EOT": eot, "particles": row}, 4, 0.1).status == FAIL
+        assert checks.plateaus({"EOT": eot, "particles": row}, of(0.5), 0.1).status == FAIL
 
 
 def test_a_single_step_that_finds_less_than_the_blind_is_called_masked():
@@ -182,7 +180,7 @@ def test_what_is_found_under_fixed_noise_concerns_a_defender_with_fixed_noise():
 
 def test_what_does_not_apply_says_so():
     for check in (
-        checks.plateaus({}, 4, 0.1),
+        checks.plateaus({}, of(0.5), 0.1),
         checks.holds_when_fresh(None, None, 0.1),
         checks.never_falls((0.1,), {}),
     ):
@@ -425,7 +423,7 @@ FULL = ["pgd, mixture", "pgd, logit matching", "pgd, p(y|...) alone"]
 @pytest.mark.parametrize(
     ("noise", "brief", "full"),
     [
-        ("fresh", ["fgsm", "pgd", "pgd, EOT 2", "uniform noise"], ["pgd, EOT 4", *FULL]),
+        ("fresh", ["fgsm", "pgd", "pgd, snapshot", "uniform noise"], FULL),
         ("fixed", ["fgsm", "pgd", "apgd, margin", "uniform noise", "square"], FULL),
     ],
 )
@@ -433,7 +431,15 @@ def test_the_suite(make, noise, brief, full):
     classifier = BayesClassifier(make("gbz"), particles=2, noise=noise)
     found = list(suite(classifier, RobustnessOptions(brief=True), ()))
     assert found == brief
-    assert set(suite(classifier, RobustnessOptions(), ())) == {*found, *full} - {"pgd, EOT 2"}
+    assert set(suite(classifier, RobustnessOptions(), ())) == {*found, *full}
+
+
+def test_what_a_defender_prunes_the_snapshot_sees(make, tiny_images):
+    options = dataclasses.replace(QUICK, images=10, checked_images=10)
+    run = _Assessment(BayesClassifier(make("gbz"), 5, prune=1.0), tiny_images.head(10), options, (), Parts(), silent)
+    step = run.steps["pgd, snapshot"]
+    assert run.on_few("pgd, snapshot", step)["adversarial"].isfinite().all()
+    assert run.losses().shape == (step.attack.steps, 10)
 
 
 @pytest.mark.usefixtures("quickly_broken")

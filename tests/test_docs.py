@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from conftest import TINY
 
 from pyrobayes import attacks, data, factorizations, options, report, training
@@ -120,12 +122,31 @@ def test_quoted_code_is_that_of_the_source(page):
         assert not missing, f"{source} has no {missing[0]!r} there"
 
 
-@pytest.fixture(scope="module")
-def write_results():
-    spec = importlib.util.spec_from_file_location("write_results", ROOT / "docs/write_results.py")
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def write_results():
+    return script("write_results")
+
+
+def test_an_ablation_is_measured_once_and_goes_into_the_table(write_results, tmp_path, monkeypatch):
+    ablations = script("ablations")
+    monkeypatch.setattr(ablations, "STEPS", 2)
+    arguments = [str(tmp_path / "runs"), "0", "--data", "fashion-mnist-mini", "--epochs", "1", "--images", "10"]
+    first, second = (
+        CliRunner().invoke(ablations.main, [*arguments, "--out", str(tmp_path / "ablations.json")]) for _ in range(2)
+    )
+    assert first.exit_code == second.exit_code == 0, first.output
+    (row,) = json.loads((tmp_path / "ablations.json").read_text())
+    assert row["accuracy"]["total"] == 500 and row["worst"]["count"] >= row["fgsm"]["count"]
+    monkeypatch.setattr(write_results, "RESULTS", tmp_path)
+    *_, line = write_results.ablations().splitlines()
+    assert line.startswith(f"| none | {100 * row['accuracy']['share']:.1f} [")
 
 
 def test_results_in_the_pages_are_those_of_the_files(write_results):

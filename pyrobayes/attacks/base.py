@@ -47,7 +47,8 @@ class Attack:
         target: the class to be predicted, or `each`: all classes in turn, of which each image keeps the one whose
             log-odds against the true class are highest; None for any class but the true one.
         eot: how many independent estimates of the posterior the loss is taken of, at their mean (expectation over
-            transformation, Athalye et al. 2018); for a classifier with fresh noise.
+            transformation, Athalye et al. 2018); with snapshot, how many times as many particles its mean is over. For a
+            classifier with fresh noise.
         seed: of what the attack draws itself.
         evade: a function of log p(x, y) [B, C] that is to stay low, [B], besides: a detector's statistic, see
             :meth:`pyrobayes.detection.Detector.evading`.
@@ -82,10 +83,6 @@ class Attack:
         if self.term is not None:
             object.__setattr__(self, "term", choice("term", self.term, TERMS))
         whole("eot", self.eot, least=1)
-        if self.snapshot and self.eot > 1:
-            raise InputError(
-                "snapshot takes every particle by itself, eot the mean of estimates: leave one of them out"
-            )
         if self.evade is not None and self.eot > 1:
             raise InputError("eot sees the mean of posteriors, which has no log p(x) to evade a test of: leave it out")
         if self.evade is not None and self.term is not None:
@@ -269,11 +266,15 @@ class Problem:
 
     def log_posterior(self, images: Tensor, draw: int) -> Tensor:
         """log p(x, y), [B, C], or the log of the mean of `eot` independent posteriors."""
+        seen = self._estimates(draw)
+        if len(seen) == 1:
+            return seen[0](images)
+        return torch.stack([each(images).log_softmax(1) for each in seen]).logsumexp(0) - math.log(len(seen))
+
+    def _estimates(self, draw: int) -> list[nn.Module]:
+        """The classifier under each of the `eot` draws that are the attacker's at `draw`."""
         n = self.attack.eot
-        if n == 1:
-            return redrawn(self._classifier, draw)(images)
-        estimates = [redrawn(self._classifier, n * draw + i)(images).log_softmax(1) for i in range(n)]
-        return torch.stack(estimates).logsumexp(0) - math.log(n)
+        return [redrawn(self._classifier, n * draw + i) for i in range(n)]
 
     def gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
         """The loss [B], and its gradient in the images, 0 where it isn't finite.
@@ -310,8 +311,13 @@ class Problem:
             return -self._mismatch(images, draw)
         if not self.attack.snapshot:
             return self._loss_of(self.log_posterior(images, draw), target)
-        log_weights = redrawn(self._classifier, draw).estimate(images).log_weights.to(images.device)
-        return torch.stack([self._loss_of(each.T, target) for each in log_weights]).mean(0)
+        return torch.stack(
+            [
+                self._loss_of(log_weights.T.to(images.device), target)
+                for seen in self._estimates(draw)
+                for log_weights in seen.estimate(images).log_weights  # of one particle, [C, B]
+            ]
+        ).mean(0)
 
     def _loss_of(self, log_joint: Tensor, target: Tensor | None) -> Tensor:
         loss = LOSSES[self.attack.loss](log_joint, self.y, target)
@@ -319,8 +325,8 @@ class Problem:
 
     def _mismatch(self, images: Tensor, draw: int) -> Tensor:
         """The mean squared difference from the references, [B], over `eot` draws of which each serves both."""
-        features, n, differences = MATCHING[self.attack.loss], self.attack.eot, []
-        for seen in (redrawn(self._classifier, n * draw + i) for i in range(n)):
+        features, differences = MATCHING[self.attack.loss], []
+        for seen in self._estimates(draw):
             with torch.no_grad():
                 wanted = features(seen, self.references)
             differences.append((features(seen, images) - wanted).square().mean(1))

@@ -1,0 +1,117 @@
+"""Measure what each option of the training is worth: `python docs/ablations.py RUNS`.
+
+GBZ with `small` networks is trained with one option changed at a time, each run in a folder of its own under RUNS, and judged on
+validation images: on clean ones, and under FGSM beside the worst of FGSM, PGD and PGD on every particle's own joint. What is
+there already isn't done again, so that several processes may take some rows each. `docs/write_results.py` makes the table.
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import click
+import torch
+
+from pyrobayes import attacks, evaluation, load, load_data, runs
+from pyrobayes.evaluation import Rate
+from pyrobayes.files import write_json
+from pyrobayes.options import NETWORKS, Networks
+
+MODEL, EPS, STEPS, EPOCHS = "gbz", 0.1, 20, 10
+ROWS = (
+    {},
+    {"kl_warmup": 0.0},
+    {"kl_warmup": 0.8},
+    {"likelihood": "bernoulli"},
+    {"variance": 0.1},
+    {"variance": 0.25},
+    {"variance": 1.0},
+    {"latent": 32},
+    {"latent": 128},
+    {"averaging": 0.999},
+    {"augmentation": "shift"},
+    {"augmentation": "shift-flip"},
+    {"train_particles": 5},
+    {"bound": "importance-weighted", "train_particles": 5},
+    {"channels": NETWORKS["paper"].channels},
+    {"epochs": 5},
+    {"epochs": 20},
+    {"epochs": 40},
+)
+SIZES = {field.name for field in dataclasses.fields(Networks)}
+RESULT = "ablation.json"
+RESULTS = Path(__file__).parent / "results" / "ablations.json"
+
+
+def given(changes: dict) -> str:
+    """Changes as they are given to `pyrobayes train`."""
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items())
+
+
+def folder(runs_folder: Path, changes: dict) -> Path:
+    """Where the run of a row is."""
+    return runs_folder / ("-".join(f"{name}-{value}" for name, value in changes.items()) or "default")
+
+
+def measured(path: Path, changes: dict, data: str, epochs: int, images: int | None) -> dict:
+    """Train one row, or go on with it, and judge it on the validation images."""
+    start = time.perf_counter()
+    training = {"epochs": epochs} | {name: value for name, value in changes.items() if name not in SIZES}
+    trained = runs.train(
+        [MODEL],
+        networks="small",
+        network_changes={name: value for name, value in changes.items() if name in SIZES},
+        training_changes=training,
+        data=data,
+        runs=path,
+        device="cpu",
+        resume=True,
+    )
+    _, validation = load_data(data).hold_out()
+    classifier = load(path / MODEL, device="cpu")
+    clean = evaluation.evaluate(classifier, validation)
+    attacked = validation.head(min(images or len(validation), len(validation)))
+    pgd = attacks.get("pgd", steps=STEPS)
+    climbed = [attacks.get("fgsm"), pgd, dataclasses.replace(pgd, snapshot=True)]
+    faster = classifier.replaced(precision="bf16", negligible=0.01)
+    found = [evaluation.attack(faster, attacked, EPS, by=by, checked=0, examples=0) for by in climbed]
+    broken = torch.stack([each.log_joint[0].argmax(1) != attacked.labels for each in found])
+    return {
+        "changes": changes,
+        "given": given(changes),
+        "data": data,
+        "training": training,
+        "kl": trained[MODEL][-1].validation_kl,
+        "accuracy": clean.accuracy.as_dict(),
+        "changed": clean.changed.as_dict(),
+        "negative_log_likelihood": clean.negative_log_likelihood,
+        "log_evidence": clean.log_evidence,
+        "attacked": {"eps": EPS, "steps": STEPS, "images": len(attacked)},
+        "fgsm": Rate.of(broken[0]).as_dict(),
+        "worst": Rate.of(broken.any(0)).as_dict(),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+@click.command(help=__doc__.split("\n")[0])
+@click.argument("runs_folder", metavar="RUNS", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("rows", nargs=-1, type=click.IntRange(0, len(ROWS) - 1))
+@click.option("--data", default="fashion-mnist", show_default=True)
+@click.option("--epochs", default=EPOCHS, show_default=True, help="of the rows that don't change them")
+@click.option("--images", default=500, show_default=True, help="validation images that are attacked")
+@click.option(
+    "--out", default=RESULTS, type=click.Path(dir_okay=False, path_type=Path), help="where all rows are written"
+)
+def main(runs_folder, rows, data, epochs, images, out):
+    for changes in [ROWS[row] for row in rows] or ROWS:
+        path = folder(runs_folder, changes)
+        if not (path / RESULT).is_file():
+            write_json(path / RESULT, measured(path, changes, data, epochs, images))
+        click.echo(f"{given(changes) or 'as by default'}: {path / RESULT}")
+    there = [folder(runs_folder, changes) / RESULT for changes in ROWS]
+    write_json(out, [json.loads(path.read_text()) for path in there if path.is_file()])
+
+
+if __name__ == "__main__":
+    main()
