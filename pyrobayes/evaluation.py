@@ -38,6 +38,11 @@ class Rate:
         """The share of images that `which` [N] is true of."""
         return cls(int(which.sum()), len(which))
 
+    @classmethod
+    def of_share(cls, share: float, total: int) -> "Rate":
+        """Of so many, where only the share is known."""
+        return cls(round(share * total) if total else 0, total)
+
     @property
     def share(self) -> float:
         """From 0 to 1; NaN of no images."""

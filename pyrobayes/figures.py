@@ -16,12 +16,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from torch import Tensor
 
-from pyrobayes.checks import Check
+from pyrobayes.checks import BLIND, ITERATIVE, SINGLE_STEP, Check
 from pyrobayes.detection import Detection
 from pyrobayes.evaluation import AttackResult, Evaluation, Rate
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import write_atomically
-from pyrobayes.reproduction import Comparison
+from pyrobayes.reproduction import POSTER_IMAGES, Comparison, Spread
 from pyrobayes.robustness import WORST, Verdict
 
 STYLE = {
@@ -34,22 +34,37 @@ STYLE = {
     "pdf.fonttype": 42,
     "savefig.dpi": 200,
 }
-# Paul Tol's "bright" and Okabe and Ito's colours: told apart by the colour-blind too.
+# Paul Tol's colours, those of them that are furthest apart for every kind of colour vision; comparators are grey.
 COLOURS = {
-    "gfz": "#0072B2",
-    "gfy": "#56B4E9",
-    "gbz": "#009E73",
-    "gby": "#7B5EA7",
-    "dfx": "#D55E00",
-    "dfz": "#E69F00",
-    "dbx": "#CC79A7",
-    "cnn": "#333333",
-    "cnn-at": "#777777",
-    "bnn": "#AAAAAA",
+    "gfz": "#332288",
+    "gfy": "#88CCEE",
+    "gbz": "#4477AA",
+    "gby": "#BBCC33",
+    "dfx": "#CC3311",
+    "dfz": "#661100",
+    "dbx": "#CC6677",
+    "cnn": "#202020",
+    "cnn-at": "#505050",
+    "bnn": "#A0A0A0",
 }
 MARKERS = {"gfz": "o", "gfy": "s", "gbz": "^", "gby": "D", "dfx": "o", "dfz": "s", "dbx": "^"}
 MARKERS |= {"cnn": "P", "cnn-at": "X", "bnn": "*"}
 OTHER = "#555555"
+# Of the attacks of a verdict: those blind to the gradient are grey.
+ATTACKS = {
+    "fgsm": ("#CC6677", "o"),
+    "pgd": ("#4477AA", "s"),
+    "pgd, snapshot": ("#332288", "D"),
+    "apgd, margin": ("#332288", "D"),
+    "pgd, mixture": ("#BBCC33", "v"),
+    "pgd, logit matching": ("#88CCEE", "<"),
+    "pgd, p(y|...) alone": ("#661100", ">"),
+    "uniform noise": ("#AAAAAA", "P"),
+    "square": ("#777777", "X"),
+    "transfer": ("#444444", "*"),
+}
+WIDTH = 7.2  # inches, of a page's text
+DASHED, DOTTED = (0, (4, 2)), (0, (1, 1))
 WRONG = "#B2182B"
 
 
@@ -109,51 +124,72 @@ def success_rates(results: Sequence[AttackResult]) -> Figure:
 
 
 def _success_rate(axes, result: AttackResult) -> None:
-    rates = [result.success(i) for i in range(len(result.eps))]
-    shares = [100 * rate.share for rate in rates]
-    below = [100 * (rate.share - rate.interval[0]) for rate in rates]
-    above = [100 * (rate.interval[1] - rate.share) for rate in rates]
-    axes.errorbar(result.eps, shares, yerr=[below, above], **_line(result))
+    _with_intervals(axes, [(eps, result.success(i)) for i, eps in enumerate(result.eps)], **_line(result))
 
 
 def _line(result: AttackResult | Verdict) -> dict:
     """How a model's line is drawn everywhere."""
     colour = COLOURS.get(result.model, OTHER)
     return {
-        "label": result.model.upper(), "color": colour, "linestyle": "-" if result.generative else (0, (4, 2)),
+        "label": result.model.upper(), "color": colour, "linestyle": "-" if result.generative else DASHED,
         "linewidth": 1.4, "elinewidth": 0.8, "capsize": 2, "marker": MARKERS.get(result.model, "v"), "markersize": 4.5,
         "markerfacecolor": colour if result.generative else "white",
     }  # fmt: skip
 
 
-def reproduction(attacks: Sequence[Sequence[AttackResult]], comparisons: Sequence[Comparison]) -> Figure:
-    """Figure 1 again, with the published success rates as crosses beside ours; of several seeds means with 95% intervals."""
+def reproduction(comparisons: Sequence[Comparison], title: str) -> Figure:
+    """FGSM's success rates against eps, published and ours, beside our worst case where it is known: a panel a model.
+
+    With 95% intervals: of one training Wilson's, of several those of the mean, see :class:`pyrobayes.reproduction.Spread`.
+    """
+    looks = {
+        "FGSM, published": {"color": "black", "linestyle": "none", "marker": "x", "markersize": 5},
+        "FGSM, ours": {"marker": "o", "markersize": 3.5},
+        "worst case, ours": {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "linestyle": DASHED},
+    }
+    panels: dict[str, list[Comparison]] = {}
+    for each in comparisons:
+        panels.setdefault(each.model, []).append(each)
+    columns = min(4, len(panels))
+    rows = math.ceil((len(panels) + 1) / columns)
     with matplotlib.rc_context(STYLE):
-        figure = _figure(6.2, 4.2)
-        axes = figure.subplots()
-        for result in attacks[0]:
-            rows = [each for each in comparisons if each.model == result.model]
-            colour = COLOURS.get(result.model, OTHER)
-            _success_rate(axes, result) if len(attacks) == 1 else _mean_success_rate(axes, result, rows)
-            theirs = [(each.eps, 100 * each.published) for each in rows if each.published is not None]
-            axes.plot(*zip(*theirs), linestyle="none", marker="x", markersize=6, color=colour) if theirs else None
-        first = attacks[0][0]
-        axes.set_xlabel(BOUNDS[first.options["norm"]])
-        axes.set_ylabel("misclassified images (%)")
-        axes.set_ylim(0, 102)
-        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-        seeds = "" if len(attacks) == 1 else f", {len(attacks)} seeds"
-        title = f"FGSM success rate, {first.data}, {len(first.labels):,} test images{seeds}; crosses: published"
-        axes.set_title(title, fontsize=9)
-        _two_part_legend(axes, attacks[0])
+        figure = _figure(WIDTH, 2.1 * rows)
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for axes, (model, shown) in zip(grid.flat, panels.items()):
+            rates = {
+                "FGSM, published": [
+                    (each.eps, Rate.of_share(each.published, POSTER_IMAGES))
+                    for each in shown
+                    if each.published is not None
+                ],
+                "FGSM, ours": [(each.eps, each.ours) for each in shown],
+                "worst case, ours": [(each.eps, each.worst) for each in shown if each.worst is not None],
+            }
+            for name, look in looks.items():
+                _with_intervals(axes, rates[name], **{"color": COLOURS.get(model, OTHER)} | look)
+            axes.set_title(model.upper(), fontsize=9)
+            axes.set_ylim(0, 102)
+            axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+        for axes in grid.flat[len(panels) :]:
+            axes.axis("off")
+        handles = [Line2D([], [], label=name, **{"color": OTHER} | look) for name, look in looks.items()]
+        grid.flat[-1].legend(handles=handles, loc="center", fontsize=8)
+        figure.supxlabel(BOUNDS["linf"], fontsize=9)
+        figure.supylabel("misclassified images (%)", fontsize=9)
+        figure.suptitle(title, fontsize=9)
     return figure
 
 
-def _mean_success_rate(axes, result: AttackResult, rows: Sequence[Comparison]) -> None:
-    means = [100 * row.ours.mean for row in rows]
-    below = [mean - 100 * row.ours.interval[0] for mean, row in zip(means, rows)]
-    above = [100 * row.ours.interval[1] - mean for mean, row in zip(means, rows)]
-    axes.errorbar(result.eps, means, yerr=[below, above], **_line(result))
+def _with_intervals(axes, rates: Sequence[tuple[float, Rate | Spread]], **line) -> None:
+    """Shares in per cent with their intervals at every eps."""
+    if not rates:
+        return
+    eps, rates = zip(*rates)
+    shares = [100 * rate.share for rate in rates]
+    ends = [[100 * end for end in rate.interval] for rate in rates]
+    below = [share - low for share, (low, _) in zip(shares, ends)]
+    above = [high - share for share, (_, high) in zip(shares, ends)]
+    axes.errorbar(eps, shares, yerr=[below, above], **{"linewidth": 1.3, "elinewidth": 0.8, "capsize": 2} | line)
 
 
 def _two_part_legend(axes, results: Sequence[AttackResult | Verdict], drawn=None) -> None:
@@ -175,54 +211,49 @@ def _two_part_legend(axes, results: Sequence[AttackResult | Verdict], drawn=None
 
 
 def robustness(verdict: Verdict) -> Figure:
-    """Robust accuracy against eps, a line an attack and the worst case with its intervals, beside the failed checks."""
+    """Robust accuracy against eps with 95% intervals, a line an attack and one for the worst case, beside the sheet."""
     with matplotlib.rc_context(STYLE):
-        figure = _figure(9.6, 4.4)
-        axes, sheet = figure.subplots(1, 2, width_ratios=(1.25, 1))
-        eps = (0.0, *(value for value in verdict.eps if value))
-        for i, (name, rates) in enumerate(verdict.success.items()):
-            held = [1 - rate.share for value, rate in zip(verdict.eps, rates) if value]
-            axes.plot(
-                eps, [100 * share for share in (verdict.clean_accuracy.share, *held)], label=_with_doubts(verdict, name),
-                color=matplotlib.colormaps["tab10"](i), linewidth=1.2, marker="osD^v<>PX"[i % 9], markersize=4,
+        figure = _figure(WIDTH, 5.0)
+        axes, sheet = figure.subplots(1, 2, width_ratios=(1, 1))
+        for name in verdict.success:
+            colour, marker = ATTACKS.get(name, (OTHER, "h"))
+            line = {SINGLE_STEP: DOTTED, ITERATIVE: "-", BLIND: DASHED}[verdict.kinds[name]]
+            _robust_accuracy(
+                axes, verdict, name, label=_with_doubts(verdict, name), color=colour, marker=marker, markersize=4,
+                linestyle=line, linewidth=1.2, elinewidth=0.6, capsize=1.5,
             )  # fmt: skip
-        _robust_accuracy(
-            axes,
-            verdict,
-            WORST,
-            label=_with_doubts(verdict, WORST),
-            color="black",
-            linewidth=2,
-            elinewidth=1,
-            capsize=3,
-        )
-        axes.set_xlabel(BOUNDS["linf"])
+        worst = _with_doubts(verdict, WORST)
+        _robust_accuracy(axes, verdict, WORST, label=worst, color="black", linewidth=2, elinewidth=1, capsize=3)
+        _eps_axis(axes, verdict)
         axes.set_ylabel("images classified correctly (%)")
-        axes.set_ylim(0, 101)
-        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
         axes.legend(
-            fontsize=7,
-            title="attack (failed checks)",
-            title_fontsize=7,
-            frameon=True,
-            framealpha=0.85,
-            edgecolor="none",
-        )
+            fontsize=7, title="attack (failed checks)", title_fontsize=7, ncols=2, loc="upper center",
+            bbox_to_anchor=(0.45, -0.16),
+        )  # fmt: skip
         axes.set_title(f"{verdict.model.upper()}, {verdict.data}, {verdict.images:,} test images", fontsize=9)
         sheet.axis("off")
         marks = {"pass": "✓", "fail": "✗", "not applicable": "–"}
         for height, text, check in _laid_out(verdict.checks):
             color = WRONG if check.status == "fail" else "black"
-            sheet.text(0, height, f"{marks[check.status]} {check.number}", va="top", fontsize=8, color=color)
-            sheet.text(0.09, height, text, va="top", fontsize=6.5, color=color)
+            sheet.text(0, height, f"{marks[check.status]} {check.number}", va="top", fontsize=7, color=color)
+            sheet.text(0.11, height, text, va="top", fontsize=6.5, color=color)
     return figure
 
 
-def _laid_out(sheet: Sequence[Check], room: int = 34) -> Iterator[tuple[float, str, Check]]:
+def _eps_axis(axes, verdict: Verdict) -> None:
+    """From eps 0 to the last, marked where it was measured; accuracy from 0 to 100%."""
+    axes.set_xticks([0, *(eps for eps in verdict.eps if eps)])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel(BOUNDS["linf"])
+    axes.set_ylim(0, 101)
+    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+
+
+def _laid_out(sheet: Sequence[Check], room: int = 38) -> Iterator[tuple[float, str, Check]]:
     """The checks, each with its text and how high it stands, from 1 down; findings are cut where there are too many lines."""
     for most in (5, 4, 3, 2):
         texts = [
-            textwrap.wrap(f"{check.name}{': ' + check.finding if check.status == 'fail' else ''}", 74, max_lines=most)
+            textwrap.wrap(f"{check.name}{': ' + check.finding if check.status == 'fail' else ''}", 62, max_lines=most)
             for check in sheet
         ]
         if (lines := sum(len(text) + 0.7 for text in texts)) <= room:
@@ -239,22 +270,20 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
     The numbers beside a model's name are of the failed checks that put its worst case in doubt.
     """
     with matplotlib.rc_context(STYLE):
-        figure = _figure(9.6, 3.8)
+        figure = _figure(WIDTH, 3.4)
         panels = figure.subplots(1, 2, sharey=True)
         for axes, row in zip(panels, ("fgsm", WORST)):
             for verdict in verdicts:
                 label = _with_doubts(verdict, WORST, verdict.model.upper())
                 _robust_accuracy(axes, verdict, row, **_line(verdict) | {"label": label})
-            axes.set_xlabel(BOUNDS["linf"])
-            axes.set_ylim(0, 101)
-            axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+            _eps_axis(axes, verdicts[0])
             axes.set_title("FGSM alone" if row == "fgsm" else "worst case of all attacks", fontsize=9)
         panels[0].set_ylabel("images classified correctly (%)")
         _two_part_legend(panels[1], verdicts)
         first = verdicts[0]
         figure.suptitle(
             f"{first.data}, {first.images:,} test images; in brackets: failed checks that put the worst case in doubt",
-            fontsize=9,
+            fontsize=8,
         )
     return figure
 
@@ -262,11 +291,8 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
 def _robust_accuracy(axes, verdict: Verdict, row: str, **line) -> None:
     """Images that an attack, or the worst case, leaves classified correctly, with intervals, from eps 0 on."""
     at = dict(zip(verdict.eps, verdict.rows[row]))
-    rates = {0.0: Rate(verdict.images - verdict.clean_accuracy.count, verdict.images)} | {e: at[e] for e in at if e}
-    held = [100 * (1 - rate.share) for rate in rates.values()]
-    below = [100 * (rate.interval[1] - rate.share) for rate in rates.values()]
-    above = [100 * (rate.share - rate.interval[0]) for rate in rates.values()]
-    axes.errorbar(list(rates), held, yerr=[below, above], **line)
+    broken = {0.0: Rate(verdict.images - verdict.clean_accuracy.count, verdict.images)} | {e: at[e] for e in at if e}
+    _with_intervals(axes, [(eps, Rate(rate.total - rate.count, rate.total)) for eps, rate in broken.items()], **line)
 
 
 def _with_doubts(verdict: Verdict, row: str, name: str | None = None) -> str:
@@ -284,7 +310,7 @@ def detection(results: Sequence[Detection]) -> Figure:
     first = plain[0]
     colours = [matplotlib.colormaps["viridis"](0.9 * i / max(1, len(first.eps) - 1)) for i in range(len(first.eps))]
     with matplotlib.rc_context(STYLE):
-        figure = _figure(9.6, 6.2 if adaptive else 3.4)
+        figure = _figure(WIDTH, 5.0 if adaptive else 2.8)
         grid = figure.subplots(2 if adaptive else 1, len(plain), squeeze=False)
         for axes, result in zip(grid[0], plain):
             _roc(axes, result, colours)
@@ -306,9 +332,12 @@ def detection(results: Sequence[Detection]) -> Figure:
 
 def _roc(axes, result: Detection, colours: Sequence) -> None:
     alarms = range(len(result.roc[0]))
-    axes.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.8, linestyle=(0, (4, 2)))
-    for curve, colour in zip(result.roc, colours):
+    axes.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.8, linestyle=DASHED)
+    for curve, success, colour in zip(result.roc, result.detected, colours):
         axes.plot(alarms, [100 * share for share in curve], color=colour, linewidth=1.4)
+        ends = [Rate.of_share(share, success.total).interval for share in curve]
+        low, high = ([100 * end for end in each] for each in zip(*ends))
+        axes.fill_between(alarms, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 101)
     axes.set_xlabel("clean images rejected (%)")
@@ -318,8 +347,8 @@ def _roc(axes, result: Detection, colours: Sequence) -> None:
 def _evasion(axes, results: Sequence[Detection], colours: Sequence) -> None:
     weights = [result.options["evade_weight"] for result in results]
     for i, colour in enumerate(colours):
-        shares = [100 * result.undetected[i].share for result in results]
-        axes.plot(weights, shares, color=colour, marker="o", markersize=3.5, linewidth=1.4)
+        rates = [(weight, result.undetected[i]) for weight, result in zip(weights, results)]
+        _with_intervals(axes, rates, color=colour, marker="o", markersize=3.5)
     axes.set_xscale("log")
     axes.set_ylim(0, 101)
     axes.set_xlabel(r"weight $\lambda$ of the test in the attack")

@@ -37,7 +37,7 @@ from pyrobayes.options import (
     TrainingOptions,
 )
 from pyrobayes.page import page
-from pyrobayes.reproduction import Claim, Comparison, Spread
+from pyrobayes.reproduction import POSTER_IMAGES, Claim, Comparison, Spread
 from pyrobayes.robustness import WORST, Verdict
 from pyrobayes.torchrun import rank
 
@@ -211,18 +211,29 @@ def _reproduction(folder: Path) -> dict | None:
     try:
         saved = json.loads(path.read_text())
         comparisons = [
-            Comparison(each["model"], each["eps"], each["published"], Spread(tuple(each["ours"]["shares"])))
+            Comparison(
+                each["model"],
+                each["eps"],
+                each["published"],
+                _spread(each["ours"]),
+                each["worst"] and _spread(each["worst"]),
+            )
             for each in saved["comparisons"]
         ]
         fields = [field.name for field in dataclasses.fields(Claim)]
         claims = [Claim(**{name: each[name] for name in fields}) for each in saved["claims"]]
-        if not comparisons or not {"data", "seeds", "images"} <= set(saved):
+        clean = {model: _spread(each) for model, each in saved["clean"].items()}
+        if not comparisons or not {"data", "seeds", "images", "particles", "recipe", "versions"} <= set(saved):
             raise ValueError("something is missing")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"damaged file {path}: {error}; make it again with 'pyrobayes reproduce', or move it elsewhere"
         ) from error
-    return saved | {"comparisons": comparisons, "claims": claims}
+    return saved | {"comparisons": comparisons, "claims": claims, "clean": clean}
+
+
+def _spread(saved: dict) -> Spread:
+    return Spread(tuple(map(float, saved["shares"])), int(saved["images"]))
 
 
 def _trained(saved: dict) -> Trained:
@@ -665,34 +676,54 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
 
 def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
     """The published success rates of FGSM beside ours, and the claims that were made of them."""
-    comparisons, seeds = saved["comparisons"], saved["seeds"]
+    comparisons, seeds, recipe = saved["comparisons"], saved["seeds"], saved["recipe"]
     eps = sorted({each.eps for each in comparisons})
     at = {(each.model, each.eps): each for each in comparisons}
     rows = []
     for model in dict.fromkeys(each.model for each in comparisons):
-        theirs = [at[model, value].published for value in eps]
-        if any(share is not None for share in theirs):
-            rows.append([_name(model), "published", *(_number(share, 1, 100) for share in theirs)])
-        rows.append([_name(model), "ours", *(at[model, value].ours.percent() for value in eps)])
-    interval = ", with the 95% interval of the mean over them by Student's t" if len(seeds) > 1 else ""
+        ours = [at[model, value] for value in eps]
+        if any(each.published is not None for each in ours):
+            rows.append([_name(model), "published", *(_number(each.published, 1, 100) for each in ours)])
+        rows.append([_name(model), "ours", *(each.ours.percent() for each in ours)])
+        if any(each.difference for each in ours):
+            rows.append([_name(model), "difference", *(_points(each.difference) for each in ours)])
+        if any(each.worst for each in ours):
+            rows.append([_name(model), "worst case", *(each.worst.percent() if each.worst else "-" for each in ours)])
     claims = [
         [
             f"{_name(claim.generative)}, {_name(claim.discriminative)}",
             _text(claim.statement),
-            "holds" if claim.holds else "**fails**",
-            f"{100 * claim.gap:.1f} ± {100 * claim.half:.1f} points at eps {claim.eps:g}, seed {seeds[claim.seed]}",
+            "**fails**" if claim.outcome == "fails" else claim.outcome,
+            f"{_points((claim.gap, claim.half))} at eps {claim.eps:g}, seed {seeds[claim.seed]}",
         ]
         for claim in saved["claims"]
     ]
+    judged = next((each.worst.images for each in comparisons if each.worst), None)
+    clean = [[_name(model), spread.percent(), f"{spread.images:,}"] for model, spread in saved["clean"].items()]
+    training = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in recipe["training"].items())
     return [
-        f"Success rates of FGSM in per cent, published (poster by Delavande and Megdoud, 10,000 test images) and ours: "
-        f"{saved['images']:,} test images, seed{'s' if len(seeds) > 1 else ''} {_listed(map(str, seeds))}{interval}.",
+        f"Networks {_text(recipe['networks'])}, K = {saved['particles']}, {'seed' if len(seeds) == 1 else 'seeds'} "
+        f"{_listed(map(str, seeds))}; training: {_text(training) or 'each model as by default'}. Versions: "
+        f"{_text(', '.join(f'{name} {version}' for name, version in saved['versions'].items()))}.",
+        _table(["model", "clean accuracy (%)", "test images"], clean, left=1),
+        f"Success rates of FGSM in per cent, published (poster by Delavande and Megdoud, {POSTER_IMAGES:,} test images) and ours, of "
+        f"{saved['images']:,} test images; their difference in points"
+        + (f"; and our worst case over several attacks, of {judged:,} images" if judged else "")
+        + ". In brackets 95% intervals, which are for the choice of the images"
+        + (" and of the seeds." if len(seeds) > 1 else " and not of the seed."),
         _table(["model", "", *(f"eps {value:g}" for value in eps)], rows, left=2),
-        *_figure("reproduction", "Success rates, published and ours", "Crosses: published.", figures),
+        *_figure(
+            "reproduction", "Success rates, published and ours, and the worst case", "Bars: 95% intervals.", figures
+        ),
         "The poster's claims for pairs of a generative and a discriminative model, on the same images, at every eps from 0.05 to "
-        "0.3 and for every seed; and where each comes closest to failing.",
+        "0.3 and for every seed; and where each comes closest to failing. It holds, or fails, where the gap is beyond its 95% "
+        "interval. These are claims about FGSM, and not about robustness.",
         _table(["pair", "claim", "", "smallest gap"], claims, left=4),
     ]
+
+
+def _points(difference: tuple[float, float] | None) -> str:
+    return "-" if difference is None else f"{100 * difference[0]:+.1f} ± {100 * difference[1]:.1f}"
 
 
 def _configuration(found: Mapping[str, Found]) -> list[str]:

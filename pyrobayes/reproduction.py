@@ -15,9 +15,11 @@ from pathlib import Path
 import torch
 
 from pyrobayes.checks import difference
-from pyrobayes.evaluation import NORMAL_95, AttackResult, Evaluation
+from pyrobayes.evaluation import NORMAL_95, AttackResult, Evaluation, Rate
+from pyrobayes.robustness import Verdict
 from pyrobayes.training import Epoch
 
+POSTER_IMAGES = 10_000  # of its success rates
 CLAIMED = (0.05, 0.3)  # eps from and to where the poster compares generative and discriminative models
 # Quantiles at 97.5% of Student's t distribution, for 2 to 10 seeds.
 STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -33,32 +35,47 @@ def student_95(seeds: int) -> float:
 
 @dataclass(frozen=True)
 class Spread:
-    """A share that was measured for several training seeds.
+    """A share of the same images that was measured for one or several training seeds.
 
     Attributes:
         shares: of each seed.
+        images: how many they are shares of.
     """
 
     shares: tuple[float, ...]
+    images: int
+
+    @classmethod
+    def of(cls, rates: Sequence[Rate]) -> "Spread":
+        """Of the rates of each seed."""
+        return cls(tuple(rate.share for rate in rates), rates[0].total)
 
     @property
-    def mean(self) -> float:
-        """Over the seeds."""
+    def share(self) -> float:
+        """The mean over the seeds."""
         return statistics.fmean(self.shares)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95% interval of the mean by Student's t over the seeds; NaN for one seed."""
-        seeds = len(self.shares)
-        if seeds < 2:
-            return math.nan, math.nan
-        half = student_95(seeds) * statistics.stdev(self.shares) / math.sqrt(seeds)
-        return max(0.0, self.mean - half), min(1.0, self.mean + half)
+        """The 95% interval of the mean: Wilson's for the choice of the images, and of several seeds Student's t for theirs too.
+
+        The two are independent, so that their half widths add up in squares.
+        """
+        low, high = Rate.of_share(self.share, self.images).interval
+        seeds, half = len(self.shares), 0.0
+        if seeds > 1:
+            half = student_95(seeds) * statistics.stdev(self.shares) / math.sqrt(seeds)
+        below, above = math.hypot(self.share - low, half), math.hypot(high - self.share, half)
+        return max(0.0, self.share - below), min(1.0, self.share + above)
 
     def percent(self) -> str:
-        """The mean in per cent, with its interval where there is one, as in `82.4 [81.7, 83.2]`."""
+        """The mean in per cent with its interval, as in `82.4 [81.7, 83.2]`."""
         low, high = self.interval
-        return f"{100 * self.mean:.1f}" + ("" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
+        return f"{100 * self.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+    def as_dict(self) -> dict:
+        """As plain JSON values."""
+        return asdict(self) | {"mean": self.share, "interval_95": list(self.interval)}
 
 
 @dataclass(frozen=True)
@@ -68,18 +85,27 @@ class Comparison:
     Attributes:
         published: share, or None where the poster has none.
         ours: shares of all seeds.
+        worst: of the worst case over the attacks of the verdicts on the same models; None where there is none at this eps.
     """
 
     model: str
     eps: float
     published: float | None
     ours: Spread
+    worst: Spread | None = None
+
+    @property
+    def difference(self) -> tuple[float, float] | None:
+        """Ours less the published, and half the width of its 95% interval; None where none is published."""
+        if self.published is None:
+            return None
+        theirs = Rate.of_share(self.published, POSTER_IMAGES).interval
+        halves = [(high - low) / 2 for low, high in (self.ours.interval, theirs)]
+        return self.ours.share - self.published, math.hypot(*halves)
 
     def as_dict(self) -> dict:
         """As plain JSON values."""
-        low, high = self.ours.interval
-        known = not math.isnan(low)
-        return asdict(self) | {"mean": self.ours.mean, "interval_95": [low, high] if known else None}
+        return asdict(self) | {"ours": self.ours.as_dict(), "worst": self.worst and self.worst.as_dict()}
 
 
 @dataclass(frozen=True)
@@ -106,9 +132,14 @@ class Claim:
         """Whether it does for every seed and every such eps, beyond the interval."""
         return self.gap > self.half
 
+    @property
+    def outcome(self) -> str:
+        """`holds`; `fails`, beyond the interval; or `not decided`, where it comes closest to failing."""
+        return "holds" if self.holds else "fails" if self.gap < -self.half else "not decided"
+
     def as_dict(self) -> dict:
         """As plain JSON values."""
-        return asdict(self) | {"holds": self.holds}
+        return asdict(self) | {"outcome": self.outcome}
 
 
 @dataclass(frozen=True)
@@ -119,7 +150,7 @@ class Reproduction:
         seeds: of the trainings.
         folders: of each seed's models and results.
         trained: the epochs of each seed's models, by name.
-        evaluations, attacks: each seed's results, the same models in the same order.
+        evaluations, attacks, verdicts: each seed's results, the same models in the same order.
         comparisons, claims: with what is published; none where the recipe takes other images.
     """
 
@@ -128,6 +159,7 @@ class Reproduction:
     trained: list[dict[str, list[Epoch]]]
     evaluations: list[list[Evaluation]]
     attacks: list[list[AttackResult]]
+    verdicts: list[list[Verdict]]
     comparisons: list[Comparison]
     claims: list[Claim]
 
@@ -142,15 +174,25 @@ def published() -> dict[str, dict[float, float]]:
     return found
 
 
-def compare(results: Sequence[Sequence[AttackResult]]) -> list[Comparison]:
-    """Published and our success rates, from the results of FGSM for every seed, the same models in the same order."""
+def compare(results: Sequence[Sequence[AttackResult]], verdicts: Sequence[Sequence[Verdict]] = ()) -> list[Comparison]:
+    """Published and our success rates, from the results of FGSM for every seed, the same models in the same order.
+
+    Verdicts likewise, whose worst cases stand beside FGSM.
+    """
     theirs = published()
+    judged = {each[0].model: each for each in zip(*verdicts, strict=True)}
+
+    def worst(model: str, eps: float) -> Spread | None:
+        known = [dict(zip(verdict.eps, verdict.worst)).get(eps) for verdict in judged.get(model, ())]
+        return Spread.of(known) if known and None not in known else None
+
     return [
         Comparison(
             model=models[0].model,
             eps=eps,
             published=theirs.get(models[0].model, {}).get(eps),
-            ours=Spread(tuple(result.success(i).share for result in models)),
+            ours=Spread.of([result.success(i) for result in models]),
+            worst=worst(models[0].model, eps),
         )
         for models in zip(*results, strict=True)
         for i, eps in enumerate(models[0].eps)

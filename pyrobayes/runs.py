@@ -48,7 +48,7 @@ from pyrobayes.options import (
     whole,
 )
 from pyrobayes.progress import Progress, silent
-from pyrobayes.reproduction import Reproduction, claims, compare
+from pyrobayes.reproduction import Reproduction, Spread, claims, compare
 from pyrobayes.robustness import Parts, Verdict, assess
 from pyrobayes.training import Epoch, adversarial_eps, begun, fit, must_be_new, must_be_the_same, saved_config
 
@@ -342,18 +342,18 @@ def reproduce(
     device: str = "auto",
     progress: Progress = silent,
 ) -> Reproduction:
-    """Train, evaluate and attack all seven models, draw every figure, and compare with what is published.
+    """Train, evaluate, attack and judge all seven models, draw every figure, and compare with what is published.
 
-    Writes what :func:`train`, :func:`evaluate`, :func:`attack` and :func:`draw_samples` write, and a report, into `runs`, or
+    Writes what :func:`train`, :func:`evaluate`, :func:`attack`, :func:`robustness` and :func:`draw_samples` write, and a report, into `runs`, or
     with several seeds into `runs/seed-N` each; and into `runs`, where the recipe takes the published images,
-    `reproduction.json` and `reproduction` (PDF and PNG): success rates with the published ones, and a report of them. Models
-    that are trained already are not trained again.
+    `reproduction.json` and `reproduction` (PDF and PNG): success rates of FGSM with the published ones and the worst cases, and
+    a report of them. Models that are trained already are not trained again.
 
     Args:
         recipe: of :data:`pyrobayes.options.RECIPES`, or one of your own.
         networks: `paper` or `small`; the recipe's where left out.
         seeds: how many trainings, with seeds that count up from `seed`.
-        particles: K per class, of evaluation and attack.
+        particles: K per class, of evaluation, attack and verdict.
     """
     recipe = recipe if isinstance(recipe, Recipe) else RECIPES[choice("recipe", recipe, RECIPES)]
     whole("seeds", seeds, least=1)
@@ -362,10 +362,11 @@ def reproduce(
     attacked = [
         AttackOptions(particles=particles, images=recipe.attacked, seed=each, eps=recipe.eps) for each in counted
     ]
+    judged = [RobustnessOptions(particles=particles, seed=each, **recipe.verdict) for each in counted]
     where = {"data_dir": data_dir, "device": device}
     folders = [Path(runs) / f"seed-{each}" if seeds > 1 else Path(runs) for each in counted]
     for each, folder in zip(counted, folders):
-        report.check(folder, written=("evaluate", "attack"))
+        report.check(folder, written=("evaluate", "attack", "robustness"))
         for name in factorizations.names():
             if begun(folder / name):
                 saved, own = saved_config(folder / name), TrainingOptions.of(name, **recipe.training | {"seed": each})
@@ -386,6 +387,7 @@ def reproduce(
     where |= {"data": recipe.data, "progress": progress}
     evaluations = [evaluate(["all"], options, runs=folder, **where) for options, folder in zip(evaluated, folders)]
     attacks = [attack(["all"], options, runs=folder, **where) for options, folder in zip(attacked, folders)]
+    verdicts = [robustness(["all"], options, runs=folder, **where) for options, folder in zip(judged, folders)]
     for each, folder in zip(counted, folders):
         for name in factorizations.names():
             if parents_in(factorizations.get(name).formula())["x"]:
@@ -397,7 +399,8 @@ def reproduce(
         trained,
         evaluations,
         attacks,
-        compare(attacks) if known else [],
+        verdicts,
+        compare(attacks, verdicts) if known else [],
         claims(attacks) if known else [],
     )
     if known and (folder := _result_folder(runs)):
@@ -408,12 +411,20 @@ def reproduce(
                 "data": recipe.data,
                 "seeds": list(counted),
                 "images": len(attacks[0][0].labels),
+                "particles": particles,
                 "versions": versions(),
+                "clean": {
+                    models[0].model: Spread.of([each.accuracy for each in models]).as_dict()
+                    for models in zip(*evaluations)
+                },
                 "comparisons": [each.as_dict() for each in result.comparisons],
                 "claims": [each.as_dict() for each in result.claims],
             },
         )
-        figures.save(figures.reproduction(attacks, result.comparisons), folder / "reproduction")
+        title = f"Success rates, {recipe.data}, {len(attacks[0][0].labels):,} test images"
+        title += f" (worst case: {verdicts[0][0].images:,}), {'seed' if seeds == 1 else 'seeds'} "
+        drawn = figures.reproduction(result.comparisons, title + ", ".join(map(str, counted)))
+        figures.save(drawn, folder / "reproduction")
     for folder in dict.fromkeys([*folders, *([Path(runs)] if known else [])]):
         report.write(folder)
     return result

@@ -1,11 +1,13 @@
 """Shared fixtures: small models of every registered factorization, and small real images."""
 
+import dataclasses
+
 import linear_gaussian  # noqa: F401  (registers a factorization)
 import pytest
 import torch
 from torch.nn.functional import avg_pool2d
 
-from pyrobayes import Images, Networks, build, factorizations, importance, load_data
+from pyrobayes import Images, Networks, build, factorizations, importance, load_data, robustness
 
 TINY = Networks(latent=5, hidden=12, channels=6)
 
@@ -59,3 +61,9 @@ def as_on_a_gpu(factorization):
         for values in (module._parameters, module._buffers):
             for key, value in values.items():
                 values[key] = None if value is None else torch.empty(value.shape, dtype=value.dtype, device="cuda")
+
+
+@pytest.fixture
+def quickly_broken(monkeypatch):
+    """Trains what is known to be broken for one epoch only, where that isn't what is tested."""
+    monkeypatch.setattr(robustness, "BROKEN_TRAINING", dataclasses.replace(robustness.BROKEN_TRAINING, epochs=1))

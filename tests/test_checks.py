@@ -212,12 +212,6 @@ def cnn(tiny_images):
     return cnn.eval().requires_grad_(False)
 
 
-@pytest.fixture
-def quickly_broken(monkeypatch):
-    """Trains what is known to be broken for one epoch only, where that isn't what is tested."""
-    monkeypatch.setattr(robustness, "BROKEN_TRAINING", dataclasses.replace(robustness.BROKEN_TRAINING, epochs=1))
-
-
 def assessment(see, cnn, data, **changes):
     options = dataclasses.replace(QUICK, **changes)
     victim = BayesClassifier(Faulty(cnn, see), 1, noise="fixed")

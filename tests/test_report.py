@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import itertools
 import json
 import math
 import re
@@ -10,6 +11,8 @@ import shlex
 import shutil
 from html.parser import HTMLParser
 
+import matplotlib
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -475,3 +478,34 @@ def test_a_verdict_that_took_hours_is_not_replaced_by_another(tmp_path, monkeypa
     runs.robustness(["dfx"], slow, **where)
     assert kept() == ["robustness.1.json", "robustness.2.json", "robustness.json"]
     assert (tmp_path / "robustness.1.json").read_text() == before
+
+
+# Machado, Oliveira and Fernandes (2009), of linear RGB, at full severity.
+SEEN_BY = {
+    "everybody": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopes": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopes": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopes": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def cielab(colour, seen):
+    """Of a colour as it is seen; a distance of 2 can just be told."""
+    rgb = np.array(matplotlib.colors.to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    xyz = to_xyz @ (np.array(seen) @ linear).clip(0, 1) / [0.95047, 1, 1.08883]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("seen", SEEN_BY)
+def test_colours_are_told_apart_by_the_colour_blind(seen):
+    drawn_alike = {}
+    for name, (colour, _) in figures.ATTACKS.items():
+        blind = name in ("uniform noise", "square", "transfer")
+        if name not in ("apgd, margin", "fgsm"):  # in the place of a snapshot; dotted
+            drawn_alike.setdefault(blind, []).append(colour)
+    for colours, apart in ((figures.COLOURS.values(), 12), (drawn_alike[False], 25), (drawn_alike[True], 15)):
+        places = [cielab(colour, SEEN_BY[seen]) for colour in colours]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(places, 2)) > apart

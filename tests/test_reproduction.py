@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from pyrobayes.reproduction import STUDENT_95, Spread
 from pyrobayes_cli.reproduce import show_comparison
 
 EPS = (0.0, 0.1, 0.4)
+FEW = {"images": 20, "eps": (0.1,), "steps": 2, "redraws": 2, "checked_images": 10, "brief": True}
 TINY = Networks(latent=6, hidden=16, channels=4)
 
 
@@ -47,12 +49,28 @@ def test_comparisons_over_seeds():
     found = reproduction.compare(seeds)
     assert [(each.model, each.eps) for each in found] == [(model, eps) for model in ("gbz", "gby") for eps in EPS]
     assert found[1].published == pytest.approx(0.4041) and found[1].ours.shares == (0.3, 0.34)
-    half = STUDENT_95[0] * 0.04 / math.sqrt(2) / math.sqrt(2)
-    assert found[1].ours.interval == pytest.approx((0.32 - half, 0.32 + half))
-    assert found[4].published is None
-    assert (
-        math.isnan(Spread((0.5,)).interval[0]) and reproduction.compare(seeds[:1])[0].as_dict()["interval_95"] is None
-    )
+    assert found[4].published is None and found[4].difference is None and found[4].worst is None
+    one = reproduction.compare(seeds[:1])[1]
+    assert one.ours.interval == Rate(30, 100).interval
+    gap, half = one.difference
+    low, high = Rate(30, 100).interval
+    assert gap == pytest.approx(0.3 - 0.4041) and (high - low) / 2 < half < (high - low) / 2 + 0.01
+
+
+def test_an_interval_over_seeds_is_of_the_images_too():
+    low, high = Rate(32, 100).interval
+    for shares in ((0.3, 0.34), (0.32, 0.32)):
+        half = STUDENT_95[0] * abs(shares[1] - shares[0]) / math.sqrt(2) / math.sqrt(2)
+        expected = 0.32 - math.hypot(half, 0.32 - low), 0.32 + math.hypot(half, high - 0.32)
+        assert Spread(shares, 100).interval == pytest.approx((max(0, expected[0]), expected[1]))
+    assert Spread((1.0, 1.0), 100).interval == pytest.approx(Rate(100, 100).interval)
+
+
+def test_the_worst_case_stands_beside_it_where_it_is_known():
+    verdicts = [[SimpleNamespace(model="gbz", eps=(0.1, 0.3), worst=[Rate(n, 50), Rate(50, 50)])] for n in (20, 30)]
+    seeds = [[result("gbz", (10, 30, 50))], [result("gbz", (14, 34, 54))]]
+    found = [each.worst for each in reproduction.compare(seeds, verdicts)]
+    assert found == [None, Spread((0.4, 0.6), 50), None]
 
 
 def test_quantiles_of_students_t():
@@ -66,17 +84,18 @@ def test_claims_hold_beyond_the_interval_for_every_seed():
     assert [claim.statement for claim in clear] == ["success rate stays below", "degradation is slower"]
     assert all(claim.holds and claim.eps == 0.1 and claim.gap == pytest.approx(0.3) for claim in clear)
     close = reproduction.claims([[result("gbz", (20, 30, 90)), dbx], [result("gbz", (0, 59, 90)), dbx]])
-    assert [(claim.seed, claim.holds) for claim in close] == [(1, False), (1, False)]
+    assert [(claim.seed, claim.outcome) for claim in close] == [(1, "not decided"), (1, "fails")]
     assert close[1].gap == pytest.approx(-0.19)
 
 
+@pytest.mark.usefixtures("quickly_broken")
 def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     monkeypatch.setattr(factorizations, "names", lambda comparators=False: ["gbz", "dfx"])
     monkeypatch.setitem(options.NETWORKS, "small", TINY)
     named = dataclasses.replace(mini, name="fashion-mnist")
     few = {"train": named.head(200), "test": named.head(60)}
     monkeypatch.setattr(runs, "_load_data", lambda name, split, data_dir: few[split])
-    recipe = Recipe("small", "no time", training={"epochs": 1}, eps=(0.0, 0.1), attacked=60)
+    recipe = Recipe("small", "no time", training={"epochs": 1}, eps=(0.0, 0.1), attacked=60, verdict=FEW)
     found = runs.reproduce(recipe, seeds=2, seed=3, runs=tmp_path)
     assert [folder.name for folder in found.folders] == ["seed-3", "seed-4"]
     assert all(
@@ -89,10 +108,15 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     assert written["comparisons"][1]["ours"]["shares"] == [each[0].success(1).share for each in found.attacks]
     show_comparison(found, tmp_path)
     told, ours = capsys.readouterr().out, found.comparisons[1]
-    assert [*told.splitlines()[3].split()[:4]] == ["gbz", "0.1", "40.4", f"{100 * ours.ours.mean:.1f}"]
-    assert f"{100 * (ours.ours.mean - 0.4041):+.1f}\n" in told
+    assert [*told.splitlines()[3].split()[:4]] == ["gbz", "0.1", "40.4", f"{100 * ours.ours.share:.1f}"]
+    assert f"{100 * (ours.ours.share - 0.4041):+.1f}" in told and ours.worst.percent() in told
+    assert [len(each) for each in found.verdicts] == [2, 2] and written["comparisons"][1]["worst"]["images"] == 20
+    said = (tmp_path / "report.md").read_text()
+    assert all(f"| GBZ | {row} |" in said for row in ("published", "ours", "difference", "worst case"))
+    assert "Networks small, K = 10, seeds 3 and 4; training: epochs 1." in said
     for claim in found.claims:
-        line = f"gbz against dfx: {claim.statement}: {'holds' if claim.holds else 'FAILS'}; closest at eps 0.1, seed "
+        outcome = {"holds": "holds", "fails": "FAILS"}.get(claim.outcome, "not decided")
+        line = f"gbz against dfx: {claim.statement} (FGSM): {outcome}; closest at eps 0.1, seed "
         assert f"{line}{found.seeds[claim.seed]}: {100 * claim.gap:+.1f} points" in told
 
 
