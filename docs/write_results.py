@@ -6,8 +6,8 @@ What was measured is in `docs/results`, `evaluation.json` and `robustness.json` 
     pyrobayes robustness gfz gfy gbz gby dfx dbx --pretrained --data fashion-mnist --images 1000
         --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
 
-and `ablations.json` as `docs/ablations.py` did. It goes into the cards of the models, the tables of `docs/robustness.md`,
-`docs/pretrained.md` and `docs/training.md`, and two columns of the README's. A test sees that it is there.
+`reproduction.json` as `pyrobayes reproduce` does, and `ablations.json` as `docs/ablations.py`. It goes into the cards of the
+models, into tables of `docs`, and into columns of the README's. A test sees that it is there.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from pyrobayes import factorizations, report
+from pyrobayes import factorizations, report, reproduction
 from pyrobayes.checkpoint import Config
 from pyrobayes.checks import FAIL, NOT_APPLICABLE
 from pyrobayes.evaluation import Evaluation, Rate
@@ -28,7 +28,11 @@ from pyrobayes.robustness import Verdict
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 MIDDLE = 0.1  # the eps at which every attack is told
-README_EPS = (0.1, 0.2)  # of the two columns of the README
+SUMMARY_EPS = (0.05, 0.1, 0.2, 0.3)  # of FGSM in the README
+# Clean accuracy to reach, and the success rate of FGSM at that eps to stay below, in per cent.
+AIMS = {
+    "gfz": (90, 35), "gfy": (90, 35), "gbz": (88, 30), "gby": (88, 35), "dfx": (92, None), "dfz": (92, None), "dbx": (90, None),
+}  # fmt: skip
 BLOCK = re.compile(r"(<!-- written: (\w+) -->\n+).*?(\n+<!-- end -->)", re.DOTALL)
 
 CARD = """# {name}, small networks, Fashion-MNIST
@@ -85,8 +89,14 @@ def share(rate) -> str:
     return f"{100 * getattr(rate, 'share', rate):.1f}"
 
 
-def worst_cases(verdicts: Sequence[Verdict]) -> str:
+def results(command: str) -> list:
+    """Of a command."""
+    return report.read(RESULTS, [command])[command].results
+
+
+def worst_cases() -> str:
     """FGSM and the worst case of every model at every eps."""
+    verdicts = results("robustness")
     eps = [f"{value:g}" for value in verdicts[0].eps]
     header = ["model", "clean accuracy (%)", f"FGSM {eps[0]}", *eps[1:], f"worst case {eps[0]}", *eps[1:], "doubted by"]
     rows = [
@@ -102,8 +112,9 @@ def worst_cases(verdicts: Sequence[Verdict]) -> str:
     return table(header, rows)
 
 
-def attacks(verdicts: Sequence[Verdict]) -> str:
+def attacks() -> str:
     """Every attack on every model at one eps."""
+    verdicts = results("robustness")
     at = verdicts[0].eps.index(MIDDLE)
     names = dict.fromkeys(name for verdict in verdicts for name in verdict.success)
     names = [*names, "worst case"]
@@ -114,8 +125,9 @@ def attacks(verdicts: Sequence[Verdict]) -> str:
     return table([f"eps {MIDDLE:g}", *(verdict.model.upper() for verdict in verdicts)], rows)
 
 
-def sheet(verdicts: Sequence[Verdict]) -> str:
+def sheet() -> str:
     """The checks of every model."""
+    verdicts = results("robustness")
     said = {FAIL: "**fail**", NOT_APPLICABLE: "-"}
     rows = [
         [str(checks[0].number), checks[0].name, *(said.get(check.status, check.status) for check in checks)]
@@ -124,10 +136,29 @@ def sheet(verdicts: Sequence[Verdict]) -> str:
     return table(["", "check", *(verdict.model.upper() for verdict in verdicts)], rows)
 
 
-def clean(evaluations: Sequence[Evaluation]) -> str:
+def clean() -> str:
     """Every model on clean images."""
     header = ["model", "accuracy (%)", "changed by another draw (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS"]
-    return table(header, [[each.model.upper(), *each.cells()] for each in evaluations])
+    return table(header, [[each.model.upper(), *each.cells()] for each in results("evaluate")])
+
+
+def summary() -> str:
+    """Every model on clean images, under FGSM, and in the worst case."""
+    verdicts = {verdict.model: verdict for verdict in results("robustness")}
+    rates = {(each.model, each.eps): each.ours for each in report.reproduction(RESULTS)["comparisons"]}
+    header = ["", "accuracy (%)", *(f"FGSM {eps:g}" for eps in SUMMARY_EPS)]
+    header += [*(f"worst case {eps:g}" for eps in next(iter(verdicts.values())).eps), "changed"]
+    rows = [
+        [
+            each.model.upper(),
+            each.accuracy.percent(),
+            *(share(rates[each.model, eps]) for eps in SUMMARY_EPS),
+            *map(share, verdicts[each.model].worst),
+            share(each.changed),
+        ]
+        for each in results("evaluate")
+    ]
+    return table(header, rows)
 
 
 def ablations() -> str:
@@ -147,39 +178,57 @@ def ablations() -> str:
     return table(header, [line(row) for row in rows])
 
 
+def aims() -> str:
+    """Clean accuracy and FGSM at one eps against what was aimed at, with the worst case; what is reached in bold."""
+    found = report.reproduction(RESULTS)
+    at = {each.model: each for each in found["comparisons"] if each.eps == MIDDLE}
+    header = ["model", "clean (%): poster", "aim", "ours", f"FGSM {MIDDLE:g} (%): poster", "aim", "ours", "worst case"]
+    rows, published = [], reproduction.published()
+    for model, (accuracy, fgsm) in AIMS.items():
+        clean, ours, theirs = found["clean"][model], at[model].ours, published.get(model)
+        reached = [clean.share >= accuracy / 100, fgsm is not None and ours.share < fgsm / 100]
+        told = [f"**{each.percent()}**" if good else each.percent() for each, good in zip((clean, ours), reached)]
+        rows.append(
+            [
+                model.upper(),
+                share(1 - theirs[0.0]) if theirs else "-",
+                f"{accuracy:g}",
+                told[0],
+                share(theirs[MIDDLE]) if theirs else "-",
+                "as measured" if fgsm is None else f"below {fgsm:g}",
+                told[1],
+                at[model].worst.percent() if at[model].worst else "-",
+            ]
+        )
+    return table(header, rows)
+
+
+def differences() -> str:
+    """Published and our success rates of FGSM, and the worst case, by model and eps."""
+    return report.compared(report.reproduction(RESULTS)["comparisons"])
+
+
+def claims() -> str:
+    """What became of the poster's claims."""
+    found = report.reproduction(RESULTS)
+    return report.tested(found["claims"], found["seeds"])
+
+
 TABLES = {
-    "clean": ("evaluate", clean),
-    "worst_cases": ("robustness", worst_cases),
-    "attacks": ("robustness", attacks),
-    "sheet": ("robustness", sheet),
-}  # by name, of which command's results
-
-
-def readme(text: str, verdicts: Sequence[Verdict]) -> str:
-    """The README with the worst cases in two columns of its table."""
-    for verdict in verdicts:
-        worst = [share(verdict.worst[verdict.eps.index(eps)]) for eps in README_EPS]
-        row = re.search(rf"^\| {verdict.model.upper()} \|.*$", text, re.MULTILINE)[0]
-        *before, _, _, changed = row.split("|")[1:-1]
-        text = text.replace(row, "|".join(["", *before, f" {worst[0]} ", f" {worst[1]} ", changed, ""]))
-    return text
+    made.__name__: made for made in (summary, clean, worst_cases, attacks, sheet, aims, differences, claims, ablations)
+}
+PAGES = ("README.md", *(f"docs/{page}.md" for page in ("pretrained", "reproduction", "robustness", "training")))
 
 
 def pages() -> dict[Path, str]:
     """What every page is with the results in it."""
-    found: dict[str, Found] = report.read(RESULTS)
-    verdicts = found["robustness"].results
 
     def filled(block: re.Match) -> str:
-        if block[2] == "ablations":
-            return block[1] + ablations() + block[3]
-        command, made = TABLES[block[2]]
-        return block[1] + made(found[command].results) + block[3]
+        return block[1] + TABLES[block[2]]() + block[3]
 
-    tables = [ROOT / "docs" / page for page in ("robustness.md", "pretrained.md", "training.md")]
-    written = {page: BLOCK.sub(filled, page.read_text()) for page in tables}
-    written[ROOT / "README.md"] = readme((ROOT / "README.md").read_text(), verdicts)
-    for verdict in verdicts:
+    written = {ROOT / page: BLOCK.sub(filled, (ROOT / page).read_text()) for page in PAGES}
+    found: dict[str, Found] = report.read(RESULTS)
+    for verdict in found["robustness"].results:
         (evaluation,) = found["evaluate"].of(verdict.model)
         text = card(evaluation, verdict, found["evaluate"].options.particles)
         written[PRETRAINED / verdict.model / "README.md"] = text

@@ -123,7 +123,7 @@ def write(folder: str | os.PathLike, runs: str | os.PathLike | None = None) -> l
     """
     if rank():
         return []
-    folder, found, published = Path(folder), read(folder), _reproduction(Path(folder))
+    folder, found, published = Path(folder), read(folder), reproduction(Path(folder))
     if not found and not published:
         commands = _listed(f"'pyrobayes {command}'" for command in FILES)
         raise InputError(f"no results in {folder}: {_listed(FILES.values())} are made by {commands}")
@@ -203,7 +203,7 @@ def _read(path: Path, command: str) -> Found:
         ) from error
 
 
-def _reproduction(folder: Path) -> dict | None:
+def reproduction(folder: Path) -> dict | None:
     """The content of `reproduction.json`, with records of comparisons and claims; None where there is none."""
     path = folder / REPRODUCTION
     if not path.is_file():
@@ -677,27 +677,6 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
 def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
     """The published success rates of FGSM beside ours, and the claims that were made of them."""
     comparisons, seeds, recipe = saved["comparisons"], saved["seeds"], saved["recipe"]
-    eps = sorted({each.eps for each in comparisons})
-    at = {(each.model, each.eps): each for each in comparisons}
-    rows = []
-    for model in dict.fromkeys(each.model for each in comparisons):
-        ours = [at[model, value] for value in eps]
-        if any(each.published is not None for each in ours):
-            rows.append([_name(model), "published", *(_number(each.published, 1, 100) for each in ours)])
-        rows.append([_name(model), "ours", *(each.ours.percent() for each in ours)])
-        if any(each.difference for each in ours):
-            rows.append([_name(model), "difference", *(_points(each.difference) for each in ours)])
-        if any(each.worst for each in ours):
-            rows.append([_name(model), "worst case", *(each.worst.percent() if each.worst else "-" for each in ours)])
-    claims = [
-        [
-            f"{_name(claim.generative)}, {_name(claim.discriminative)}",
-            _text(claim.statement),
-            "**fails**" if claim.outcome == "fails" else claim.outcome,
-            f"{_points((claim.gap, claim.half))} at eps {claim.eps:g}, seed {seeds[claim.seed]}",
-        ]
-        for claim in saved["claims"]
-    ]
     judged = next((each.worst.images for each in comparisons if each.worst), None)
     clean = [[_name(model), spread.percent(), f"{spread.images:,}"] for model, spread in saved["clean"].items()]
     training = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in recipe["training"].items())
@@ -711,15 +690,46 @@ def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
         + (f"; and our worst case over several attacks, of {judged:,} images" if judged else "")
         + ". In brackets 95% intervals, which are for the choice of the images"
         + (" and of the seeds." if len(seeds) > 1 else " and not of the seed."),
-        _table(["model", "", *(f"eps {value:g}" for value in eps)], rows, left=2),
+        compared(comparisons),
         *_figure(
             "reproduction", "Success rates, published and ours, and the worst case", "Bars: 95% intervals.", figures
         ),
         "The poster's claims for pairs of a generative and a discriminative model, on the same images, at every eps from 0.05 to "
         "0.3 and for every seed; and where each comes closest to failing. It holds, or fails, where the gap is beyond its 95% "
         "interval. These are claims about FGSM, and not about robustness.",
-        _table(["pair", "claim", "", "smallest gap"], claims, left=4),
+        tested(saved["claims"], seeds),
     ]
+
+
+def compared(comparisons: Sequence[Comparison]) -> str:
+    """A table of success rates, published and ours, their differences, and worst cases, by model and eps."""
+    eps = sorted({each.eps for each in comparisons})
+    at = {(each.model, each.eps): each for each in comparisons}
+    rows = []
+    for model in dict.fromkeys(each.model for each in comparisons):
+        ours = [at[model, value] for value in eps]
+        if any(each.published is not None for each in ours):
+            rows.append([_name(model), "published", *(_number(each.published, 1, 100) for each in ours)])
+        rows.append([_name(model), "ours", *(each.ours.percent() for each in ours)])
+        if any(each.difference for each in ours):
+            rows.append([_name(model), "difference", *(_points(each.difference) for each in ours)])
+        if any(each.worst for each in ours):
+            rows.append([_name(model), "worst case", *(each.worst.percent() if each.worst else "-" for each in ours)])
+    return _table(["model", "", *(f"eps {value:g}" for value in eps)], rows, left=2)
+
+
+def tested(claims: Sequence[Claim], seeds: Sequence[int]) -> str:
+    """A table of what became of the claims."""
+    rows = [
+        [
+            f"{_name(claim.generative)}, {_name(claim.discriminative)}",
+            _text(claim.statement),
+            "**fails**" if claim.outcome == "fails" else claim.outcome,
+            f"{_points((claim.gap, claim.half))} at eps {claim.eps:g}, seed {seeds[claim.seed]}",
+        ]
+        for claim in claims
+    ]
+    return _table(["pair", "claim", "", "smallest gap"], rows, left=4)
 
 
 def _points(difference: tuple[float, float] | None) -> str:
