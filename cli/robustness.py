@@ -64,14 +64,18 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
 
 def show_verdict(result) -> None:
     """Print the success rates of a verdict, and its sheet of checks."""
-    click.echo(f"\n{result.model}: clean accuracy {result.clean_accuracy.percent()}%, {result.images} images\n")
+    doubted = " (doubted by 10)" if result.clean_doubted else ""
+    click.echo(
+        f"\n{result.model}: clean accuracy {result.clean_accuracy.percent()}%{doubted}, {result.images} images\n"
+    )
     rows = [
         [name, *(rate.percent() for rate in rates), ", ".join(map(str, result.doubts(name)))]
         for name, rates in result.rows.items()
     ]
     if result.broken_in_most is not None:
-        rows.append(["  in most of further draws", *(rate.percent() for rate in result.broken_in_most), ""])
-        rows.append(["  share of further draws", *(f"{100 * share:.1f}" for share in result.share_of_draws), ""])
+        doubts = rows[-1][-1]  # those of the worst case
+        rows.append(["  in most of further draws", *(rate.percent() for rate in result.broken_in_most), doubts])
+        rows.append(["  share of further draws", *(f"{100 * share:.1f}" for share in result.share_of_draws), doubts])
     table(["success rate (%) at eps", *(f"{eps:g}" for eps in result.eps), "doubted by"], rows)
     click.echo()
     for check in result.checks:

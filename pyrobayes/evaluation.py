@@ -197,11 +197,13 @@ class AttackResult:
 
     @property
     def median_distance(self) -> float | None:
-        """Median of the distances over the initially correct images; infinite where most didn't fall for the attack."""
+        """Median of the distances over the initially correct images; infinite where most didn't fall for the attack.
+
+        Images of the target class, which are left alone, are not among them.
+        """
         if self.distances is None:
             return None
-        right = [d for d, p, y in zip(self.distances, self.clean_predictions, self.labels) if p == y]
-        return statistics.median(right) if right else math.nan
+        return median_distance(self.distances, self.clean_predictions, self.labels, self.options.get("target"))
 
     def reached(self, index: int) -> Rate | None:
         """Share of the images of other classes that end up in the target class at `eps[index]`; None without one."""
@@ -228,6 +230,19 @@ class AttackResult:
             if rate := getattr(self, name):
                 shares[name] = rate.as_dict()
         return plain | shares | {"rates": rates}
+
+
+def median_distance(
+    distances: Sequence[float | None], predictions: Sequence[int], labels: Sequence[int], target: int | str | None
+) -> float:
+    """Of distances to adversarial images, None where none was found, over images that were classified correctly and are of
+    another class than the target; infinite where most didn't fall for the attack, NaN without such images."""
+    right = [
+        math.inf if distance is None else distance
+        for distance, predicted, label in zip(distances, predictions, labels, strict=True)
+        if predicted == label != target
+    ]
+    return statistics.median(right) if right else math.nan
 
 
 def evaluate(

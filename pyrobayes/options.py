@@ -355,10 +355,6 @@ class DetectionOptions(AttackOptions):
         weights = (self.evade_weight,) if isinstance(self.evade_weight, numbers.Real) else tuple(self.evade_weight)
         for weight in weights:
             positive("evade weight", weight)
-        if weights and self.eot > 1:
-            raise InputError(
-                "an evade weight attacks every particle by itself, eot the mean of estimates: leave one out"
-            )
         if weights and self.loss and self.loss.endswith("matching"):
             raise InputError(f"{self.loss} goes towards another image and has nothing to weigh: leave one of them out")
         object.__setattr__(self, "evade_weight", tuple(sorted(set(weights))))

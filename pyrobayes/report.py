@@ -10,7 +10,6 @@ import math
 import os
 import re
 import shlex
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from pyrobayes import factorizations
 from pyrobayes.checkpoint import METRICS, MODEL, Config, digest, read_tensors
 from pyrobayes.checks import FAIL, NOT_APPLICABLE, Check
 from pyrobayes.detection import RATES, Detection
-from pyrobayes.evaluation import LOOKED_AT, Evaluation, Rate, caveats
+from pyrobayes.evaluation import LOOKED_AT, Evaluation, Rate, caveats, median_distance
 from pyrobayes.factorizations import parents_in
 from pyrobayes.files import write_atomically
 from pyrobayes.options import (
@@ -265,9 +264,8 @@ def _evaluation(saved: dict) -> Evaluation:
 def _attacked(saved: dict) -> Attacked:
     at, distances = saved["rates"], saved["distances"]
     if distances is not None:
-        right = zip(distances, saved["clean_predictions"], saved["labels"], strict=True)
-        right = [math.inf if distance is None else distance for distance, p, y in right if p == y]
-        distances = statistics.median(right) if right else math.nan
+        target = saved["options"].get("target")
+        distances = median_distance(distances, saved["clean_predictions"], saved["labels"], target)
     return Attacked(
         model=str(saved["model"]),
         attack=str(saved["attack"]),
@@ -647,14 +645,18 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
     for verdict in found.results:
         blocks += [
             f"### {_name(verdict.model)}",
-            f"{verdict.clean_accuracy.sentence()} of {verdict.images:,} clean images are classified correctly.",
+            f"{verdict.clean_accuracy.sentence()} of {verdict.images:,} clean images are classified correctly"
+            f"{', which check 10 puts in doubt' if verdict.clean_doubted else ''}.",
         ]
         rows = [
             [_text(name), *map(Rate.percent, rates), _doubts(verdict, name)] for name, rates in verdict.rows.items()
         ]
         if verdict.broken_in_most is not None:
-            rows.append(["in most of further draws", *map(Rate.percent, verdict.broken_in_most), "-"])
-            rows.append(["share of further draws", *(_number(share, 1, 100) for share in verdict.share_of_draws), "-"])
+            doubts = _doubts(verdict, WORST)
+            rows.append(["in most of further draws", *map(Rate.percent, verdict.broken_in_most), doubts])
+            rows.append(
+                ["share of further draws", *(_number(share, 1, 100) for share in verdict.share_of_draws), doubts]
+            )
         blocks.append(_table(["attack", *(f"eps {value:g}" for value in verdict.eps), "doubted by checks"], rows))
         sheet = [
             [
@@ -838,7 +840,7 @@ def _own(options: Mapping) -> str:
     told = {
         name: value
         for name, value in options.items()
-        if name not in silent and value is not None and value is not False and value != {}
+        if name not in silent and value is not None and value is not False and value != {} and value != {"prune": None}
     }
     return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in told.items())
 

@@ -118,6 +118,11 @@ class Verdict:
         kind = self.kinds.get(row, ITERATIVE)
         return [check.number for check in self.checks if check.status == FAIL and kind in check.concerns]
 
+    @property
+    def clean_doubted(self) -> bool:
+        """Whether another draw changes too many predictions on clean images: check 10."""
+        return any(check.number == 10 and check.status == FAIL for check in self.checks)
+
     def as_dict(self) -> dict:
         """As plain JSON values."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -17,6 +17,14 @@ from pyrobayes.options import ATTACKS, Networks
 from pyrobayes.options import LOSSES as NAMES_OF_LOSSES
 
 EPS = [0.0, 0.05, 0.3, 1.0]
+AIMING = ["pgd", "mim", "apgd"]
+AIMING_TOO = [
+    ("fgsm", {}, 0.5),
+    ("square", {"steps": 500}, 0.5),
+    ("transfer", {"steps": 20}, 0.5),
+    ("patch", {"steps": 20}, 1.0),
+    ("cw", {}, 7.0),
+]
 FEW = {"steps": 3, "restarts": 2, "draws": 3, "searches": 2}
 
 
@@ -221,7 +229,7 @@ def success(classifier, x, y):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("name", ["pgd", "mim", "apgd"])
+@pytest.mark.parametrize("name", AIMING)
 def test_steps_and_targets_reach_what_they_aim_at_in_a_linear_classifier(name, loss, tiny_images):
     x, y = tiny_images.head(60).batch(slice(None))
     model = Linear()
@@ -235,16 +243,11 @@ def test_steps_and_targets_reach_what_they_aim_at_in_a_linear_classifier(name, l
     assert success(model, each, y) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "eps"),
-    [
-        ("fgsm", {}, 0.5),
-        ("square", {"steps": 500}, 0.5),
-        ("transfer", {"steps": 20}, 0.5),
-        ("patch", {"steps": 20}, 1.0),
-        ("cw", {}, 7.0),
-    ],
-)
+def test_every_attack_but_noise_is_asked_for_a_target():
+    assert {*AIMING, *(name for name, _, _ in AIMING_TOO), "gaussian", "uniform"} == set(attacks.names())
+
+
+@pytest.mark.parametrize(("name", "options", "eps"), AIMING_TOO)
 def test_other_attacks_reach_a_target_too(name, options, eps, tiny_images):
     (x, y), model = tiny_images.head(30).batch(slice(None)), Linear()
     options = options | ({"sources": (model,)} if name == "transfer" else {})
@@ -327,6 +330,19 @@ def test_more_steps_and_restarts_climb_higher_on_fixed_noise(name, norm, make, b
         adversarial = attacks.get(name, norm=norm, **more)(classifier, x, y, eps)
         reached.append(log_odds_against(classifier(adversarial), y).mean())
     assert log_odds_against(classifier(x), y).mean() < reached[0] < reached[1] <= reached[2]
+
+
+@pytest.mark.parametrize("name", [name for name in attacks.names() if attacks.options(name) & {"steps", "draws"}])
+def test_more_steps_never_leave_more_images(name, tiny_images):
+    x, _ = tiny_images.head(60).batch(slice(None))
+    model, source, counts = Linear(), Linear(), "steps" if "steps" in attacks.options(name) else "draws"
+    source.weight = source.weight + 0.5 * torch.randn(10, 49, generator=torch.Generator().manual_seed(1))
+    y, broken = model(x).argmax(1), []  # all are right at first
+    for number in (1, 20):
+        by = attacks.get(name, **{counts: number}, **({"sources": (source,)} if name == "transfer" else {}))
+        eps = 0.15 if counts == "draws" else {"l2": 0.1, "linf": 0.02, "area": 0.1}[by.norm]
+        broken.append(success(model, by(model, x, y, eps), y))
+    assert broken[0] <= broken[1] and 0 < broken[1] < 1
 
 
 def test_the_worst_draw_of_noise_counts(tiny_images):
@@ -449,6 +465,13 @@ def test_the_least_distance_is_reported(make, tiny_images):
     assert result.as_dict()["distances"].count(None) == sum(d == torch.inf for d in result.distances)
     assert result.median_distance <= 2 and result.unmoved.count == 0
     assert evaluation.attack(BayesClassifier(make("gbz")), data, 0.1).median_distance is None
+
+
+def test_images_of_the_target_class_have_no_distance():
+    distances, labels, predictions = (1.0, 3.0, 0.0, 9.0, None), (0, 1, 2, 1, 0), (0, 1, 2, 0, 0)
+    assert evaluation.median_distance(distances, predictions, labels, target=2) == 3.0  # of 1, 3 and infinity
+    assert evaluation.median_distance(distances, predictions, labels, target=None) == 2.0
+    assert math.isnan(evaluation.median_distance((0.0,), (2,), (2,), target=2))
 
 
 class WithoutGradient(Linear):

@@ -417,7 +417,7 @@ FULL = ["pgd, mixture", "pgd, logit matching", "pgd, p(y|...) alone"]
 @pytest.mark.parametrize(
     ("noise", "brief", "full"),
     [
-        ("fresh", ["fgsm", "pgd", "pgd, snapshot", "uniform noise"], FULL),
+        ("fresh", ["fgsm", "pgd", "apgd, snapshot", "uniform noise"], FULL),
         ("fixed", ["fgsm", "pgd", "apgd, margin", "uniform noise", "square"], FULL),
     ],
 )
@@ -431,9 +431,9 @@ def test_the_suite(make, noise, brief, full):
 def test_what_a_defender_prunes_the_snapshot_sees(make, tiny_images):
     options = dataclasses.replace(QUICK, images=10, checked_images=10)
     run = _Assessment(BayesClassifier(make("gbz"), 5, prune=1.0), tiny_images.head(10), options, (), Parts(), silent)
-    step = run.steps["pgd, snapshot"]
-    assert run.on_few("pgd, snapshot", step)["adversarial"].isfinite().all()
-    assert run.losses().shape == (step.attack.steps, 10)
+    step = run.steps["apgd, snapshot"]
+    assert run.on_few("apgd, snapshot", step)["adversarial"].isfinite().all()
+    assert run.losses().shape == (step.attack.steps + 1, 10)
 
 
 @pytest.mark.usefixtures("quickly_broken")

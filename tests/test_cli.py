@@ -282,7 +282,6 @@ BAD = [
     ("attack --runs {runs} --loss logit-matching --target 3", "has no target: leave it out"),
     ("detect --runs {runs} --false-alarms 1", "false alarms must be a share above 0 and below 1"),
     ("detect --runs {runs} --evade-weight 0", "evade weight must be a finite number above 0"),
-    ("detect --runs {runs} --evade-weight 1 --eot 2", "leave one out"),
     ("robustness --runs {runs} --eps-range 0", "a verdict needs an eps above 0"),
     ("robustness --runs {runs} --images 2000", "images must be at most 1000"),
     ("robustness --runs {runs} --redraws 0", "redraws must be a whole number"),

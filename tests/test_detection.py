@@ -153,6 +153,11 @@ def test_the_evaded_statistic_is_taken_off_the_loss(make, batch):
     torch.testing.assert_close(problem.loss(x), expected)
 
 
+def test_more_particles_may_evade_a_test(training):
+    evade = detector_of(*training, 0.05).evading("marginal")
+    assert attacks.get("pgd", evade=evade, snapshot=True, eot=2).eot == 2
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -83,8 +83,10 @@ class Attack:
         if self.term is not None:
             object.__setattr__(self, "term", choice("term", self.term, TERMS))
         whole("eot", self.eot, least=1)
-        if self.evade is not None and self.eot > 1:
-            raise InputError("eot sees the mean of posteriors, which has no log p(x) to evade a test of: leave it out")
+        if self.evade is not None and self.eot > 1 and not self.snapshot:
+            raise InputError(
+                "eot sees the mean of posteriors, which has no log p(x) to evade a test of: leave it out, or take a snapshot"
+            )
         if self.evade is not None and self.term is not None:
             raise InputError(
                 "a test to evade looks at all terms of log p(x, y), and term leaves one of them: leave it out"
