@@ -1,19 +1,20 @@
 """Measure what each option of the training is worth: `python docs/ablations.py RUNS`.
 
 GBZ with `small` networks is trained with one option changed at a time, each run in a folder of its own under RUNS, and judged on
-validation images: on clean ones, and under FGSM beside the worst of FGSM, PGD and PGD on every particle's own joint. What is
+validation images: on clean ones, and under FGSM beside the worst of FGSM, PGD and Auto-PGD on every particle's own joint. What is
 there already isn't done again, so that several processes may take some rows each. `docs/write_results.py` makes the table.
 """
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 
 import click
 import torch
 
 from pyrobayes import attacks, evaluation, load, load_data, runs
+from pyrobayes.checkpoint import MODEL as WEIGHTS
+from pyrobayes.checkpoint import digest, read_tensors, versions
 from pyrobayes.evaluation import Rate
 from pyrobayes.files import write_json
 from pyrobayes.options import NETWORKS, Networks
@@ -38,6 +39,9 @@ ROWS = (
     {"epochs": 5},
     {"epochs": 20},
     {"epochs": 40},
+    {"seed": 1},
+    {"likelihood": "laplace"},
+    {"likelihood": "discretized-logistic"},
 )
 SIZES = {field.name for field in dataclasses.fields(Networks)}
 RESULT = "ablation.json"
@@ -54,10 +58,10 @@ def folder(runs_folder: Path, changes: dict) -> Path:
     return runs_folder / ("-".join(f"{name}-{value}" for name, value in changes.items()) or "default")
 
 
-def measured(path: Path, changes: dict, data: str, epochs: int, images: int | None) -> dict:
+def measured(path: Path, changes: dict, settings: dict) -> dict:
     """Train one row, or go on with it, and judge it on the validation images."""
-    start = time.perf_counter()
-    training = {"epochs": epochs} | {name: value for name, value in changes.items() if name not in SIZES}
+    data = settings["data"]
+    training = {"epochs": settings["epochs"]} | {name: value for name, value in changes.items() if name not in SIZES}
     trained = runs.train(
         [MODEL],
         networks="small",
@@ -71,26 +75,26 @@ def measured(path: Path, changes: dict, data: str, epochs: int, images: int | No
     _, validation = load_data(data).hold_out()
     classifier = load(path / MODEL, device="cpu")
     clean = evaluation.evaluate(classifier, validation)
-    attacked = validation.head(min(images or len(validation), len(validation)))
-    pgd = attacks.get("pgd", steps=STEPS)
-    climbed = [attacks.get("fgsm"), pgd, dataclasses.replace(pgd, snapshot=True)]
+    attacked = validation.head(settings["images"])
+    steps = settings["steps"]
+    climbed = [attacks.get("fgsm"), attacks.get("pgd", steps=steps), attacks.get("apgd", steps=steps, snapshot=True)]
     faster = classifier.replaced(precision="bf16", negligible=0.01)
-    found = [evaluation.attack(faster, attacked, EPS, by=by, checked=0, examples=0) for by in climbed]
+    eps = settings["eps"]
+    found = [evaluation.attack(faster, attacked, eps, by=by, checked=0, examples=0) for by in climbed]
     broken = torch.stack([each.log_joint[0].argmax(1) != attacked.labels for each in found])
     return {
         "changes": changes,
         "given": given(changes),
-        "data": data,
-        "training": training,
+        "settings": settings,
+        "weights": digest(read_tensors(path / MODEL / WEIGHTS)[0], {}),
+        "versions": versions(),
         "kl": trained[MODEL][-1].validation_kl,
         "accuracy": clean.accuracy.as_dict(),
         "changed": clean.changed.as_dict(),
         "negative_log_likelihood": clean.negative_log_likelihood,
         "log_evidence": clean.log_evidence,
-        "attacked": {"eps": EPS, "steps": STEPS, "images": len(attacked)},
         "fgsm": Rate.of(broken[0]).as_dict(),
         "worst": Rate.of(broken.any(0)).as_dict(),
-        "seconds": time.perf_counter() - start,
     }
 
 
@@ -98,16 +102,21 @@ def measured(path: Path, changes: dict, data: str, epochs: int, images: int | No
 @click.argument("runs_folder", metavar="RUNS", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("rows", nargs=-1, type=click.IntRange(0, len(ROWS) - 1))
 @click.option("--data", default="fashion-mnist", show_default=True)
-@click.option("--epochs", default=EPOCHS, show_default=True, help="of the rows that don't change them")
+@click.option("--epochs", default=EPOCHS, show_default=True, help="of the rows that change something else")
 @click.option("--images", default=500, show_default=True, help="validation images that are attacked")
 @click.option(
     "--out", default=RESULTS, type=click.Path(dir_okay=False, path_type=Path), help="where all rows are written"
 )
 def main(runs_folder, rows, data, epochs, images, out):
+    settings = {"data": data, "epochs": epochs, "images": images, "eps": EPS, "steps": STEPS}
     for changes in [ROWS[row] for row in rows] or ROWS:
         path = folder(runs_folder, changes)
         if not (path / RESULT).is_file():
-            write_json(path / RESULT, measured(path, changes, data, epochs, images))
+            write_json(path / RESULT, measured(path, changes, settings))
+        elif (there := json.loads((path / RESULT).read_text())["settings"]) != settings:
+            raise click.ClickException(
+                f"{path / RESULT} was measured with {there}, not {settings}: take another folder"
+            )
         click.echo(f"{given(changes) or 'as by default'}: {path / RESULT}")
     there = [folder(runs_folder, changes) / RESULT for changes in ROWS]
     write_json(out, [json.loads(path.read_text()) for path in there if path.is_file()])

@@ -21,7 +21,7 @@ from pyrobayes import factorizations, report, reproduction
 from pyrobayes.checkpoint import Config
 from pyrobayes.checks import FAIL, NOT_APPLICABLE
 from pyrobayes.evaluation import Evaluation, Rate
-from pyrobayes.options import PRETRAINED
+from pyrobayes.options import NETWORKS, PRETRAINED, TrainingOptions
 from pyrobayes.report import Found
 from pyrobayes.robustness import Verdict
 
@@ -39,8 +39,8 @@ CARD = """# {name}, small networks, Fashion-MNIST
 
 {formula}: {kind} (Li, Bradshaw and Sharma 2019). Comes with pyrobayes as `--pretrained`, or `pyrobayes.pretrained("{model}")`.
 
-* Data: Fashion-MNIST, 55,000 of its 60,000 training images, the others for validation; pixels in [0, 1], nothing augmented.
-* Recipe: `pyrobayes train {model} --networks small`, seed {seed}: {epochs} epochs, batches of {batch_size}, Adam with a {schedule}
+* Data: Fashion-MNIST, 55,000 of its 60,000 training images, the others for validation; pixels in [0, 1], {augmented} augmented.
+* Recipe: `pyrobayes train {model} {flags}`, seed {seed}: {epochs} epochs, batches of {batch_size}, Adam with a {schedule}
   schedule up to {lr:g}, weight of the KL term raised over {kl_warmup:g} of the run; latent {latent}, hidden {hidden}, {channels} channels,
   {likelihood} likelihood, variance {variance:g}. Weights rounded to float16.
 * Accuracy, {evaluated:,} test images, K = {particles}, fresh noise: {accuracy}; {changed} of the predictions change with another draw.
@@ -61,11 +61,15 @@ def card(evaluation: Evaluation, verdict: Verdict, particles: int) -> str:
     """The card of a model."""
     model = verdict.model
     config = Config.read(PRETRAINED / model)
+    changed = report.flags(config.networks, NETWORKS["small"])
+    changed += report.flags(config.training, TrainingOptions.of(model))
     return CARD.format(
         name=model.upper(),
         model=model,
         formula=factorizations.get(model).formula(),
         kind="generative" if verdict.generative else "discriminative",
+        flags=" ".join(["--networks small", *changed]),
+        augmented=config.training.augmentation or "nothing",
         evaluated=evaluation.images,
         particles=particles,
         accuracy=evaluation.accuracy.sentence(),
@@ -136,6 +140,17 @@ def sheet() -> str:
     return table(["", "check", *(verdict.model.upper() for verdict in verdicts)], rows)
 
 
+def findings() -> str:
+    """What failed, and how success grows with estimates and particles, by model."""
+    rows = [
+        [verdict.model.upper(), str(check.number), "**fail**" if check.status == FAIL else check.status, check.finding]
+        for verdict in results("robustness")
+        for check in verdict.checks
+        if check.status == FAIL or check.number == 6 and check.status != NOT_APPLICABLE
+    ]
+    return table(["model", "check", "", "found"], rows)
+
+
 def clean() -> str:
     """Every model on clean images."""
     header = ["model", "accuracy (%)", "changed by another draw (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS"]
@@ -164,15 +179,15 @@ def summary() -> str:
 def ablations() -> str:
     """What each option of the training is worth, as `docs/ablations.py` measured it."""
     rows = json.loads((RESULTS / "ablations.json").read_text())
-    eps = rows[0]["attacked"]["eps"]
-    header = ["option", "accuracy (%)", "NLL (nats)", "changed by another draw (%)", "KL (nats)", "log p(x) (nats)"]
+    eps = rows[0]["settings"]["eps"]
+    header = ["option", "accuracy (%)", "NLL (nats)", "changed by another draw (%)", "KL (nats)"]
     header += [f"FGSM {eps:g}", f"worst of three {eps:g}"]
     rates = ("accuracy", "changed", "fgsm", "worst")
 
     def line(row: dict) -> list[str]:
         accuracy, changed, fgsm, worst = (Rate(row[name]["count"], row[name]["total"]) for name in rates)
-        nll, evidence = f"{row['negative_log_likelihood']:.3f}", f"{row['log_evidence']:.1f}"
-        told = [accuracy.percent(), nll, share(changed), f"{row['kl']:.1f}", evidence, share(fgsm), worst.percent()]
+        nll, kl = f"{row['negative_log_likelihood']:.3f}", f"{row['kl']:.1f}"
+        told = [accuracy.percent(), nll, share(changed), kl, share(fgsm), worst.percent()]
         return [f"`{row['given']}`" if row["changes"] else "none", *told]
 
     return table(header, [line(row) for row in rows])
@@ -215,7 +230,8 @@ def claims() -> str:
 
 
 TABLES = {
-    made.__name__: made for made in (summary, clean, worst_cases, attacks, sheet, aims, differences, claims, ablations)
+    made.__name__: made
+    for made in (summary, clean, worst_cases, attacks, sheet, findings, aims, differences, claims, ablations)
 }
 PAGES = ("README.md", *(f"docs/{page}.md" for page in ("pretrained", "reproduction", "robustness", "training")))
 

@@ -42,3 +42,7 @@ test = pyrobayes.load_data("fashion-mnist-mini", "test")
 result = pyrobayes.evaluate(classifier, test, images=50 if quick else 500)
 low, high = result.accuracy.interval
 print(f"accuracy {result.accuracy.share:.1%} [{low:.1%}, {high:.1%}] of {result.accuracy.total} test images")
+
+pgd = pyrobayes.attacks.get("pgd", steps=5 if quick else 20)
+broken = pyrobayes.attack(classifier, test, 0.1, by=pgd, images=20 if quick else 200).success(0)
+print(f"PGD at eps 0.1 leaves {1 - broken.share:.1%} of {broken.total}")

@@ -142,6 +142,8 @@ def read(folder: str | os.PathLike, commands: Sequence[str] = tuple(FILES)) -> d
 def check(folder: str | os.PathLike, written: Sequence[str]) -> None:
     """Refuse damaged results that a report would be of, but for those that these commands are about to write."""
     read(folder, [command for command in FILES if command not in written])
+    if "reproduce" not in written:
+        reproduction(Path(folder))
 
 
 def markdown(
@@ -779,19 +781,19 @@ def _commands(found: Mapping[str, Found]) -> list[str]:
             continue
         config = trained.config
         data = [] if config.data == "fashion-mnist" else ["--data", config.data]
-        changes = {name: _flags(config.networks, preset) for name, preset in NETWORKS.items()}
+        changes = {name: flags(config.networks, preset) for name, preset in NETWORKS.items()}
         nearest = min(changes, key=lambda name: len(changes[name]))
         networks = [*([] if nearest == "paper" else ["--networks", nearest]), *changes[nearest]]
-        flags = (*networks, *_flags(config.training, TrainingOptions.of(model)), *data)
-        alike.setdefault(flags, []).append(model)
-    lines = [["train", *models, *flags] for flags, models in alike.items()]
+        given = (*networks, *flags(config.training, TrainingOptions.of(model)), *data)
+        alike.setdefault(given, []).append(model)
+    lines = [["train", *models, *given] for given, models in alike.items()]
     for command, each in found.items():
         models = dict.fromkeys(result.model for result in each.results)
         pretrained = all(_packaged(model, trained) for model, trained in each.trained.items())
         usual = MINI if pretrained else next(iter(each.trained.values())).config.data
         where = ["--pretrained"] if pretrained else []
         where += ["--data", each.data["name"]] if each.data["name"] != usual else []
-        lines.append([command, *models, *where, *_flags(each.options, type(each.options)())])
+        lines.append([command, *models, *where, *flags(each.options, type(each.options)())])
     return [" ".join(shlex.join(["pyrobayes", *line]).split()) for line in lines]
 
 
@@ -800,21 +802,21 @@ def _packaged(model: str, trained: Trained) -> bool:
     return model in MODELS and digest(read_tensors(PRETRAINED / model / MODEL)[0], {}) == trained.weights
 
 
-def _flags(options, default) -> list[str]:
+def flags(options, default) -> list[str]:
     """An options record as a command line takes it, but for what is as in another."""
-    flags = []
+    given = []
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         if value is None or value == getattr(default, field.name):
             continue
         flag = f"--{field.name.replace('_', '-')}"
         if field.name == "eps":
-            flags += ["--eps-range", ",".join(map(_plain, value))]
+            given += ["--eps-range", ",".join(map(_plain, value))]
         elif isinstance(value, tuple):
-            flags += [part for each in value for part in (flag, str(each))]
+            given += [part for each in value for part in (flag, str(each))]
         else:
-            flags += [flag] if value is True else [flag, str(value)]
-    return flags
+            given += [flag] if value is True else [flag, str(value)]
+    return given
 
 
 def _described(found: Mapping[str, Found]) -> list[str]:

@@ -270,12 +270,21 @@ def robustness(
     distributed.join(choose_device(device))
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
     test.head(options.images)  # refused before anything is computed
+    folder = _result_folder(_results_in(out, runs))
+    if folder:
+        report.check(folder, written=("robustness",))
+    results = _judged(classifiers, test, options, data_dir, runs, out, device, progress)
+    if folder:
+        report.write(folder, runs)
+    return results
+
+
+def _judged(classifiers, test: Images, options, data_dir, runs, out, device, progress) -> list[Verdict]:
+    """The same of opened models, without a report."""
     trained = _how_trained(classifiers, runs)
     training = _load_data(test.name, "train", data_dir)
     folder, kept = _result_folder(_results_in(out, runs)), _results_in(out, runs) / PARTS
     _result_folder(kept)
-    if folder:
-        report.check(folder, written=("robustness",))
     parts, results = Parts(kept), []
     for classifier in classifiers:
         others = [other for other in classifiers if other is not classifier]
@@ -295,7 +304,6 @@ def robustness(
     if folder:
         if len(results) > 1:
             figures.save(figures.worst_cases(results), folder / "robustness")
-        report.write(folder, runs)
         parts.remove()
     return results
 
@@ -366,7 +374,7 @@ def reproduce(
     where = {"data_dir": data_dir, "device": device}
     folders = [Path(runs) / f"seed-{each}" if seeds > 1 else Path(runs) for each in counted]
     for each, folder in zip(counted, folders):
-        report.check(folder, written=("evaluate", "attack", "robustness"))
+        report.check(folder, written=("evaluate", "attack", "robustness", "reproduce"))
         for name in factorizations.names():
             if begun(folder / name):
                 saved, own = saved_config(folder / name), TrainingOptions.of(name, **recipe.training | {"seed": each})
@@ -387,7 +395,10 @@ def reproduce(
     where |= {"data": recipe.data, "progress": progress}
     evaluations = [evaluate(["all"], options, runs=folder, **where) for options, folder in zip(evaluated, folders)]
     attacks = [attack(["all"], options, runs=folder, **where) for options, folder in zip(attacked, folders)]
-    verdicts = [robustness(["all"], options, runs=folder, **where) for options, folder in zip(judged, folders)]
+    verdicts = []
+    for options, folder in zip(judged, folders):
+        opened = open_runs(["all"], options, data=recipe.data, data_dir=data_dir, runs=folder, device=device)
+        verdicts.append(_judged(*opened, options, data_dir, folder, None, device, progress))
     for each, folder in zip(counted, folders):
         for name in factorizations.names():
             if parents_in(factorizations.get(name).formula())["x"]:

@@ -137,11 +137,19 @@ def write_results():
 def test_an_ablation_is_measured_once_and_goes_into_the_table(write_results, tmp_path, monkeypatch):
     ablations = script("ablations")
     monkeypatch.setattr(ablations, "STEPS", 2)
+    trained = []
+    train = ablations.runs.train
+    monkeypatch.setattr(
+        ablations.runs, "train", lambda *given, **named: trained.append(named) or train(*given, **named)
+    )
     arguments = [str(tmp_path / "runs"), "0", "--data", "fashion-mnist-mini", "--epochs", "1", "--images", "10"]
     first, second = (
         CliRunner().invoke(ablations.main, [*arguments, "--out", str(tmp_path / "ablations.json")]) for _ in range(2)
     )
     assert first.exit_code == second.exit_code == 0, first.output
+    other = CliRunner().invoke(ablations.main, [*arguments[:-1], "5", "--out", str(tmp_path / "ablations.json")])
+    assert other.exit_code and "was measured with" in other.output
+    assert len(trained) == 1
     (row,) = json.loads((tmp_path / "ablations.json").read_text())
     assert row["accuracy"]["total"] == 500 and row["worst"]["count"] >= row["fgsm"]["count"]
     monkeypatch.setattr(write_results, "RESULTS", tmp_path)
@@ -168,7 +176,7 @@ def test_every_command_and_public_module_has_a_page():
         assert (ROOT / f"docs/commands/{name}.md").exists() and f"({name}.md)" in index
     for name in (
         "pyrobayes", "importance", "attacks", "evaluation", "detection", "robustness", "checks", "runs", "data",
-        "factorizations", "conditionals", "options", "reproduction", "report",
+        "factorizations", "conditionals", "options", "reproduction", "report", "figures", "distributed", "training",
     ):  # fmt: skip
         assert (ROOT / f"docs/api/{name}.md").exists()
 

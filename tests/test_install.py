@@ -45,3 +45,5 @@ def test_wheel_in_a_fresh_environment(tmp_path):
     code = "import pyrobayes, pyrobayes_cli; print(pyrobayes.__file__); print(len(pyrobayes.load_data('fashion-mnist-mini')))"
     printed = run(environment / "bin" / "python", "-c", code, cwd=tmp_path)
     assert str(environment) in printed and "6000" in printed
+    attacked = run(command, "attack", "gbz", "--pretrained", "--images", "5", "--eps-range", "0.1", cwd=tmp_path)
+    assert "gbz" in attacked and (tmp_path / "runs" / "attack.json").is_file()
