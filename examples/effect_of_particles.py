@@ -16,12 +16,7 @@ from pyrobayes.figures import COLOURS, MARKERS, STYLE, save
 
 quick, pretrained = (option in sys.argv for option in ("--quick", "--pretrained"))
 counts = (1, 2, 5, 10, 20, 50) if quick else (1, 2, 5, 10, 20, 50, 100)
-names = [
-    "correct (%)",
-    "changed by another draw (%)",
-    "effective sample size",
-    "log p(x, y) - that at the last K (nats)",
-]
+names = "correct (%); changed by another draw (%); effective sample size; log p(x, y), less the last (nats)".split("; ")
 test = pyrobayes.load_data("fashion-mnist" if pretrained else "fashion-mnist-mini", "test").head(20 if quick else 500)
 if pretrained:
     models = {name: pyrobayes.pretrained(name).factorization for name in ("gfz", "gbz", "dfx")}
@@ -69,9 +64,9 @@ with matplotlib.rc_context(STYLE), torch.no_grad():
         curves = share(right), share(changed), mean(sizes), mean(log_joint - log_joint[-1])
         line = ":" if estimator == "mixture" else "-" if classifier.factorization.generative else "--"
         look = {"color": COLOURS[name], "marker": MARKERS[name], "linestyle": line, "markersize": 4, "capsize": 2}
+        look["label"] = f"{name.upper()}, {estimator}"
         for axes, curve in zip(grid, curves):
-            apart = [count * 1.03 ** (i - 1.5) for count in counts]
-            axes.errorbar(apart, curve[0], curve[1:], label=f"{name.upper()}, {estimator}", linewidth=1.2, **look)
+            axes.errorbar([k * 1.03 ** (i - 1.5) for k in counts], curve[0], curve[1:], linewidth=1.2, **look)
         print(f"\n{name.upper()}, {estimator}", *names, sep=" | ")
         for j, count in enumerate(counts):
             row = (f"{a:.2f} [{a - below:.2f}, {a + above:.2f}]" for a, below, above in (each[:, j] for each in curves))
