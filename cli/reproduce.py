@@ -33,9 +33,10 @@ from pyrobayes_cli.train import show_training
 )
 @options.data_dir
 @options.device
+@click.option("--images", type=int, help="test images that FGSM attacks [default: own 1000, poster all, quick 200]")
 @click.option("--particles", default=10, show_default=True, help="particles K per class")
 @click.option("--seed", default=0, show_default=True, help="seed of training, particles and samples")
-def command(recipe, quick, networks, seeds, runs, data_dir, device, particles, seed):
+def command(recipe, quick, networks, seeds, runs, data_dir, device, images, particles, seed):
     """Train all seven models, evaluate and attack them, draw every figure, and compare with what is published.
 
     FGSM's success rates never stand alone: a brief verdict (see robustness) on fewer images gives the worst case beside them.
@@ -52,7 +53,7 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, particles, s
         raise InputError(f"--quick is a recipe of its own: leave it or --recipe {recipe} out")
     recipe = "quick" if quick else recipe
     chosen = RECIPES[recipe]
-    attacked = "all" if chosen.attacked is None else chosen.attacked
+    attacked = images or chosen.attacked or "all"
     sizes = networks or chosen.networks
     folder = runs or "-".join(
         ["runs", *([] if recipe == "own" else [recipe]), *([] if sizes == chosen.networks else [sizes])]
@@ -72,6 +73,7 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, particles, s
             seeds=seeds,
             seed=seed,
             particles=particles,
+            images=images,
             data_dir=data_dir,
             runs=folder,
             device=device,

@@ -345,6 +345,7 @@ def reproduce(
     seeds: int = 1,
     seed: int = 0,
     particles: int = 10,
+    images: int | None = None,
     data_dir: str | os.PathLike | None = None,
     runs: str | os.PathLike = "runs",
     device: str = "auto",
@@ -362,9 +363,11 @@ def reproduce(
         networks: `paper` or `small`; the recipe's where left out.
         seeds: how many trainings, with seeds that count up from `seed`.
         particles: K per class, of evaluation, attack and verdict.
+        images: how many test images FGSM attacks; as many as the recipe says where left out.
     """
     recipe = recipe if isinstance(recipe, Recipe) else RECIPES[choice("recipe", recipe, RECIPES)]
     whole("seeds", seeds, least=1)
+    recipe = recipe if images is None else dataclasses.replace(recipe, attacked=images)
     counted = range(seed, seed + seeds)
     evaluated = [EvaluationOptions(particles=particles, images=recipe.evaluated, seed=each) for each in counted]
     attacked = [

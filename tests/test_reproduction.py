@@ -95,8 +95,8 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     named = dataclasses.replace(mini, name="fashion-mnist")
     few = {"train": named.head(200), "test": named.head(60)}
     monkeypatch.setattr(runs, "_load_data", lambda name, split, data_dir: few[split])
-    recipe = Recipe("small", "no time", training={"epochs": 1}, eps=(0.0, 0.1), attacked=60, verdict=FEW)
-    found = runs.reproduce(recipe, seeds=2, seed=3, runs=tmp_path)
+    recipe = Recipe("small", "no time", training={"epochs": 1}, eps=(0.0, 0.1), attacked=1, verdict=FEW)
+    found = runs.reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
     assert [folder.name for folder in found.folders] == ["seed-3", "seed-4"]
     assert all(
         (folder / "samples-gbz.png").is_file() and (folder / "figure1.pdf").is_file() for folder in found.folders
