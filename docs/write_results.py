@@ -162,13 +162,14 @@ def summary() -> str:
     verdicts = {verdict.model: verdict for verdict in results("robustness")}
     rates = {(each.model, each.eps): each.ours for each in report.reproduction(RESULTS)["comparisons"]}
     header = ["", "accuracy (%)", *(f"FGSM {eps:g}" for eps in SUMMARY_EPS)]
-    header += [*(f"worst case {eps:g}" for eps in next(iter(verdicts.values())).eps), "changed"]
+    eps = next(iter(verdicts.values())).eps
+    header += [*(f"worst case {value:g}" for value in eps), "changed"]
     rows = [
         [
             each.model.upper(),
             each.accuracy.percent(),
             *(share(rates[each.model, eps]) for eps in SUMMARY_EPS),
-            *map(share, verdicts[each.model].worst),
+            *(map(share, verdicts[each.model].worst) if each.model in verdicts else ["-"] * len(eps)),
             share(each.changed),
         ]
         for each in results("evaluate")

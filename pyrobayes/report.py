@@ -737,7 +737,10 @@ def tested(claims: Sequence[Claim], seeds: Sequence[int]) -> str:
 
 
 def _points(difference: tuple[float, float] | None) -> str:
-    return "-" if difference is None else f"{100 * difference[0]:+.1f} ± {100 * difference[1]:.1f}"
+    if difference is None:
+        return "-"
+    gap, half = (round(100 * each, 1) + 0.0 for each in difference)  # and no -0.0
+    return f"{gap:+.1f} ± {half:.1f}"
 
 
 def _configuration(found: Mapping[str, Found]) -> list[str]:
