@@ -3,7 +3,7 @@
 What was measured is in `docs/results`, `evaluation.json` and `robustness.json` as two commands wrote them:
 
     pyrobayes evaluate --pretrained --data fashion-mnist
-    pyrobayes robustness gfz gfy gbz gby dfx dbx --pretrained --data fashion-mnist --images 1000
+    pyrobayes robustness all --pretrained --data fashion-mnist --images 1000
         --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
 
 `reproduction.json` as `pyrobayes reproduce` does, and `ablations.json` as `docs/ablations.py`. It goes into the cards of the

@@ -54,7 +54,7 @@ OTHER = "#555555"
 ATTACKS = {
     "fgsm": ("#CC6677", "o"),
     "pgd": ("#4477AA", "s"),
-    "pgd, snapshot": ("#332288", "D"),
+    "apgd, snapshot": ("#332288", "D"),
     "apgd, margin": ("#332288", "D"),
     "pgd, mixture": ("#BBCC33", "v"),
     "pgd, logit matching": ("#88CCEE", "<"),
@@ -249,7 +249,7 @@ def _eps_axis(axes, verdict: Verdict) -> None:
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
 
 
-def _laid_out(sheet: Sequence[Check], room: int = 38) -> Iterator[tuple[float, str, Check]]:
+def _laid_out(sheet: Sequence[Check], room: int = 29) -> Iterator[tuple[float, str, Check]]:
     """The checks, each with its text and how high it stands, from 1 down; findings are cut where there are too many lines."""
     for most in (5, 4, 3, 2):
         texts = [
