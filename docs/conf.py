@@ -30,8 +30,10 @@ napoleon_numpy_docstring = False
 napoleon_use_param = False  # several arguments of one description stay together
 napoleon_custom_sections = [("Attributes", "params_style")]
 
-# What is not ours can't be looked up without a network, and is left as text.
-nitpick_ignore_regex = [("py:.*", r"(torch|nn|pyro|matplotlib|collections|pathlib|os)\..*|Tensor|Module|Path|Figure")]
+# What is not ours can't be looked up without a network, and is left as text; a property's `tuple[float, float] | None` is taken apart.
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|nn|pyro|matplotlib|collections|pathlib|os)\..*|Tensor|Module|Path|Figure|tuple\[float")
+]
 
 
 def prepare_docstring(app, what, name, documented, options, lines):
