@@ -33,7 +33,7 @@ SUMMARY_EPS = (0.05, 0.1, 0.2, 0.3)  # of FGSM in the README
 AIMS = {
     "gfz": (90, 35), "gfy": (90, 35), "gbz": (88, 30), "gby": (88, 35), "dfx": (92, None), "dfz": (92, None), "dbx": (90, None),
 }  # fmt: skip
-BLOCK = re.compile(r"(<!-- written: (\w+) -->\n+).*?(\n+<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"<!-- written: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 
 CARD = """# {name}, small networks, Fashion-MNIST
 
@@ -241,7 +241,7 @@ def pages() -> dict[Path, str]:
     """What every page is with the results in it."""
 
     def filled(block: re.Match) -> str:
-        return block[1] + TABLES[block[2]]() + block[3]
+        return f"<!-- written: {block[1]} -->\n\n{TABLES[block[1]]()}\n\n<!-- end -->"
 
     written = {ROOT / page: BLOCK.sub(filled, (ROOT / page).read_text()) for page in PAGES}
     found: dict[str, Found] = report.read(RESULTS)

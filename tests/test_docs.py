@@ -162,6 +162,13 @@ def test_results_in_the_pages_are_those_of_the_files(write_results):
         assert path.read_text() == text, f"{named(path)} has other results: python docs/write_results.py"
 
 
+def test_a_block_ends_where_it_ends_be_it_empty(write_results):
+    empty = "<!-- written: {} -->\n\n<!-- end -->"
+    text = f"{empty.format('aims')}\n\nbetween\n\n{empty.format('clean')}\n"
+    assert [block[1] for block in write_results.BLOCK.finditer(text)] == ["aims", "clean"]
+    assert write_results.BLOCK.sub("-", text) == "-\n\nbetween\n\n-\n"
+
+
 def test_results_are_of_the_models_in_the_package(write_results):
     for found in report.read(write_results.RESULTS).values():
         assert {result.model for result in found.results} <= set(options.MODELS)
