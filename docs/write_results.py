@@ -162,14 +162,14 @@ def summary() -> str:
     verdicts = {verdict.model: verdict for verdict in results("robustness")}
     rates = {(each.model, each.eps): each.ours for each in report.reproduction(RESULTS)["comparisons"]}
     header = ["", "accuracy (%)", *(f"FGSM {eps:g}" for eps in SUMMARY_EPS)]
-    eps = next(iter(verdicts.values())).eps
-    header += [*(f"worst case {value:g}" for value in eps), "changed"]
+    judged = next(iter(verdicts.values())).eps
+    header += [*(f"worst case {eps:g}" for eps in judged), "changed"]
     rows = [
         [
             each.model.upper(),
             each.accuracy.percent(),
             *(share(rates[each.model, eps]) for eps in SUMMARY_EPS),
-            *(map(share, verdicts[each.model].worst) if each.model in verdicts else ["-"] * len(eps)),
+            *(map(share, verdicts[each.model].worst) if each.model in verdicts else ["-"] * len(judged)),
             share(each.changed),
         ]
         for each in results("evaluate")

@@ -843,11 +843,11 @@ def _own(options: Mapping) -> str:
     """The options of an attack that say something, in words."""
     silent = {"name", *(["evade_weight"] if not options.get("evade") else [])}
     told = {
-        name: value
+        name: _plain(value)
         for name, value in options.items()
-        if name not in silent and value is not None and value is not False and value != {} and value != {"prune": None}
+        if name not in silent and value is not None and value is not False
     }
-    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in told.items())
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items() if value)
 
 
 def _columns(first: str, columns: Mapping[str, Mapping]) -> str:
