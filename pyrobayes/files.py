@@ -1,12 +1,16 @@
 """Writing files so that a reader, or a crash, never meets half of one."""
 
+import contextlib
 import errno
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from pyrobayes.options import InputError
+
+TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # what a lock that another process has says
 
 
 def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
@@ -47,6 +51,40 @@ def writable_folder(path: str | os.PathLike) -> Path:
             return path
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, taken: str) -> Iterator[None]:
+    """Keep other processes that lock it out of a folder, which is made if need be.
+
+    Raises:
+        InputError: another process is in there (`taken` is what is said of the folder then), or it can't be written to.
+    """
+    path = writable_folder(folder) / ".lock"
+    try:
+        file = open(path, "w")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with file:
+        try:
+            _lock(file)
+        except OSError as error:
+            if error.errno in TAKEN:
+                raise InputError(f"{folder} {taken}") from None
+            # this file system has no locks
+        yield
+
+
+def _lock(file) -> None:
+    """Lock a file for this process; the lock goes with the process, however it ends. OSError if it is taken."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:

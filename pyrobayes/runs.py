@@ -1,5 +1,6 @@
 """A folder of runs, one folder a model: train them, find them, attack and evaluate them together."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -27,7 +28,7 @@ from pyrobayes.data import Images, load_data
 from pyrobayes.detection import Detection, Detector, fit_detector
 from pyrobayes.evaluation import CHECKED, LOOKED_AT, AttackResult, Evaluation
 from pyrobayes.factorizations import parents_in
-from pyrobayes.files import writable_folder, write_json
+from pyrobayes.files import locked, writable_folder, write_json
 from pyrobayes.options import (
     DATASETS,
     DETECTION_TESTS,
@@ -53,6 +54,7 @@ from pyrobayes.robustness import Parts, Verdict, assess
 from pyrobayes.training import Epoch, adversarial_eps, begun, fit, must_be_new, must_be_the_same, saved_config
 
 PARTS = "robustness-parts"
+BEING_JUDGED = "is where another process reaches a verdict; choose another folder (--out)"
 TRANSFERRING = ("dfx", "cnn")  # decode nothing
 
 
@@ -281,30 +283,32 @@ def robustness(
 
 def _judged(classifiers, test: Images, options, data_dir, runs, out, device, progress) -> list[Verdict]:
     """The same of opened models, without a report."""
-    trained = _how_trained(classifiers, runs)
-    training = _load_data(test.name, "train", data_dir)
     folder, kept = _result_folder(_results_in(out, runs)), _results_in(out, runs) / PARTS
-    _result_folder(kept)
-    parts, results = Parts(kept), []
-    for classifier in classifiers:
-        others = [other for other in classifiers if other is not classifier]
-        others = others or _another(classifier.factorization.name, options, test, data_dir, runs, device)
-        try:
-            results.append(assess(classifier, test, training, options, sources=others, parts=parts, progress=progress))
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted; what was computed is kept in {kept}, and the same command goes on from there"
-            ) from None
+    with locked(folder, BEING_JUDGED) if folder else contextlib.nullcontext():
+        trained = _how_trained(classifiers, runs)
+        training = _load_data(test.name, "train", data_dir)
+        _result_folder(kept)
+        parts, results = Parts(kept), []
+        for classifier in classifiers:
+            others = [other for other in classifiers if other is not classifier]
+            others = others or _another(classifier.factorization.name, options, test, data_dir, runs, device)
+            try:
+                verdict = assess(classifier, test, training, options, sources=others, parts=parts, progress=progress)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"interrupted; what was computed is kept in {kept}, and the same command goes on from there"
+                ) from None
+            results.append(verdict)
+            if folder:
+                if len(results) == 1:
+                    _set_aside(folder / "robustness.json", options, test, set(trained))
+                write_json(folder / "robustness.json", _report(results, options, test, trained))
+                figures.save(figures.robustness(verdict), folder / f"robustness-{verdict.model}")
+        distributed.wait_for_all()  # before what the others may still read is removed
         if folder:
-            if len(results) == 1:
-                _set_aside(folder / "robustness.json", options, test, set(trained))
-            write_json(folder / "robustness.json", _report(results, options, test, trained))
-            figures.save(figures.robustness(results[-1]), folder / f"robustness-{results[-1].model}")
-    distributed.wait_for_all()  # before what the others may still read is removed
-    if folder:
-        if len(results) > 1:
-            figures.save(figures.worst_cases(results), folder / "robustness")
-        parts.remove()
+            if len(results) > 1:
+                figures.save(figures.worst_cases(results), folder / "robustness")
+            parts.remove()
     return results
 
 

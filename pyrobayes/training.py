@@ -6,7 +6,6 @@ What is maximised is the ELBO, E over q(z|x, y) of log p(x, z, y) - log q(z|x, y
 
 import contextlib
 import copy
-import errno
 import importlib.util
 import json
 import math
@@ -33,7 +32,7 @@ from pyrobayes.classifier import BayesClassifier
 from pyrobayes.conditionals import DataClasses
 from pyrobayes.data import Images
 from pyrobayes.factorizations import DeepBayes
-from pyrobayes.files import cannot_write, writable_folder, write_atomically
+from pyrobayes.files import locked, write_atomically
 from pyrobayes.options import InputError, PyrobayesError, TrainingOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.randomness import random_state, seeded, set_random_state
@@ -43,7 +42,6 @@ LOOK_EVERY = 50  # steps between looks at the ELBO where a look makes the host w
 ADVERSARIAL_STEPS = 10
 ADVERSARIAL_WARMUP = 0.5
 SHIFT = 2  # pixels
-TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # what a lock that another process has says
 COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
 
 
@@ -539,30 +537,18 @@ class _Folder:
         self.owner = {"model": config.model, "config": config.identity}
         self._tensorboard = tensorboard
         self._writes = distributed.rank() == 0  # of several processes one does
-        self._lock = self._writer = None
+        self._writer = None
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "_Folder":
-        if not self._writes:
-            return self
-        writable_folder(self.path)
-        try:
-            self._lock = open(self.path / ".lock", "w")
-        except OSError as error:
-            raise cannot_write(self.path / ".lock", error) from error
-        try:
-            _lock(self._lock)
-        except OSError as error:
-            self._lock.close()
-            if error.errno in TAKEN:
-                raise InputError(f"{self.path} is being trained in by another process; choose another folder") from None
-            self._lock = None  # this file system has no locks
+        if self._writes:
+            self._held.enter_context(locked(self.path, "is being trained in by another process; choose another folder"))
         return self
 
     def __exit__(self, *failure) -> None:
         if self._writer:
             self._writer.close()
-        if self._lock:
-            self._lock.close()
+        self._held.close()
 
     def prepare(self, run: _Run, resume: bool, overwrite: bool) -> None:
         """Take up the run that is there, or see that there is none."""
@@ -647,18 +633,6 @@ def saved_config(path: Path) -> Config:
         return Config.parse(metadata["configuration"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path / RESUME} was written by another version: {error}; train the model again") from error
-
-
-def _lock(file) -> None:
-    """Lock a file for this process; the lock goes with the process, however it ends. OSError if it is taken."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager

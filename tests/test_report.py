@@ -480,6 +480,19 @@ def test_a_verdict_that_took_hours_is_not_replaced_by_another(tmp_path, monkeypa
     assert (tmp_path / "robustness.1.json").read_text() == before
 
 
+def test_two_verdicts_in_one_folder_are_refused(tmp_path, monkeypatch):
+    options = RobustnessOptions(brief=True)
+    where = {"data": "fashion-mnist-mini", "runs": PRETRAINED, "out": tmp_path}
+
+    def meanwhile(classifier, *more, **given):
+        with pytest.raises(InputError, match="is where another process reaches a verdict; choose another folder"):
+            runs.robustness(["dbx"], options, **where)
+        return verdict(classifier.factorization.name)
+
+    monkeypatch.setattr(runs, "assess", meanwhile)
+    assert [each.model for each in runs.robustness(["dfx"], options, **where)] == ["dfx"]
+
+
 # Machado, Oliveira and Fernandes (2009), of linear RGB, at full severity.
 SEEN_BY = {
     "everybody": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],

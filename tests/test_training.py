@@ -24,13 +24,13 @@ from pyrobayes import (
     build,
     checkpoint,
     evaluation,
+    files,
     fit,
     generate,
     importance,
     load,
     load_data,
     reconstruct,
-    training,
 )
 from pyrobayes.checkpoint import MODEL, RESUME, Config, read_tensors, save_tensors
 from pyrobayes.options import LIKELIHOODS, MODELS, Networks
@@ -232,7 +232,7 @@ def test_a_file_system_without_locks_can_be_trained_on(make, tiny_images, tmp_pa
     def no_locks(file):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(training, "_lock", no_locks)
+    monkeypatch.setattr(files, "_lock", no_locks)
     fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path)
     load(tmp_path)
 
