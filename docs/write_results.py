@@ -6,7 +6,7 @@ What was measured is in `docs/results`, `evaluation.json` and `robustness.json` 
     pyrobayes robustness all --pretrained --data fashion-mnist --images 1000
         --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
 
-`reproduction.json` as `pyrobayes reproduce` does, and `ablations.json` as `docs/ablations.py`. It goes into the cards of the
+`detection.json`, and that in `evading`, as the commands in `docs/robustness.md`, `reproduction.json` as `pyrobayes reproduce` does, and `ablations.json` as `docs/ablations.py`. It goes into the cards of the
 models, into tables of `docs`, and into columns of the README's. A test sees that it is there.
 """
 
@@ -20,8 +20,9 @@ import click
 from pyrobayes import factorizations, report, reproduction
 from pyrobayes.checkpoint import Config
 from pyrobayes.checks import FAIL, NOT_APPLICABLE
+from pyrobayes.detection import Detection
 from pyrobayes.evaluation import Evaluation, Rate
-from pyrobayes.options import NETWORKS, PRETRAINED, TrainingOptions
+from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
 from pyrobayes.report import Found
 from pyrobayes.robustness import Verdict
 
@@ -93,9 +94,9 @@ def share(rate) -> str:
     return f"{100 * getattr(rate, 'share', rate):.1f}"
 
 
-def results(command: str) -> list:
+def results(command: str, folder: str = "") -> list:
     """Of a command."""
-    return report.read(RESULTS, [command])[command].results
+    return report.read(RESULTS / folder, [command])[command].results
 
 
 def worst_cases() -> str:
@@ -149,6 +150,53 @@ def findings() -> str:
         if check.status == FAIL or check.number == 6 and check.status != NOT_APPLICABLE
     ]
     return table(["model", "check", "", "found"], rows)
+
+
+def detections() -> str:
+    """What the tests catch of every attack on every model, and what they accept."""
+    by_attack: dict[tuple, list[Detection]] = {}
+    for each in results("detect"):
+        by_attack.setdefault((each.model, each.attack), []).append(each)
+    tests = " / ".join(DETECTION_TESTS)
+    header = [
+        "model",
+        "attack",
+        "eps",
+        "success",
+        f"detected: {tests}",
+        "undetected",
+        "accuracy of the accepted",
+        "AUC",
+    ]
+
+    def cells(attack: str, i: int, of_tests: list[Detection]) -> list[str]:
+        rates = ("detected", "undetected", "accepted_accuracy")
+        told = [[share(getattr(each, name)[i]) for each in of_tests] for name in rates]
+        told.append([f"{each.auc[i]:.2f}" for each in of_tests])
+        meaningful = [each.meaningful for each in of_tests]
+        told = [" / ".join(cell if means else "-" for cell, means in zip(column, meaningful)) for column in told]
+        first = of_tests[0]
+        return [first.model.upper(), attack.upper(), f"{first.eps[i]:g}", share(first.success[i]), *told]
+
+    rows = [
+        cells(attack, i, of_tests) for (_, attack), of_tests in by_attack.items() for i in range(len(of_tests[0].eps))
+    ]
+    return table(header, rows)
+
+
+def evasions() -> str:
+    """What passes a test of an attack that doesn't know of it, and of those that do, by the weight of the test's statistic."""
+    found: dict[tuple, dict[str, list[Detection]]] = {}
+    for each in results("detect", "evading"):
+        for_test = found.setdefault(each.model, {})
+        for_test.setdefault(each.test, []).append(each)
+    rows = []
+    for model, of_tests in found.items():
+        first = next(iter(of_tests.values()))[0]
+        for i, eps in enumerate(first.eps):
+            told = [" / ".join(share(each.undetected[i]) for each in of_tests[test]) for test in DETECTION_TESTS]
+            rows.append([model.upper(), f"{eps:g}", share(first.success[i]), *told])
+    return table(["model", "eps", "success of PGD", *(f"undetected by {test}" for test in DETECTION_TESTS)], rows)
 
 
 def clean() -> str:
@@ -232,7 +280,20 @@ def claims() -> str:
 
 TABLES = {
     made.__name__: made
-    for made in (summary, clean, worst_cases, attacks, sheet, findings, aims, differences, claims, ablations)
+    for made in (
+        summary,
+        clean,
+        worst_cases,
+        attacks,
+        sheet,
+        findings,
+        detections,
+        evasions,
+        aims,
+        differences,
+        claims,
+        ablations,
+    )
 }
 PAGES = ("README.md", *(f"docs/{page}.md" for page in ("pretrained", "reproduction", "robustness", "training")))
 
