@@ -1,5 +1,7 @@
 """`pyrobayes detect`."""
 
+import math
+
 import click
 
 from pyrobayes.options import DetectionOptions
@@ -49,7 +51,7 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
                 result.success[i].percent(),
                 result.detected[i].percent(),
                 result.undetected[i].percent(),
-                f"{result.auc[i]:.3f}",
+                "-" if math.isnan(result.auc[i]) else f"{result.auc[i]:.3f}",
                 result.accepted_accuracy[i].percent(),
             ]
             for result in results

@@ -37,7 +37,11 @@ pretrained = click.option(
     is_flag=True,
     help=f"take the models that come with the package, and {MINI}, where no other data is asked for",
 )
-out = click.option("--out", type=click.Path(file_okay=False), help="folder for results and figures [default: --runs]")
+out = click.option(
+    "--out",
+    type=click.Path(file_okay=False),
+    help="folder for results and figures [default: --runs, with --pretrained runs]",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
 

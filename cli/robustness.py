@@ -36,7 +36,7 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
     beside every success rate that they put in doubt. Writes robustness.json, robustness-MODEL, as PDF and PNG, and
     a report of all results in the folder, as one HTML page (report.html) and as Markdown.
     What is done is kept: after an interruption the same command goes on where it stopped. An earlier verdict on other
-    models, or by other options, is kept as robustness.1.json.
+    models or weights, or by other options, is kept as robustness.1.json.
 
     \b
     Examples:

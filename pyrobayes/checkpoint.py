@@ -102,6 +102,9 @@ class Config:
         saved.pop("versions")
         saved["networks"] = Networks(**saved["networks"])
         saved["training"] = TrainingOptions(**saved["training"])
+        for name in ("model", "data", "data_sha256"):
+            if not isinstance(saved[name], str):
+                raise ValueError(f"{name} is no text")
         saved["image_shape"], saved["classes"] = tuple(saved["image_shape"]), tuple(saved["classes"])
         return cls(**saved)
 

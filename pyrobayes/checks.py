@@ -254,7 +254,7 @@ def loss_settled(losses: Tensor, eps: float) -> Check:
     name, doubts = "the loss rises, and no longer does at the last step", "success rates of iterative attacks"
     mean = losses.double().mean(1)
     if len(mean) < 10:
-        return _check(9, name, doubts, None, f"needs ten steps to tell, got {len(mean)}")
+        return _check(9, name, doubts, None, f"needs the loss at ten steps to tell, got it at {len(mean)}")
     tail = len(mean) // 10
     before, last = mean[-2 * tail : -tail].mean().item(), mean[-tail:].mean().item()
     rise = last - mean[0].item()

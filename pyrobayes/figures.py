@@ -70,7 +70,7 @@ WRONG = "#B2182B"
 
 def save(figure: Figure, path: str | Path) -> list[Path]:
     """Write a figure as `path`.pdf and `path`.png; returns both paths."""
-    paths = [Path(f"{path}.{kind}") for kind in ("pdf", "png")]
+    paths = _files(path)
     with matplotlib.rc_context(STYLE):
         for each in paths:
             buffer = io.BytesIO()
@@ -78,6 +78,16 @@ def save(figure: Figure, path: str | Path) -> list[Path]:
             figure.savefig(buffer, format=each.suffix[1:], bbox_inches="tight", metadata=metadata)
             write_atomically(each, buffer.getvalue())
     return paths
+
+
+def remove(path: str | Path) -> None:
+    """Delete what :func:`save` wrote, if anything."""
+    for each in _files(path):
+        each.unlink(missing_ok=True)
+
+
+def _files(path: str | Path) -> list[Path]:
+    return [Path(f"{path}.{kind}") for kind in ("pdf", "png")]
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -303,7 +313,8 @@ def _with_doubts(verdict: Verdict, row: str, name: str | None = None) -> str:
 def detection(results: Sequence[Detection]) -> Figure:
     """ROC curves of the tests of one model under one attack, a panel a test, a line an eps.
 
-    Below, where the attack also evaded the tests: images that pass undetected against the weight of the evasion.
+    Below, where the attack also evaded the tests: images that pass undetected against the weight of the evasion,
+    and dotted those of the attack that doesn't.
     """
     plain = [result for result in results if result.options["evade"] is None]
     adaptive = [result for result in results if result.options["evade"] is not None]
@@ -314,14 +325,16 @@ def detection(results: Sequence[Detection]) -> Figure:
         grid = figure.subplots(2 if adaptive else 1, len(plain), squeeze=False)
         for axes, result in zip(grid[0], plain):
             _roc(axes, result, colours)
-        for axes, test in zip(grid[1] if adaptive else (), (result.test for result in plain)):
-            _evasion(axes, [result for result in adaptive if result.test == test], colours)
-        grid[0, 0].set_ylabel("successful adversarial images rejected (%)")
+        for axes, result in zip(grid[1] if adaptive else (), plain):
+            _evasion(axes, result, [other for other in adaptive if other.test == result.test], colours)
+        grid[0, 0].set_ylabel("successful adversarial\nimages rejected (%)")
         if adaptive:
-            grid[1, 0].set_ylabel("misclassified and accepted (%)")
+            grid[1, 0].set_ylabel("misclassified\nand accepted (%)")
         lines = [
             Line2D([], [], color=colour, label=rf"$\epsilon$ = {eps:g}") for colour, eps in zip(colours, first.eps)
         ]
+        if adaptive:
+            lines.append(Line2D([], [], color="black", linewidth=0.8, linestyle=DOTTED, label="without evasion"))
         figure.legend(handles=lines, loc="outside right center", fontsize=8)
         images = first.false_alarms.total
         figure.suptitle(
@@ -344,14 +357,15 @@ def _roc(axes, result: Detection, colours: Sequence) -> None:
     axes.set_title(f"{result.test} test{'' if result.meaningful else ' (without meaning)'}", fontsize=9)
 
 
-def _evasion(axes, results: Sequence[Detection], colours: Sequence) -> None:
+def _evasion(axes, without: Detection, results: Sequence[Detection], colours: Sequence) -> None:
     weights = [result.options["evade_weight"] for result in results]
     for i, colour in enumerate(colours):
         rates = [(weight, result.undetected[i]) for weight, result in zip(weights, results)]
         _with_intervals(axes, rates, color=colour, marker="o", markersize=3.5)
+        axes.axhline(100 * without.undetected[i].share, color=colour, linewidth=0.8, linestyle=DOTTED)
     axes.set_xscale("log")
     axes.set_ylim(0, 101)
-    axes.set_xlabel(r"weight $\lambda$ of the test in the attack")
+    axes.set_xlabel(r"weight $\lambda$ in the attack")
 
 
 def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int = 5) -> Figure:

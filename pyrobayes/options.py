@@ -5,9 +5,9 @@ Nothing here imports torch, so that a command line can be parsed, or refused, at
 """
 
 import difflib
+import itertools
 import math
 import numbers
-import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ TERMS = ("x", "y", "z")
 DETECTION_TESTS = ("marginal", "logit", "kl")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LARGEST_SEED = 2**63 - 1
+LARGEST_BATCH = 2**31 - 1
+LARGEST_L2 = 1_000_000
 DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
 MINI = "fashion-mnist-mini"
 SUBSETS = {MINI: "fashion-mnist"}  # its training images are some of those of the other, and its test images too
@@ -84,6 +86,12 @@ def whole(name: str, value, least: int, most: int | None = None) -> None:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
     if most is not None and value > most:
         raise InputError(f"{name} must be at most {most}, got {value}")
+
+
+def flag(name: str, value) -> None:
+    """Refuse a `value` of argument `name` that is neither True nor False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, got {value!r}")
 
 
 def positive(name: str, value) -> None:
@@ -176,7 +184,7 @@ class TrainingOptions:
         whole("epochs", self.epochs, least=1)
         positive("lr", self.lr)
         object.__setattr__(self, "schedule", choice("schedule", self.schedule, SCHEDULES))
-        whole("batch size", self.batch_size, least=1)
+        whole("batch size", self.batch_size, least=1, most=LARGEST_BATCH)
         whole("train particles", self.train_particles, least=1)
         for name, known in (("bound", BOUNDS), ("augmentation", AUGMENTATIONS)):
             if getattr(self, name) is not None:
@@ -230,6 +238,7 @@ class ClassifierOptions:
         if not isinstance(self.negligible, numbers.Real) or not 0 <= self.negligible < 1:
             raise InputError(f"negligible must be a part from 0 to below 1, got {self.negligible!r}")
         whole("memory", self.memory, least=1)
+        flag("compile", self.compile)
 
     @property
     def exact(self) -> bool:
@@ -246,7 +255,7 @@ class EvaluationOptions(ClassifierOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        whole("batch size", self.batch_size, least=1)
+        whole("batch size", self.batch_size, least=1, most=LARGEST_BATCH)
         if self.images is not None:
             whole("images", self.images, least=1)
 
@@ -297,7 +306,8 @@ class AttackOptions(EvaluationOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        names = (self.attack,) if isinstance(self.attack, str) else tuple(self.attack)
+        flag("snapshot", self.snapshot)
+        names = (self.attack,) if isinstance(self.attack, str) else tuple(self.attack or ())
         if not names:
             raise InputError(f"no attack given: known are {', '.join(ATTACKS)}")
         object.__setattr__(self, "attack", tuple(dict.fromkeys(choice("attack", name, ATTACKS) for name in names)))
@@ -381,6 +391,7 @@ class RobustnessOptions(EvaluationOptions):
             raise InputError("a verdict needs an eps above 0")
         for name in ("steps", "redraws", "checked_images"):
             whole(name.replace("_", " "), getattr(self, name), least=1)
+        flag("brief", self.brief)
 
 
 QUICK_ROBUSTNESS = {
@@ -463,13 +474,16 @@ def checked_eps(values, norm: str = "linf") -> tuple[float, ...]:
     values = (float(values),) if is_number(values) else numbers_in(values)
     if not values:
         raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
-    most = sys.float_info.max if norm == "l2" else 1
     for value in values:
-        if not 0 <= value <= most:
+        if not 0 <= value <= (LARGEST_L2 if norm == "l2" else 1):
             raise InputError(
-                f"eps must lie in [0, 1], the range of a pixel, or in L2 be a number from 0, got {value:g}"
+                f"eps must lie in [0, 1], the range of a pixel, or in L2 from 0 to {LARGEST_L2:,}, got {value!r}"
             )
-    return tuple(sorted(set(values)))
+    values = sorted({abs(value) for value in values})  # and no -0.0
+    for one, other in itertools.pairwise(values):
+        if f"{one:g}" == f"{other:g}":
+            raise InputError(f"eps {one!r} and {other!r} are as good as the same: leave one of them out")
+    return tuple(values)
 
 
 def parse_eps(text: str) -> tuple[float, ...]:

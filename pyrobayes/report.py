@@ -49,6 +49,7 @@ FILES = {
 }  # by command
 REPRODUCTION = "reproduction.json"
 TOLD = 0.1  # the summary tells of the eps nearest to this one
+DEFENDER = ("particles", "noise", "estimator", "prune")  # of the options, what tells one classifier from another
 UPPER = "One attack gives an upper bound of the robustness only."
 NORMS = {"linf": "L∞", "l2": "L2", "area": "share of the image"}
 
@@ -92,6 +93,7 @@ class Found:
 
     Attributes:
         data: name, split and checksum.
+        models: that the command was given; of those that an interruption left there are no results.
         trained: by model, its training.
         results: records of :class:`pyrobayes.evaluation.Evaluation`, :class:`Attacked`,
             :class:`pyrobayes.detection.Detection` or :class:`pyrobayes.robustness.Verdict`.
@@ -100,6 +102,7 @@ class Found:
     options: Any
     data: dict[str, str]
     versions: dict[str, str]
+    models: tuple[str, ...]
     trained: dict[str, Trained]
     results: list
 
@@ -157,7 +160,7 @@ def markdown(
     Args:
         found: as :func:`read` gives it.
         figures: file names of the figures that are there.
-        last_epochs: by model, the last line of its metrics.
+        last_epochs: by the SHA-256 of weights, the last line of their training's metrics.
         published: the content of `reproduction.json`.
     """
     if not found:
@@ -194,10 +197,11 @@ def _read(path: Path, command: str) -> Found:
             options=record(**saved["options"]),
             data={name: str(saved["data"][name]) for name in ("name", "split", "sha256")},
             versions={str(name): str(version) for name, version in saved["versions"].items()},
+            models=tuple(map(str, saved.get("models", saved["trained"]))),
             trained={model: _trained(each) for model, each in saved["trained"].items()},
             results=[result(each) for each in saved["results"]],
         )
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
             f"damaged file {path}: {what}; make it again with 'pyrobayes {command}', or move it elsewhere"
@@ -226,7 +230,7 @@ def reproduction(folder: Path) -> dict | None:
         clean = {model: _spread(each) for model, each in saved["clean"].items()}
         if not comparisons or not {"data", "seeds", "images", "particles", "recipe", "versions"} <= set(saved):
             raise ValueError("something is missing")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"damaged file {path}: {error}; make it again with 'pyrobayes reproduce', or move it elsewhere"
         ) from error
@@ -338,18 +342,30 @@ def _figures(folder: Path) -> list[str]:
 def _last_epochs(found: Mapping[str, Found], runs: Path) -> dict[str, dict]:
     """By model, the last line of its metrics, where the run is the one that the results are of."""
     last = {}
-    for model, trained in _all_trained(found).items():
+    for model, trained in _trainings(found):
         try:
             if Config.read(runs / model) == trained.config:
                 metrics = json.loads((runs / model / METRICS).read_text().splitlines()[-1])
-                last |= {model: metrics} if metrics["epoch"] == trained.epochs else {}
+                last |= {trained.weights: metrics} if metrics["epoch"] == trained.epochs else {}
         except (InputError, OSError, ValueError, LookupError, TypeError):
             continue  # it says nothing that the results need
     return last
 
 
-def _all_trained(found: Mapping[str, Found]) -> dict[str, Trained]:
-    return {model: trained for each in found.values() for model, trained in each.trained.items()}
+def _trainings(found: Mapping[str, Found]) -> list[tuple[str, Trained]]:
+    """Models and how they were trained; a model of which several trainings have results is there with each."""
+    distinct = []
+    for each in found.values():
+        distinct += [pair for pair in each.trained.items() if pair not in distinct]
+    return distinct
+
+
+def _names_of(trainings: Sequence[tuple[str, Trained]]) -> list[str]:
+    """A name for each training, with the beginning of its weights' checksum where a model has several."""
+    models = [model for model, _ in trainings]
+    return [
+        model.upper() + (f" ({trained.weights[:8]})" if models.count(model) > 1 else "") for model, trained in trainings
+    ]
 
 
 # Sections.
@@ -378,10 +394,17 @@ def _summary(found: Mapping[str, Found], models: Sequence[str]) -> list[str]:
         "Brackets are 95% Wilson intervals, of the sampling of images; the spread over training runs isn't in them."
     ]
     attacked = list(dict.fromkeys(result.model for result in found["attack"].results)) if "attack" in found else []
+    for command, each in found.items():
+        if missing := [model for model in each.models if not each.of(model)]:
+            notes.append(
+                f"{_code(f'pyrobayes {command}')} wasn't finished: it has no results of {_listed(map(_name, missing))}."
+            )
     if without := [model for model in attacked if not _same(found, model)]:
         attacks = _listed(dict.fromkeys(_text(result.attack.upper()) for result in found["attack"].results))
+        judged = [result.model for result in found["robustness"].results] if "robustness" in found else []
+        named = _listed(_name(model) + (" as it was attacked" if model in judged else "") for model in without)
         notes.append(
-            f"There is no verdict on {_listed(map(_name, without))}: {attacks} alone gives an upper bound of the robustness "
+            f"There is no verdict on {named}: {attacks} alone gives an upper bound of the robustness "
             f"only, since other attacks may find more. {_code(shlex.join(['pyrobayes', 'robustness', *attacked]))} tries "
             "many, and checks them."
         )
@@ -418,27 +441,31 @@ def _sentences(found: Mapping[str, Found], model: str) -> list[str]:
 
 
 def _same(found: Mapping[str, Found], model: str) -> Verdict | None:
-    """The verdict on what was attacked: the same training of a model, on the same data."""
+    """The verdict on what was attacked: the same training of a model, as the same classifier, on the same data."""
     attack, verdict = found["attack"], found.get("robustness")
     if verdict is None or verdict.data != attack.data or verdict.trained.get(model) != attack.trained.get(model):
+        return None
+    if any(getattr(verdict.options, name) != getattr(attack.options, name) for name in DEFENDER):
         return None
     return next(iter(verdict.of(model)), None)
 
 
 def _models(found: Mapping[str, Found], models: Sequence[str], last_epochs: Mapping[str, dict]) -> list[str]:
-    trained, rows = _all_trained(found), []
-    for model in models:
+    trainings, rows = _trainings(found), []
+    trainings += [(model, None) for model in models if model not in dict(trainings)]
+    trainings.sort(key=lambda each: models.index(each[0]))
+    for (model, trained), name in zip(trainings, _names_of(trainings)):
         known = model in factorizations.names(comparators=True)
         formula = factorizations.get(model).formula() if known else ""
         discriminative = any("x" in parents for parents in parents_in(formula).values())
-        last = last_epochs.get(model, {})
+        last = last_epochs.get(trained.weights, {}) if trained else {}
         rows.append(
             [
-                _name(model),
+                _text(name),
                 _code(formula) if known else "-",
                 ("discriminative" if discriminative else "generative") if known else "-",
-                f"{trained[model].epochs}" if model in trained else "-",
-                *(_number(last.get(name), 2) for name in ("validation_elbo", "validation_kl")),
+                f"{trained.epochs}" if trained else "-",
+                *(_number(last.get(what), 2) for what in ("validation_elbo", "validation_kl")),
                 _number(last.get("validation_accuracy"), 1, 100),
             ]
         )
@@ -538,7 +565,7 @@ def _detections(found: Found, figures: Sequence[str]) -> list[str]:
         blocks.append("Without meaning: the model has no p(x|...), so that the test doesn't see the image's density.")
     for model, name in dict.fromkeys((result.model, result.attack) for result in found.results):
         which = found.options.which(model, name)
-        caption = "ROC curves of the tests; below, where the attack evaded them too, what passes undetected."
+        caption = "ROC curves of the tests; below, where the attack evaded them too, what passes undetected, and dotted what does of the attack that didn't."
         blocks += _figure(
             f"detection-{which}", f"Detection, {_name(model)} under {_text(name.upper())}", caption, figures
         )
@@ -744,14 +771,15 @@ def _points(difference: tuple[float, float] | None) -> str:
 
 
 def _configuration(found: Mapping[str, Found]) -> list[str]:
-    trained = _all_trained(found)
+    trainings = _trainings(found)
+    names = _names_of(trainings)
     sums = dict.fromkeys(
         [(each.data["name"], each.data["split"], each.data["sha256"]) for each in found.values()]
-        + [(each.config.data, "train", each.config.data_sha256) for each in trained.values()]
+        + [(each.config.data, "train", each.config.data_sha256) for _, each in trainings]
     )
     training = {
-        model.upper(): {"data": each.config.data} | vars(each.config.networks) | vars(each.config.training)
-        for model, each in trained.items()
+        name: {"data": each.config.data} | vars(each.config.networks) | vars(each.config.training)
+        for name, (_, each) in zip(names, trainings)
     }
     return [
         "## Configuration",
@@ -766,7 +794,11 @@ def _configuration(found: Mapping[str, Found]) -> list[str]:
         "### Training",
         _columns("option", training),
         "### Weights",
-        _table(["model", "sha256"], [[_name(model), _code(each.weights)] for model, each in trained.items()], left=2),
+        _table(
+            ["model", "sha256"],
+            [[_text(name), _code(each.weights)] for name, (_, each) in zip(names, trainings)],
+            left=2,
+        ),
         "### Versions",
         _columns("of", {command: each.versions for command, each in found.items()}),
     ]
@@ -779,7 +811,7 @@ def _given(options: EvaluationOptions) -> dict:
 def _commands(found: Mapping[str, Found]) -> list[str]:
     """The command lines that give the results again."""
     alike: dict[tuple[str, ...], list[str]] = {}
-    for model, trained in _all_trained(found).items():
+    for model, trained in _trainings(found):
         if _packaged(model, trained):
             continue
         config = trained.config

@@ -174,6 +174,8 @@ def attack(
             save_tensors(folder / f"adversarial-{which}.safetensors", tensors, {"attack": result.attack})
         results.append(dataclasses.replace(result, examples=result.examples[:, :8].clone()))
         if folder:
+            if len(results) == 1:
+                figures.remove(folder / "figure1")  # until it is drawn of all that there are now
             write_json(folder / "attack.json", _report(results, options, test, trained))
             figures.save(figures.adversarial_examples(results[-1], test.classes), folder / f"figure2-{which}")
     if folder:
@@ -260,7 +262,7 @@ def robustness(
     """Reach a verdict on the robustness of trained models; the others serve as sources of attacks by transfer.
 
     Writes `robustness.json`, one `robustness-MODEL` each (PDF and PNG), `robustness` of several, and a report (see :mod:`pyrobayes.report`) to `out`.
-    An earlier `robustness.json`, of other models or options, is kept there as `robustness.1.json` and so on.
+    An earlier `robustness.json`, of other models, weights, data or options, is kept there as `robustness.1.json` and so on.
     What has been computed is kept in `out/robustness-parts` until all is done, so that an interrupted run goes on where it
     stopped.
 
@@ -287,7 +289,6 @@ def _judged(classifiers, test: Images, options, data_dir, runs, out, device, pro
     with locked(folder, BEING_JUDGED) if folder else contextlib.nullcontext():
         trained = _how_trained(classifiers, runs)
         training = _load_data(test.name, "train", data_dir)
-        _result_folder(kept)
         parts, results = Parts(kept), []
         for classifier in classifiers:
             others = [other for other in classifiers if other is not classifier]
@@ -300,9 +301,11 @@ def _judged(classifiers, test: Images, options, data_dir, runs, out, device, pro
                 ) from None
             results.append(verdict)
             if folder:
+                content = _report(results, options, test, trained)
                 if len(results) == 1:
-                    _set_aside(folder / "robustness.json", options, test, set(trained))
-                write_json(folder / "robustness.json", _report(results, options, test, trained))
+                    _set_aside(folder / "robustness.json", content, trained)
+                    figures.remove(folder / "robustness")  # until it is drawn of all that there are now
+                write_json(folder / "robustness.json", content)
                 figures.save(figures.robustness(verdict), folder / f"robustness-{verdict.model}")
         distributed.wait_for_all()  # before what the others may still read is removed
         if folder:
@@ -312,17 +315,15 @@ def _judged(classifiers, test: Images, options, data_dir, runs, out, device, pro
     return results
 
 
-def _set_aside(path: Path, options: RobustnessOptions, test: Images, models: set[str]) -> None:
-    """Keep a verdict that took hours, on other models or by other options, under another name."""
+def _set_aside(path: Path, content: dict, trained: Mapping[str, dict]) -> None:
+    """Keep a verdict that took hours under another name, unless the command is the same, of the same weights."""
     if not path.is_file():
         return
     try:
-        saved = json.loads(path.read_text())
-        ours = json.loads(json.dumps([dataclasses.asdict(options), test.sha256]))
-        again = [saved["options"], saved["data"]["sha256"]] == ours and {
-            each["model"] for each in saved["results"]
-        } <= models
-    except (ValueError, KeyError, TypeError):
+        saved, ours, of_all = json.loads(path.read_text()), *json.loads(json.dumps([content, trained]))
+        again = all(saved[name] == ours[name] for name in ("options", "data", "models"))
+        again = again and all(of_all[model] == each for model, each in saved["trained"].items())
+    except (ValueError, KeyError, TypeError, AttributeError):
         again = False
     if not again:
         names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
@@ -553,11 +554,12 @@ def _result_folder(path: str | os.PathLike) -> Path | None:
 
 
 def _report(results: Sequence, options: EvaluationOptions, test: Images, trained: Mapping[str, dict]) -> dict:
-    """Results with all that is needed to get them again."""
+    """Results, be they of the first models only, with all that is needed to get them again."""
     return {
         "options": dataclasses.asdict(options),
         "data": {"name": test.name, "split": test.split, "sha256": test.sha256},
         "versions": versions(),
+        "models": list(trained),
         "trained": {result.model: trained[result.model] for result in results},
         "results": [result.as_dict() for result in results],
     }

@@ -600,11 +600,21 @@ def test_matching_attacks_are_reported_like_others(make, tiny_images):
         ("fgsm", {"target": "all"}, "target must be a whole number"),
         ("fgsm", {"eot": 0}, "eot must be"),
         ("fgsm", {"term": "w"}, "unknown term 'w'"),
+        ("pgd", {"random_start": "no"}, "random start must be True or False, got 'no'"),
+        ("pgd", {"snapshot": "no"}, "snapshot must be True or False, got 'no'"),
     ],
 )
 def test_bad_options_are_named(name, options, words):
     with pytest.raises(InputError, match=words):
         attacks.get(name, **options)
+
+
+def test_no_images_and_no_gradient_are_named(batch):
+    x, y = batch
+    with pytest.raises(InputError, match="x holds no image to attack"):
+        attacks.get("fgsm")(Linear(), x[:0], y[:0], 0.1)
+    with torch.inference_mode(), pytest.raises(InputError, match="attack outside of it"):
+        attacks.get("fgsm")(Linear(), x, y, 0.1)
 
 
 @pytest.mark.parametrize("bad", [255.0, -0.5, math.nan])

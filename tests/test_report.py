@@ -27,6 +27,7 @@ from pyrobayes.files import write_json
 from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, EvaluationOptions, TrainingOptions
 from pyrobayes.page import page
 from pyrobayes.robustness import Verdict
+from pyrobayes.runs import how_trained
 from pyrobayes_cli.main import main
 from pyrobayes_cli.options import record
 
@@ -245,8 +246,29 @@ def test_a_verdict_on_another_training_stands_by_itself(folder, where):
     save(folder, "robustness", [verdict("gbz")], RobustnessOptions(), trained=trained)
     text, html = written(folder)
     assert "worst case of 3 attacks" not in str(Read(html).table("model", "attack"))
-    assert "There is no verdict on GBZ and DFX" in text and "These results are of different trainings of it." in text
+    assert (
+        "There is no verdict on GBZ as it was attacked and DFX" in text
+        and "These results are of different trainings of it." in text
+    )
     assert trained["gbz"]["weights"] in text
+    names = [row[0] for row in Read(html).table("model", "joint density")[1:]]
+    several = ["GBZ (55555555)", "GBZ (66666666)"] if where == "weights" else ["GBZ (55555555)"] * 2
+    assert names == [*several, "DFX"]
+
+
+@pytest.mark.parametrize("given", [{"particles": 1}, {"noise": "fixed"}])
+def test_a_verdict_on_another_classifier_stands_by_itself(folder, given):
+    save(folder, "attack", [attack("gbz")], AttackOptions(eps=EPS, **given))
+    text, html = written(folder)
+    assert "worst case of 3 attacks" not in str(Read(html).table("model", "attack"))
+    assert "There is no verdict on GBZ as it was attacked: FGSM alone" in text
+
+
+def test_what_was_interrupted_is_told(folder):
+    save(folder, "attack", [attack("gbz")], AttackOptions(eps=EPS), models=["gbz", "dfx"])
+    text, _ = written(folder)
+    assert "`pyrobayes attack` wasn't finished: it has no results of DFX." in text
+    assert "`pyrobayes robustness` wasn't" not in text
 
 
 @pytest.mark.parametrize(("data", "flags"), [("fashion-mnist", " --data fashion-mnist"), ("fashion-mnist-mini", "")])
@@ -471,13 +493,34 @@ def test_a_verdict_that_took_hours_is_not_replaced_by_another(tmp_path, monkeypa
         return sorted(path.name for path in tmp_path.glob("*.json"))
 
     runs.robustness(["dfx"], quick, **where)
-    runs.robustness(["dbx", "dfx"], quick, **where)  # as after an interruption, when one of them was done
-    assert kept() == ["robustness.json"]
-    before = (tmp_path / "robustness.json").read_text()
     runs.robustness(["dfx"], quick, **where)
+    assert kept() == ["robustness.json"]  # the same command again
+    before = (tmp_path / "robustness.json").read_text()
     runs.robustness(["dfx"], slow, **where)
+    runs.robustness(["dbx", "dfx"], slow, **where)
     assert kept() == ["robustness.1.json", "robustness.2.json", "robustness.json"]
     assert (tmp_path / "robustness.1.json").read_text() == before
+    interrupted = json.loads((tmp_path / "robustness.json").read_text())
+    write_json(tmp_path / "robustness.json", interrupted | {"results": interrupted["results"][:1]})
+    runs.robustness(["dbx", "dfx"], slow, **where)
+    assert len(kept()) == 3
+    monkeypatch.setattr(runs, "how_trained", lambda run: how_trained(run) | {"weights": "5" * 64})
+    runs.robustness(["dbx", "dfx"], slow, **where)
+    assert len(kept()) == 4
+
+
+def test_a_figure_of_earlier_results_is_not_left_beside_new_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "assess", lambda classifier, *more, **given: verdict(classifier.factorization.name))
+    where = {"data": "fashion-mnist-mini", "runs": PRETRAINED, "out": tmp_path}
+    few = AttackOptions(eps=(0.1,), images=2, particles=1)
+    runs.robustness(["dfx", "dbx"], RobustnessOptions(eps=(0.1, 0.2)), **where)
+    runs.attack(["dfx"], few, **where)
+    assert (tmp_path / "robustness.png").is_file() and (tmp_path / "figure1.png").is_file()
+    monkeypatch.setattr(figures, "adversarial_examples", lambda *given: 1 / 0)  # an end in the middle
+    with pytest.raises(ZeroDivisionError):
+        runs.attack(["dfx", "dbx"], few, **where)
+    runs.robustness(["dfx"], RobustnessOptions(eps=(0.1,)), **where)
+    assert not list(tmp_path.glob("robustness.p*")) and not list(tmp_path.glob("figure1.*"))
 
 
 def test_two_verdicts_in_one_folder_are_refused(tmp_path, monkeypatch):

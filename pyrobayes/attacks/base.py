@@ -19,6 +19,7 @@ from pyrobayes.options import (
     InputError,
     checked_eps,
     choice,
+    flag,
     is_number,
     numbers_in,
     positive,
@@ -82,6 +83,7 @@ class Attack:
             whole("target", self.target, least=0)
         if self.term is not None:
             object.__setattr__(self, "term", choice("term", self.term, TERMS))
+        flag("snapshot", self.snapshot)
         whole("eot", self.eot, least=1)
         if self.evade is not None and self.eot > 1 and not self.snapshot:
             raise InputError(
@@ -204,6 +206,8 @@ class Problem:
     ):
         if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
             raise InputError(f"x must be images [B, channels, height, width], floats in [0, 1], got {_described(x)}")
+        if not len(x):
+            raise InputError(f"x holds no image to attack, got {_described(x)}")
         if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.dtype != torch.long:
             raise InputError(f"y must hold one class, a torch.long, for each of {len(x)} images, got {_described(y)}")
         if attack.matching and (references is None or references.shape != x.shape):
@@ -294,6 +298,8 @@ class Problem:
         images = images.detach().requires_grad_(True)
         with torch.enable_grad():
             loss = self._loss(images, draw, self.target)
+            if torch.is_inference_mode_enabled():
+                raise InputError("torch.inference_mode leaves no gradient to climb: attack outside of it")
             if not loss.requires_grad:
                 raise InputError(f"the term {self.attack.term} doesn't depend on the image here: leave it out")
             return loss.detach(), torch.autograd.grad(loss.sum(), images)[0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrobayes.attacks.base import Attack, Problem, register, worst
-from pyrobayes.options import InputError, positive, whole
+from pyrobayes.options import InputError, flag, positive, whole
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Iterative(Attack):
         super().__post_init__()
         whole("steps", self.steps, least=1)
         whole("restarts", self.restarts, least=1)
+        flag("random start", self.random_start)
         if self.restarts > 1 and not self.random_start:
             raise InputError("restarts without a random start would all be the same: leave one of them out")
 
