@@ -438,7 +438,7 @@ RECIPES = {
     ),
     "quick": Recipe(
         "small",
-        "about eight minutes on two CPU cores",
+        "about five minutes on two CPU cores",
         data=MINI,
         training={"epochs": 5, "batch_size": 32, "lr": 2e-3, "kl_warmup": 0.2},
         evaluated=200,
