@@ -6,7 +6,8 @@ What was measured is in `docs/results`, `evaluation.json` and `robustness.json` 
     pyrobayes robustness all --pretrained --data fashion-mnist --images 1000
         --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
 
-`detection.json`, and that in `evading`, as the commands in `docs/robustness.md`, `reproduction.json` as `pyrobayes reproduce` does, and `ablations.json` as `docs/ablations.py`. It goes into the cards of the
+`detection.json`, and that in `evading`, as the commands in `docs/robustness.md`, `reproduction.json` as `pyrobayes reproduce` does, and
+`ablations.json` as `docs/ablations.py`. It goes into the cards of the
 models, into tables of `docs`, and into columns of the README's. A test sees that it is there.
 """
 

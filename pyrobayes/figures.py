@@ -182,6 +182,8 @@ def reproduction(comparisons: Sequence[Comparison], title: str) -> Figure:
             axes.grid(axis="y", linewidth=0.4, alpha=0.5)
         for axes in grid.flat[len(panels) :]:
             axes.axis("off")
+        for axes in grid.flat[max(0, len(panels) - columns) : len(panels)]:  # with nothing below
+            axes.tick_params(labelbottom=True)
         handles = [Line2D([], [], label=name, **{"color": OTHER} | look) for name, look in looks.items()]
         grid.flat[-1].legend(handles=handles, loc="center", fontsize=8)
         figure.supxlabel(BOUNDS["linf"], fontsize=9)

@@ -565,7 +565,10 @@ def _detections(found: Found, figures: Sequence[str]) -> list[str]:
         blocks.append("Without meaning: the model has no p(x|...), so that the test doesn't see the image's density.")
     for model, name in dict.fromkeys((result.model, result.attack) for result in found.results):
         which = found.options.which(model, name)
-        caption = "ROC curves of the tests; below, where the attack evaded them too, what passes undetected, and dotted what does of the attack that didn't."
+        caption = (
+            "ROC curves of the tests; below, where the attack evaded them too, what passes undetected, and dotted what does of "
+            "the attack that didn't."
+        )
         blocks += _figure(
             f"detection-{which}", f"Detection, {_name(model)} under {_text(name.upper())}", caption, figures
         )

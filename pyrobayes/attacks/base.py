@@ -295,11 +295,11 @@ class Problem:
 
     def raw_gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
         """The same as it is, finite or not."""
+        if torch.is_inference_mode_enabled():
+            raise InputError("torch.inference_mode leaves no gradient to climb: attack outside of it")
         images = images.detach().requires_grad_(True)
         with torch.enable_grad():
             loss = self._loss(images, draw, self.target)
-            if torch.is_inference_mode_enabled():
-                raise InputError("torch.inference_mode leaves no gradient to climb: attack outside of it")
             if not loss.requires_grad:
                 raise InputError(f"the term {self.attack.term} doesn't depend on the image here: leave it out")
             return loss.detach(), torch.autograd.grad(loss.sum(), images)[0]
