@@ -170,18 +170,16 @@ def detections() -> str:
         "AUC",
     ]
 
-    def cells(attack: str, i: int, of_tests: list[Detection]) -> list[str]:
+    def cells(i: int, of_tests: list[Detection]) -> list[str]:
         rates = ("detected", "undetected", "accepted_accuracy")
         told = [[share(getattr(each, name)[i]) for each in of_tests] for name in rates]
         told.append([f"{each.auc[i]:.2f}" for each in of_tests])
         meaningful = [each.meaningful for each in of_tests]
         told = [" / ".join(cell if means else "-" for cell, means in zip(column, meaningful)) for column in told]
         first = of_tests[0]
-        return [first.model.upper(), attack.upper(), f"{first.eps[i]:g}", share(first.success[i]), *told]
+        return [first.model.upper(), first.attack.upper(), f"{first.eps[i]:g}", share(first.success[i]), *told]
 
-    rows = [
-        cells(attack, i, of_tests) for (_, attack), of_tests in by_attack.items() for i in range(len(of_tests[0].eps))
-    ]
+    rows = [cells(i, of_tests) for of_tests in by_attack.values() for i in range(len(of_tests[0].eps))]
     return table(header, rows)
 
 
