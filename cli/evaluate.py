@@ -10,8 +10,9 @@ from pyrobayes_cli.output import results_of, table, tell_caveats
 @click.command("evaluate", short_help="Evaluate trained models on clean test images.")
 @options.models
 @options.of_record(EvaluationOptions)
+@options.resume
 @options.of_runs
-def command(models, data, data_dir, runs, out, device, as_json, **given):
+def command(models, data, data_dir, runs, out, device, resume, as_json, **given):
     """Evaluate MODELs, or every model trained under RUNS, on clean test images.
 
     Prints accuracy with its 95% Wilson interval, the share of predictions that change with another draw of
@@ -28,7 +29,7 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
     from pyrobayes.runs import evaluate
 
     where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
-    results = results_of(evaluate, models, chosen, as_json, **where)
+    results = results_of(evaluate, models, chosen, as_json, **where, resume=resume)
     if not results:
         return
     show_evaluation(results, out or runs)

@@ -42,6 +42,9 @@ out = click.option(
     type=click.Path(file_okay=False),
     help="folder for results and figures [default: --runs, with --pretrained runs]",
 )
+resume = click.option(
+    "--resume", is_flag=True, help="keep results of an interrupted run: of the same options, versions, data and weights"
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
 

@@ -40,8 +40,8 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, images, part
     """Train all seven models, evaluate and attack them, draw every figure, and compare with what is published.
 
     FGSM's success rates never stand alone: a brief verdict (see robustness) on fewer images gives the worst case beside them.
-    What is trained already is not trained again, though evaluated and attacked again. Results of several
-    seeds are in seed-N each, and what they say together beside them.
+    What is done is kept, and an interrupted run goes on from there. Results of several seeds are in seed-N each,
+    and what they say together beside them.
 
     \b
     Examples:
@@ -61,7 +61,7 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, images, part
     time = f": {chosen.time}{'' if seeds == 1 else f', {seeds} times'}" if sizes == chosen.networks else ""
     click.echo(
         f"All seven models with {sizes} networks on {chosen.data}, then FGSM on {attacked} test images and a brief verdict{time}. "
-        f"Everything goes to {folder}; interrupted, the same command goes on with the training where it stopped."
+        f"Everything goes to {folder}; interrupted, the same command goes on where it stopped."
     )
 
     from pyrobayes.runs import reproduce

@@ -5,7 +5,6 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 
 import torch
@@ -22,6 +21,7 @@ from pyrobayes.progress import Progress, silent
 from pyrobayes.randomness import splitmix, uniforms
 
 CHECKED = 200  # clean images on which it is looked at what noise and approximations change
+UNSAVED = ("clean_log_joint", "log_joint", "examples")  # of an attack's result, in its file
 LOOKED_AT = ("changed", "approximation", "gradient_signs")
 NORMAL_95 = 1.959963984540054  # 95% of a normal distribution are within so many standard deviations
 
@@ -136,17 +136,20 @@ class AttackResult:
         options: of the attack, and of the classifier that the attacker saw where they differ from the defender's.
         eps: [E] the bounds.
         labels: [N] true classes.
-        clean_log_joint: [N, C] nats, of the clean images.
-        log_joint: [E, N, C] nats, of the adversarial images.
+        clean_predictions: [N] predicted classes of the clean images.
+        predictions: [E][N] the same of the adversarial images.
+        posteriors: [E][N] posteriors of those predicted classes.
         unmoved: images, not of the target class, for which no gradient that the attack asked for had a finite value
             other than zero. None of an attack that does without.
-        examples: [E, M, channels, height, width] the first adversarial images.
         distances: [N] L2 lengths of the least changes that an attack which looks for them found; infinite where the
             classifier didn't fall for it; None for other attacks.
         changed: as in :class:`Evaluation`, of the first clean images; None for a classifier that isn't random.
         approximation: as there, of the same images.
         gradient_signs: share of the pixels of these whose gradient has another sign than that without approximations,
             with the same noise; None where the attacker's options ask for none.
+        clean_log_joint: [N, C] nats, of the clean images. This and what follows is None of a result read from its file.
+        log_joint: [E, N, C] nats, of the adversarial images.
+        examples: [E, M, channels, height, width] the first adversarial images.
     """
 
     model: str
@@ -156,38 +159,43 @@ class AttackResult:
     data: str
     eps: tuple[float, ...]
     labels: list[int]
-    clean_log_joint: Tensor
-    log_joint: Tensor
+    clean_predictions: list[int]
+    predictions: list[list[int]]
+    posteriors: list[list[float]]
     unmoved: Rate
-    examples: Tensor
     distances: list[float] | None = None
     changed: Rate | None = None
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
+    clean_log_joint: Tensor | None = None
+    log_joint: Tensor | None = None
+    examples: Tensor | None = None
 
-    @cached_property
-    def clean_predictions(self) -> list[int]:
-        """[N] predicted classes of the clean images."""
-        return self.clean_log_joint.argmax(1).tolist()
+    @classmethod
+    def of(cls, *, clean_log_joint: Tensor, log_joint: Tensor, **others) -> "AttackResult":
+        """With the predictions and posteriors that the log joints give."""
+        return cls(
+            clean_log_joint=clean_log_joint,
+            log_joint=log_joint,
+            clean_predictions=clean_log_joint.argmax(1).tolist(),
+            predictions=log_joint.argmax(2).tolist(),
+            posteriors=log_joint.softmax(2).amax(2).tolist(),
+            **others,
+        )
 
-    @cached_property
-    def predictions(self) -> list[list[int]]:
-        """[E][N] predicted classes of the adversarial images."""
-        return self.log_joint.argmax(2).tolist()
-
-    @cached_property
-    def posteriors(self) -> list[list[float]]:
-        """[E][N] posteriors of those predicted classes."""
-        return self.log_joint.softmax(2).amax(2).tolist()
+    @property
+    def images(self) -> int:
+        """How many were attacked."""
+        return len(self.labels)
 
     @property
     def clean_accuracy(self) -> Rate:
         """Share of the clean images classified correctly."""
-        return Rate(sum(p == y for p, y in zip(self.clean_predictions, self.labels)), len(self.labels))
+        return Rate(sum(p == y for p, y in zip(self.clean_predictions, self.labels)), self.images)
 
     def success(self, index: int) -> Rate:
         """Success rate at `eps[index]`: share of all attacked images that end up misclassified."""
-        return Rate(sum(p != y for p, y in zip(self.predictions[index], self.labels)), len(self.labels))
+        return Rate(sum(p != y for p, y in zip(self.predictions[index], self.labels)), self.images)
 
     def flipped(self, index: int) -> Rate:
         """Share of the initially correct images that end up misclassified at `eps[index]`."""
@@ -199,11 +207,13 @@ class AttackResult:
     def median_distance(self) -> float | None:
         """Median of the distances over the initially correct images; infinite where most didn't fall for the attack.
 
-        Images of the target class, which are left alone, are not among them.
+        Images of the target class, which are left alone, are not among them; NaN if there are no others.
         """
         if self.distances is None:
             return None
-        return median_distance(self.distances, self.clean_predictions, self.labels, self.options.get("target"))
+        each = zip(self.distances, self.clean_predictions, self.labels, strict=True)
+        right = [distance for distance, p, y in each if p == y != self.options.get("target")]
+        return statistics.median(right) if right else math.nan
 
     def reached(self, index: int) -> Rate | None:
         """Share of the images of other classes that end up in the target class at `eps[index]`; None without one."""
@@ -216,8 +226,7 @@ class AttackResult:
     def as_dict(self) -> dict:
         """As plain JSON values, without the example images and the log joints."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        plain = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
-        plain |= {name: getattr(self, name) for name in ("clean_predictions", "predictions", "posteriors")}
+        plain = {name: value for name, value in values.items() if name not in UNSAVED}
         if self.distances is not None:
             plain["distances"] = [distance if math.isfinite(distance) else None for distance in self.distances]
         rates = [
@@ -230,19 +239,6 @@ class AttackResult:
             if rate := getattr(self, name):
                 shares[name] = rate.as_dict()
         return plain | shares | {"rates": rates}
-
-
-def median_distance(
-    distances: Sequence[float | None], predictions: Sequence[int], labels: Sequence[int], target: int | str | None
-) -> float:
-    """Of distances to adversarial images, None where none was found, over images that were classified correctly and are of
-    another class than the target; infinite where most didn't fall for the attack, NaN without such images."""
-    right = [
-        math.inf if distance is None else distance
-        for distance, predicted, label in zip(distances, predictions, labels, strict=True)
-        if predicted == label != target
-    ]
-    return statistics.median(right) if right else math.nan
 
 
 def evaluate(
@@ -359,7 +355,7 @@ def attack(
         progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
     batches = distributed.gather(batches)
     found = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-    return AttackResult(
+    return AttackResult.of(
         model=classifier.factorization.name,
         generative=classifier.factorization.generative,
         attack=perturb.name,
@@ -367,11 +363,11 @@ def attack(
         data=data.name,
         eps=eps,
         labels=data.labels.tolist(),
+        unmoved=Rate.of(found["unmoved"]),
+        distances=found["distances"].tolist() if perturb.least_distance else None,
         clean_log_joint=found["clean"],
         log_joint=found["attacked"].transpose(0, 1),
-        unmoved=Rate.of(found["unmoved"]),
         examples=found["examples"].transpose(0, 1),
-        distances=found["distances"].tolist() if perturb.least_distance else None,
         **looked_at(classifier, seen, data.head(min(checked, len(data))), batch_size) if checked else {},
     )
 

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pyrobayes import factorizations
 from pyrobayes.checkpoint import METRICS, MODEL, Config, digest, read_tensors
 from pyrobayes.checks import FAIL, NOT_APPLICABLE, Check
 from pyrobayes.detection import RATES, Detection
-from pyrobayes.evaluation import LOOKED_AT, Evaluation, Rate, caveats, median_distance
+from pyrobayes.evaluation import LOOKED_AT, AttackResult, Evaluation, Rate, caveats
 from pyrobayes.factorizations import parents_in
 from pyrobayes.files import write_atomically
 from pyrobayes.options import (
@@ -55,30 +55,6 @@ NORMS = {"linf": "L∞", "l2": "L2", "area": "share of the image"}
 
 
 @dataclass(frozen=True)
-class Attacked:
-    """What the report tells of an :class:`pyrobayes.evaluation.AttackResult`, whose log joints aren't in its file.
-
-    Attributes:
-        success, reached: [E] as the methods of that name.
-        distance: the median distance.
-    """
-
-    model: str
-    attack: str
-    options: dict
-    images: int
-    eps: tuple[float, ...]
-    clean_accuracy: Rate
-    success: list[Rate]
-    reached: list[Rate] | None
-    unmoved: Rate
-    distance: float | None
-    approximation: Rate | None = None
-    changed: Rate | None = None
-    gradient_signs: Rate | None = None
-
-
-@dataclass(frozen=True)
 class Trained:
     """How many epochs of which configuration a model had behind it, and the SHA-256 of its weights."""
 
@@ -95,7 +71,7 @@ class Found:
         data: name, split and checksum.
         models: that the command was given; of those that an interruption left there are no results.
         trained: by model, its training.
-        results: records of :class:`pyrobayes.evaluation.Evaluation`, :class:`Attacked`,
+        results: records of :class:`pyrobayes.evaluation.Evaluation`, :class:`pyrobayes.evaluation.AttackResult`,
             :class:`pyrobayes.detection.Detection` or :class:`pyrobayes.robustness.Verdict`.
     """
 
@@ -267,22 +243,33 @@ def _evaluation(saved: dict) -> Evaluation:
     return Evaluation(**saved | rates | {"model": str(saved["model"]), "images": int(saved["images"])})
 
 
-def _attacked(saved: dict) -> Attacked:
-    at, distances = saved["rates"], saved["distances"]
+def _attacked(saved: dict) -> AttackResult:
+    labels, eps = list(map(int, saved["labels"])), tuple(map(float, saved["eps"]))
+    images, distances = range(len(labels)), saved["distances"]
+    if not labels or not eps:
+        raise ValueError("no images" if eps else "no eps")
+
+    def of_images(values: list, kind: type) -> list:
+        return [kind(value) for value, _ in zip(values, images, strict=True)]
+
+    def of_eps(values: list, kind: type) -> list[list]:
+        return [of_images(each, kind) for each, _ in zip(values, eps, strict=True)]
+
     if distances is not None:
-        target = saved["options"].get("target")
-        distances = median_distance(distances, saved["clean_predictions"], saved["labels"], target)
-    return Attacked(
+        distances = of_images([math.inf if each is None else each for each in distances], float)
+    return AttackResult(
         model=str(saved["model"]),
+        generative=bool(saved["generative"]),
         attack=str(saved["attack"]),
         options=dict(saved["options"]),
-        images=len(saved["labels"]),
-        eps=tuple(float(each["eps"]) for each in at),
-        clean_accuracy=_rate(saved["clean_accuracy"]),
-        success=[_rate(each["success"]) for each in at],
-        reached=[_rate(each["reached"]) for each in at] if "reached" in at[0] else None,
+        data=str(saved["data"]),
+        eps=eps,
+        labels=labels,
+        clean_predictions=of_images(saved["clean_predictions"], int),
+        predictions=of_eps(saved["predictions"], int),
+        posteriors=of_eps(saved["posteriors"], float),
         unmoved=_rate(saved["unmoved"]),
-        distance=distances,
+        distances=distances,
         **_changed(saved),
     )
 
@@ -427,7 +414,7 @@ def _sentences(found: Mapping[str, Found], model: str) -> list[str]:
         i = _nearest(result.eps)
         said.append(
             f"{_text(result.attack.upper())} at {_eps(result.eps[i], result.options.get('norm'))} has "
-            f"{result.success[i].sentence()} of {result.images:,} images misclassified."
+            f"{result.success(i).sentence()} of {result.images:,} images misclassified."
         )
     for verdict in verdicts:
         said.append(f"{_worst(verdict)} {_failed(verdict)}")
@@ -601,10 +588,10 @@ def _attacks(found: Mapping[str, Found], figures: Sequence[str]) -> list[str]:
                     f"{_name(result.model)} gave {_text(name.upper())} no gradient for {result.unmoved.count:,} of "
                     f"{result.unmoved.total:,} images: their robustness is not known."
                 )
-            if result.distance is not None:
+            if result.distances is not None:
                 blocks.append(
                     f"{_name(result.model)}: the median L2 distance to what {_text(name.upper())} found is "
-                    f"{result.distance:.3g}, over the initially correct images (infinite where it found nothing that the "
+                    f"{result.median_distance:.3g}, over the initially correct images (infinite where it found nothing that the "
                     "model fell for)."
                 )
         for result in results:
@@ -636,12 +623,12 @@ def _failed(verdict: Verdict) -> str:
     return said + (f", and {out} did not apply." if out else ".")
 
 
-def _success_rates(results: Sequence[Attacked], verdicts: Mapping[str, Verdict | None]) -> list[str]:
+def _success_rates(results: Sequence[AttackResult], verdicts: Mapping[str, Verdict | None]) -> list[str]:
     """Success rates of an attack on several models, beside the worst case of those that there is a verdict on."""
     worst = [verdict for verdict in verdicts.values() if verdict]
     columns = sorted({value for each in [*results, *worst] for value in each.eps})
 
-    def row(model: str, what: str, images: int, eps: Sequence[float], rates: Sequence[Rate], doubts: str) -> list[str]:
+    def row(model: str, what: str, images: int, eps: Sequence[float], rates: Iterable[Rate], doubts: str) -> list[str]:
         at = dict(zip(eps, map(Rate.percent, rates)))
         return [_name(model), what, f"{images:,}", *(at.get(value, "-") for value in columns), doubts]
 
@@ -649,10 +636,11 @@ def _success_rates(results: Sequence[Attacked], verdicts: Mapping[str, Verdict |
     for result in results:
         model, verdict, attack = result.model, verdicts.get(result.model), _text(result.attack)
         doubts = _doubts(verdict, result.attack) if verdict else "not checked"
-        rows.append(row(model, attack, result.images, result.eps, result.success, doubts))
-        if result.reached:
+        every = range(len(result.eps))
+        rows.append(row(model, attack, result.images, result.eps, map(result.success, every), doubts))
+        if others := result.reached(0):
             what = f"{attack}, class {_text(result.options.get('target'))} reached"
-            rows.append(row(model, what, result.reached[0].total, result.eps, result.reached, doubts))
+            rows.append(row(model, what, others.total, result.eps, map(result.reached, every), doubts))
         if verdict:
             what = f"worst case of {len(verdict.success)} attacks"
             rows.append(row(model, what, verdict.images, verdict.eps, verdict.worst, _doubts(verdict, WORST)))

@@ -146,6 +146,7 @@ def attack(
     out: str | os.PathLike | None = None,
     device: str = "auto",
     save_adversarial: bool = False,
+    resume: bool = False,
     progress: Progress = silent,
 ) -> list[AttackResult]:
     """Attack trained models; writes `attack.json`, `figure1` and one `figure2-MODEL` each (PDF and PNG) to `out`.
@@ -160,24 +161,34 @@ def attack(
         runs: the folder of the trained models; `pyrobayes.options.PRETRAINED` for those that come with the package.
         out: folder for the results; where left out `runs`, also for those that come with the package.
         save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` (`-MODEL-ATTACK`) too.
+        resume: keep the results that an earlier, interrupted run left there, if they are of the same options, versions,
+            data and weights.
     """
+    if resume and save_adversarial:
+        raise InputError(
+            "results that are kept have no adversarial images any more: leave resume or save-adversarial out"
+        )
     planned, test = _planned(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
     folder, trained = _result_folder(_results_in(out, runs)), _how_trained((each for _, each in planned), runs)
-    results: list[AttackResult] = []
+    kept = _kept("attack", options, test, trained, _results_in(out, runs)) if resume else []
+    found = dict.fromkeys((by.name, classifier.factorization.name) for by, classifier in planned)
+    found |= {key: result for result in kept if (key := (result.attack, result.model)) in found}
     attacked, examples = _attacking(test, options, progress), None if save_adversarial else 8
     for by, classifier in planned:
+        if found[by.name, classifier.factorization.name]:
+            continue
         result = attacked(classifier, by, examples)
         which = options.which(result.model, result.attack)
         if folder and save_adversarial:
             labels = test.head(options.images).labels
             tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
             save_tensors(folder / f"adversarial-{which}.safetensors", tensors, {"attack": result.attack})
-        results.append(dataclasses.replace(result, examples=result.examples[:, :8].clone()))
+        found[result.attack, result.model] = dataclasses.replace(result, examples=result.examples[:, :8].clone())
         if folder:
-            if len(results) == 1:
-                figures.remove(folder / "figure1")  # until it is drawn of all that there are now
-            write_json(folder / "attack.json", _report(results, options, test, trained))
-            figures.save(figures.adversarial_examples(results[-1], test.classes), folder / f"figure2-{which}")
+            figures.remove(folder / "figure1")  # until it is drawn of all that there are now
+            figures.save(figures.adversarial_examples(result, test.classes), folder / f"figure2-{which}")
+            write_json(folder / "attack.json", _report(filter(None, found.values()), options, test, trained))
+    results = list(found.values())
     if folder:
         figures.save(figures.success_rates(results), folder / "figure1")
     return results
@@ -283,14 +294,18 @@ def robustness(
     return results
 
 
-def _judged(classifiers, test: Images, options, data_dir, runs, out, device, progress) -> list[Verdict]:
-    """The same of opened models, without a report."""
+def _judged(
+    classifiers, test: Images, options, data_dir, runs, out, device, progress, resume: bool = False
+) -> list[Verdict]:
+    """The same of opened models, without a report; with `resume` verdicts on all of them that are there are kept."""
     folder, kept = _result_folder(_results_in(out, runs)), _results_in(out, runs) / PARTS
     with locked(folder, BEING_JUDGED) if folder else contextlib.nullcontext():
         trained = _how_trained(classifiers, runs)
-        training = _load_data(test.name, "train", data_dir)
-        parts, results = Parts(kept), []
-        for classifier in classifiers:
+        known = _kept("robustness", options, test, trained, _results_in(out, runs)) if resume else []
+        # A verdict is of the other models too: all are kept or none. Of those that were interrupted the parts are there.
+        results = known if len(known) == len(classifiers) else []
+        training, parts = _load_data(test.name, "train", data_dir), Parts(kept)
+        for classifier in classifiers[len(results) :]:
             others = [other for other in classifiers if other is not classifier]
             others = others or _another(classifier.factorization.name, options, test, data_dir, runs, device)
             try:
@@ -305,8 +320,8 @@ def _judged(classifiers, test: Images, options, data_dir, runs, out, device, pro
                 if len(results) == 1:
                     _set_aside(folder / "robustness.json", content, trained)
                     figures.remove(folder / "robustness")  # until it is drawn of all that there are now
-                write_json(folder / "robustness.json", content)
                 figures.save(figures.robustness(verdict), folder / f"robustness-{verdict.model}")
+                write_json(folder / "robustness.json", content)
         distributed.wait_for_all()  # before what the others may still read is removed
         if folder:
             if len(results) > 1:
@@ -361,7 +376,7 @@ def reproduce(
     Writes what :func:`train`, :func:`evaluate`, :func:`attack`, :func:`robustness` and :func:`draw_samples` write, and a report, into `runs`, or
     with several seeds into `runs/seed-N` each; and into `runs`, where the recipe takes the published images,
     `reproduction.json` and `reproduction` (PDF and PNG): success rates of FGSM with the published ones and the worst cases, and
-    a report of them. Models that are trained already are not trained again.
+    a report of them. What an earlier run left, of the same options, versions, data and weights, is not made again.
 
     Args:
         recipe: of :data:`pyrobayes.options.RECIPES`, or one of your own.
@@ -400,13 +415,13 @@ def reproduce(
         )
         for each, folder in zip(counted, folders)
     ]
-    where |= {"data": recipe.data, "progress": progress}
+    where |= {"data": recipe.data, "resume": True, "progress": progress}
     evaluations = [evaluate(["all"], options, runs=folder, **where) for options, folder in zip(evaluated, folders)]
     attacks = [attack(["all"], options, runs=folder, **where) for options, folder in zip(attacked, folders)]
     verdicts = []
     for options, folder in zip(judged, folders):
         opened = open_runs(["all"], options, data=recipe.data, data_dir=data_dir, runs=folder, device=device)
-        verdicts.append(_judged(*opened, options, data_dir, folder, None, device, progress))
+        verdicts.append(_judged(*opened, options, data_dir, folder, None, device, progress, resume=True))
     for each, folder in zip(counted, folders):
         for name in factorizations.names():
             if parents_in(factorizations.get(name).formula())["x"]:
@@ -521,6 +536,7 @@ def evaluate(
     runs: str | os.PathLike = "runs",
     out: str | os.PathLike | None = None,
     device: str = "auto",
+    resume: bool = False,
     progress: Progress = silent,
 ) -> list[Evaluation]:
     """Evaluate trained models; writes `evaluation.json` and one `confusion-MODEL` each (PDF and PNG) to `out`.
@@ -530,17 +546,19 @@ def evaluate(
     distributed.join(choose_device(device))
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
     folder, trained = _result_folder(_results_in(out, runs)), _how_trained(classifiers, runs)
-    results: list[Evaluation] = []
+    kept = _kept("evaluate", options, test, trained, _results_in(out, runs)) if resume else []
+    found = dict.fromkeys(trained) | {result.model: result for result in kept}
     for classifier in classifiers:
-        results.append(
-            evaluation.evaluate(
-                classifier, test, images=options.images, batch_size=options.batch_size, progress=progress
-            )
+        if found[classifier.factorization.name]:
+            continue
+        result = evaluation.evaluate(
+            classifier, test, images=options.images, batch_size=options.batch_size, progress=progress
         )
+        found[result.model] = result
         if folder:
-            write_json(folder / "evaluation.json", _report(results, options, test, trained))
-            figures.save(figures.confusion_matrix(results[-1], test.classes), folder / f"confusion-{results[-1].model}")
-    return results
+            figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
+            write_json(folder / "evaluation.json", _report(filter(None, found.values()), options, test, trained))
+    return list(found.values())
 
 
 def _results_in(out: str | os.PathLike | None, runs: str | os.PathLike) -> Path:
@@ -553,8 +571,9 @@ def _result_folder(path: str | os.PathLike) -> Path | None:
     return writable_folder(path) if distributed.rank() == 0 else None
 
 
-def _report(results: Sequence, options: EvaluationOptions, test: Images, trained: Mapping[str, dict]) -> dict:
-    """Results, be they of the first models only, with all that is needed to get them again."""
+def _report(results: Iterable, options: EvaluationOptions, test: Images, trained: Mapping[str, dict]) -> dict:
+    """Results, be they of some of the models only, with all that is needed to get them again."""
+    results = list(results)
     return {
         "options": dataclasses.asdict(options),
         "data": {"name": test.name, "split": test.split, "sha256": test.sha256},
@@ -563,6 +582,21 @@ def _report(results: Sequence, options: EvaluationOptions, test: Images, trained
         "trained": {result.model: trained[result.model] for result in results},
         "results": [result.as_dict() for result in results],
     }
+
+
+def _kept(command: str, options: EvaluationOptions, test: Images, trained: Mapping[str, dict], folder: Path) -> list:
+    """What an earlier run of a command left in a folder: results of the same options, versions, data and weights."""
+    try:
+        found = report.read(folder, [command]).get(command)
+        saved = json.loads((folder / report.FILES[command]).read_text()) if found else {}
+    except InputError:
+        found = None  # it is damaged, and made anew
+    distributed.wait_for_all()  # before the first process writes what the others read
+    ours = json.loads(json.dumps(_report([], options, test, trained) | {"trained": trained}))
+    if found is None or any(saved[name] != ours[name] for name in ("options", "data", "versions")):
+        return []
+    same = [model for model, training in ours["trained"].items() if saved["trained"].get(model) == training]
+    return [result for result in found.results if result.model in same]
 
 
 def how_trained(run: Path) -> dict:

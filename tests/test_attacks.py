@@ -468,10 +468,17 @@ def test_the_least_distance_is_reported(make, tiny_images):
 
 
 def test_images_of_the_target_class_have_no_distance():
-    distances, labels, predictions = (1.0, 3.0, 0.0, 9.0, None), (0, 1, 2, 1, 0), (0, 1, 2, 0, 0)
-    assert evaluation.median_distance(distances, predictions, labels, target=2) == 3.0  # of 1, 3 and infinity
-    assert evaluation.median_distance(distances, predictions, labels, target=None) == 2.0
-    assert math.isnan(evaluation.median_distance((0.0,), (2,), (2,), target=2))
+    def median(distances, predictions, labels, target):
+        return evaluation.AttackResult(
+            model="gbz", generative=True, attack="cw", options={"target": target}, data="tiny", eps=(2.0,), labels=labels,
+            clean_predictions=predictions, predictions=[predictions], posteriors=[], unmoved=evaluation.Rate(0, len(labels)),
+            distances=distances,
+        ).median_distance  # fmt: skip
+
+    distances, labels, predictions = [1.0, 3.0, 0.0, 9.0, math.inf], [0, 1, 2, 1, 0], [0, 1, 2, 0, 0]
+    assert median(distances, predictions, labels, target=2) == 3.0  # of 1, 3 and infinity
+    assert median(distances, predictions, labels, target=None) == 2.0
+    assert math.isnan(median([0.0], [2], [2], target=2))
 
 
 class WithoutGradient(Linear):

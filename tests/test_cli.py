@@ -97,6 +97,28 @@ def test_attack_is_the_same_from_python(runs, tmp_path):
     assert shown == [json.loads(json.dumps(result.as_dict()))]
 
 
+@pytest.mark.parametrize("command, file", [("attack", "attack.json"), ("evaluate", "evaluation.json")])
+def test_an_interrupted_run_goes_on(command, file, runs, tmp_path):
+    line = (command, "--runs", runs, "--out", tmp_path, "--images", 20)
+    whole, path = invoke(*line), tmp_path / file
+    assert whole.exit_code == 0, whole.output
+    saved, before = json.loads(path.read_text()), path.read_bytes()
+    del saved["results"][0], saved["trained"]["gbz"]  # the first model's
+    path.write_text(json.dumps(saved))
+    again = invoke(*line, "--resume")
+    assert again.exit_code == 0 and again.stdout == whole.stdout and path.read_bytes() == before
+    assert "gbz  image 20/20" in again.stderr and "dbx" not in again.stderr
+    changed = json.loads(before)
+    for part, key, value in (("options", "seed", 1), ("data", "sha256", "0"), ("versions", "torch", "2.0.0")):
+        path.write_text(json.dumps(changed | {part: changed[part] | {key: value}}))
+        told = invoke(*line, "--resume").stderr
+        assert all(f"{model}  image 20/20" in told for model in ("gbz", "dbx"))
+    changed = json.loads(before)
+    changed["trained"]["gbz"]["weights"] = "0"
+    path.write_text(json.dumps(changed))
+    assert "dbx" not in invoke(*line, "--resume").stderr and path.read_bytes() == before
+
+
 def test_detect(runs, tmp_path):
     result = invoke(
         "detect", "--runs", runs, "--out", tmp_path, "--eps-range", "0.1,0.3", "--images", 20, "--train-images", 50,
@@ -241,6 +263,7 @@ BAD = [
     ("train gbz --latent 0", "latent must be a whole number of at least 1"),
     ("train gbz --seed -1", "seed must be a whole number of at least 0"),
     ("train gbz --resume --overwrite", "exclude each other"),
+    ("attack gbz --resume --save-adversarial --runs {runs}", "leave resume or save-adversarial out"),
     ("train gbz --device cuda", "device cuda was asked for, but this torch"),
     ("train gbz --data fashion-mnist --data-dir {empty}", "can't find the data set fashion-mnist. Tried:"),
     ("train gbz --data fashion-mnist-mini --runs {file}/runs", "can't write"),

@@ -36,7 +36,7 @@ def test_calibration_error_of_a_known_case():
 
 
 def test_success_and_flipped_share_are_different_things():
-    result = AttackResult(
+    result = AttackResult.of(
         model="gbz", generative=True, attack="fgsm", options={}, data="tiny", eps=(0.1,), labels=[0, 1, 2, 3],
         clean_log_joint=torch.eye(4)[[0, 1, 2, 0]], log_joint=torch.eye(4)[None, [0, 2, 2, 0]],
         unmoved=Rate(0, 4), examples=torch.empty(1, 0, 1, 7, 7),

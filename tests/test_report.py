@@ -46,10 +46,10 @@ def attack(model, name="fgsm", norm="linf", wrong=(5, 11, 17)):
     labels = torch.arange(30) % 3
     at = [torch.where(torch.arange(30) < number, (labels + 1) % 3, labels) for number in wrong]
     log_joint = torch.stack([one_hot(each, 3).float() for each in at])
-    return AttackResult(
-        model, model.startswith("g"), name, {"norm": norm, "steps": 7}, "fashion-mnist", EPS, labels.tolist(),
-        log_joint[0], log_joint, Rate(2, 30), torch.rand(3, 2, 1, 7, 7),
-        distances=[0.5] * 30 if name == "cw" else None,
+    return AttackResult.of(
+        model=model, generative=model.startswith("g"), attack=name, options={"norm": norm, "steps": 7},
+        data="fashion-mnist", eps=EPS, labels=labels.tolist(), clean_log_joint=log_joint[0], log_joint=log_joint,
+        unmoved=Rate(2, 30), examples=torch.rand(3, 2, 1, 7, 7), distances=[0.5] * 30 if name == "cw" else None,
     )  # fmt: skip
 
 

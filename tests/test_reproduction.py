@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from test_cli import invoke
 
-from pyrobayes import InputError, Networks, factorizations, options, reproduction, runs
+from pyrobayes import InputError, Networks, evaluation, factorizations, options, report, reproduction, runs
 from pyrobayes.evaluation import AttackResult, Rate
 from pyrobayes.options import Recipe
 from pyrobayes.reproduction import STUDENT_95, Spread
@@ -27,10 +27,9 @@ def result(model, broken):
     log_joint = torch.zeros(len(EPS), 100, 2)
     for rows, count in zip(log_joint, broken):
         rows[:count, 1] = 1
-    options = {"norm": "linf"}
-    return AttackResult(
-        model, model.startswith("g"), "fgsm", options, "fashion-mnist", EPS, labels.tolist(), log_joint[0], log_joint,
-        Rate(0, 100), torch.zeros(3, 0, 1, 2, 2),
+    return AttackResult.of(
+        model=model, generative=model.startswith("g"), attack="fgsm", options={"norm": "linf"}, data="fashion-mnist",
+        eps=EPS, labels=labels.tolist(), clean_log_joint=log_joint[0], log_joint=log_joint, unmoved=Rate(0, 100),
     )  # fmt: skip
 
 
@@ -118,6 +117,36 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
         outcome = {"holds": "holds", "fails": "FAILS"}.get(claim.outcome, "not decided")
         line = f"gbz against dfx: {claim.statement} (FGSM): {outcome}; closest at eps 0.1, seed "
         assert f"{line}{found.seeds[claim.seed]}: {100 * claim.gap:+.1f} points" in told
+
+    # An interrupted run goes on: nothing is computed again but what is missing, and the results are the same.
+    files = ["reproduction.json", "report.html"] + [
+        f"seed-{n}/{name}" for n in (3, 4) for name in report.FILES.values()
+    ]
+    before = {name: (tmp_path / name).read_bytes() for name in files if (tmp_path / name).exists()}
+    assert len(before) == 8
+    attacked = json.loads((tmp_path / "seed-4/attack.json").read_text())
+    attacked["results"], attacked["trained"] = attacked["results"][:1], {"gbz": attacked["trained"]["gbz"]}
+    (tmp_path / "seed-4/attack.json").write_text(json.dumps(attacked))
+    (tmp_path / "seed-4/evaluation.json").write_text("{")
+    made = []
+
+    def counted(name, of):
+        real = getattr(of, name)
+
+        def call(classifier, *given, **options):
+            made.append((name, classifier.factorization.name))
+            return real(classifier, *given, **options)
+
+        monkeypatch.setattr(of, name, call)
+
+    counted("attack", evaluation), counted("evaluate", evaluation), counted("assess", runs)
+    again = runs.reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
+    assert made == [("evaluate", "gbz"), ("evaluate", "dfx"), ("attack", "dfx")]
+    assert again.claims == found.claims and again.comparisons == found.comparisons
+    assert before == {name: (tmp_path / name).read_bytes() for name in before}
+    made.clear()
+    runs.reproduce(recipe, images=50, seeds=1, seed=3, runs=tmp_path / "seed-3")
+    assert made == [("attack", "gbz"), ("attack", "dfx")]
 
 
 def test_a_run_of_another_recipe_is_not_taken_for_its_own(tmp_path, monkeypatch, mini):
