@@ -7,7 +7,7 @@ from pyrobayes_cli import options
 from pyrobayes_cli.attack import show_attack
 from pyrobayes_cli.evaluate import show_evaluation
 from pyrobayes_cli.output import Progress, table
-from pyrobayes_cli.robustness import show_verdict
+from pyrobayes_cli.robustness import show_worst_cases
 from pyrobayes_cli.train import show_training
 
 
@@ -85,12 +85,11 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, images, part
         show_training(trained, where)
         show_evaluation(evaluations, where)
         show_attack(attacks, where)
-        for verdict in verdicts:
-            show_verdict(verdict)
+        show_worst_cases(verdicts)
     if result.comparisons:
         show_comparison(result, folder)
     written = dict.fromkeys([*result.folders, *([folder] if result.comparisons else [])])
-    click.echo(f"Reports (report.html, report.md) are in {', '.join(map(str, written))}.")
+    click.echo(f"Reports (report.html, report.md), with the sheets of checks, are in {', '.join(map(str, written))}.")
 
 
 def show_comparison(result, folder) -> None:

@@ -85,3 +85,22 @@ def show_verdict(result) -> None:
         click.echo(f"    {check.finding}")
         if check.status == "fail":
             click.echo(f"    in doubt: {check.doubts}")
+
+
+def show_worst_cases(results) -> None:
+    """Print the worst cases of several verdicts, and which of their checks failed; the sheets are in the report."""
+    failed = [[str(check.number) for check in result.checks if check.status == "fail"] for result in results]
+    table(
+        ["worst case (%) at eps", *(f"{eps:g}" for eps in results[0].eps), "failed checks", "attacks", "images"],
+        [
+            [
+                result.model,
+                *(rate.percent() for rate in result.worst),
+                ", ".join(numbers) or "none",
+                f"{len(result.success)}",
+                f"{result.images}",
+            ]
+            for result, numbers in zip(results, failed, strict=True)
+        ],
+    )
+    tell_caveats(results)

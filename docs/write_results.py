@@ -7,13 +7,12 @@ What was measured is in `docs/results`, `evaluation.json` and `robustness.json` 
         --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
 
 `detection.json`, and that in `evading`, as the commands in `docs/robustness.md`, `reproduction.json` as `pyrobayes reproduce` does, and
-`ablations.json` as `docs/ablations.py`. It goes into the cards of the
+`ablations.json` as `docs/ablations.py`, `kernel_density.json` as `docs/kernel_density.py`. It goes into the cards of the
 models, into tables of `docs`, and into columns of the README's. A test sees that it is there.
 """
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -24,18 +23,17 @@ from pyrobayes.checks import FAIL, NOT_APPLICABLE
 from pyrobayes.detection import Detection
 from pyrobayes.evaluation import Evaluation, Rate
 from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
-from pyrobayes.report import Found
+from pyrobayes.report import Found, table
 from pyrobayes.robustness import Verdict
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 MIDDLE = 0.1  # the eps at which every attack is told
-SUMMARY_EPS = (0.05, 0.1, 0.2, 0.3)  # of FGSM in the README
 # Clean accuracy to reach, and the success rate of FGSM at that eps to stay below, in per cent.
 AIMS = {
     "gfz": (90, 35), "gfy": (90, 35), "gbz": (88, 30), "gby": (88, 35), "dfx": (92, None), "dfz": (92, None), "dbx": (90, None),
 }  # fmt: skip
-BLOCK = re.compile(r"<!-- written: (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- written: (\w+)(?: of (\w+))? -->\n.*?<!-- end -->", re.DOTALL)
 
 CARD = """# {name}, small networks, Fashion-MNIST
 
@@ -82,12 +80,6 @@ def card(evaluation: Evaluation, verdict: Verdict, particles: int) -> str:
         failed=failed(verdict),
         **vars(config.networks) | vars(config.training),
     )
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def share(rate) -> str:
@@ -139,7 +131,7 @@ def sheet() -> str:
         [str(checks[0].number), checks[0].name, *(said.get(check.status, check.status) for check in checks)]
         for checks in zip(*(verdict.checks for verdict in verdicts))
     ]
-    return table(["", "check", *(verdict.model.upper() for verdict in verdicts)], rows)
+    return table(["", "check", *(verdict.model.upper() for verdict in verdicts)], rows, left=2 + len(verdicts))
 
 
 def findings() -> str:
@@ -150,7 +142,7 @@ def findings() -> str:
         for check in verdict.checks
         if check.status == FAIL or check.number == 6 and check.status != NOT_APPLICABLE
     ]
-    return table(["model", "check", "", "found"], rows)
+    return table(["model", "check", "", "found"], rows, left=4)
 
 
 def detections() -> str:
@@ -180,7 +172,7 @@ def detections() -> str:
         return [first.model.upper(), first.attack.upper(), f"{first.eps[i]:g}", share(first.success[i]), *told]
 
     rows = [cells(i, of_tests) for of_tests in by_attack.values() for i in range(len(of_tests[0].eps))]
-    return table(header, rows)
+    return table(header, rows, left=2)
 
 
 def evasions() -> str:
@@ -207,20 +199,13 @@ def clean() -> str:
 def summary() -> str:
     """Every model on clean images, under FGSM, and in the worst case."""
     verdicts = {verdict.model: verdict for verdict in results("robustness")}
-    rates = {(each.model, each.eps): each.ours for each in report.reproduction(RESULTS)["comparisons"]}
-    header = ["", "accuracy (%)", *(f"FGSM {eps:g}" for eps in SUMMARY_EPS)]
     judged = next(iter(verdicts.values())).eps
-    header += [*(f"worst case {eps:g}" for eps in judged), "changed"]
-    rows = [
-        [
-            each.model.upper(),
-            each.accuracy.percent(),
-            *(share(rates[each.model, eps]) for eps in SUMMARY_EPS),
-            *(map(share, verdicts[each.model].worst) if each.model in verdicts else ["-"] * len(judged)),
-            share(each.changed),
-        ]
-        for each in results("evaluate")
-    ]
+    header = ["", "accuracy (%)", *(f"{what} {eps:g}" for what in ("FGSM", "worst case") for eps in judged), "changed"]
+    rows = []
+    for each in results("evaluate"):
+        found = verdicts[each.model]
+        rates = map(share, [*found.success["fgsm"], *found.worst])
+        rows.append([each.model.upper(), each.accuracy.percent(), *rates, share(each.changed)])
     return table(header, rows)
 
 
@@ -241,9 +226,28 @@ def ablations() -> str:
     return table(header, [line(row) for row in rows])
 
 
-def aims() -> str:
+def kernel_density() -> str:
+    """A classifier that knows the training images by heart, by the variance of its likelihood."""
+    rows = json.loads((RESULTS / "kernel_density.json").read_text())
+    header = [
+        "variance",
+        "accuracy (%)",
+        "NLL (nats)",
+        f"FGSM {rows[0]['eps']:g}",
+        f"worst of three {rows[0]['eps']:g}",
+    ]
+
+    def line(row: dict) -> list[str]:
+        accuracy, fgsm, worst = (Rate(row[name]["count"], row[name]["total"]) for name in ("accuracy", "fgsm", "worst"))
+        nll = f"{row['negative_log_likelihood']:.3f}"
+        return [f"{row['variance']:g}", accuracy.percent(), nll, share(fgsm), worst.percent()]
+
+    return table(header, [line(row) for row in rows])
+
+
+def aims(folder: str = "") -> str:
     """Clean accuracy and FGSM at one eps against what was aimed at, with the worst case; what is reached in bold."""
-    found = report.reproduction(RESULTS)
+    found = report.reproduction(RESULTS / folder)
     at = {each.model: each for each in found["comparisons"] if each.eps == MIDDLE}
     header = ["model", "clean (%): poster", "aim", "ours", f"FGSM {MIDDLE:g} (%): poster", "aim", "ours", "worst case"]
     rows, published = [], reproduction.published()
@@ -266,14 +270,14 @@ def aims() -> str:
     return table(header, rows)
 
 
-def differences() -> str:
+def differences(folder: str = "") -> str:
     """Published and our success rates of FGSM, and the worst case, by model and eps."""
-    return report.compared(report.reproduction(RESULTS)["comparisons"])
+    return report.compared(report.reproduction(RESULTS / folder)["comparisons"])
 
 
-def claims() -> str:
+def claims(folder: str = "") -> str:
     """What became of the poster's claims."""
-    found = report.reproduction(RESULTS)
+    found = report.reproduction(RESULTS / folder)
     return report.tested(found["claims"], found["seeds"])
 
 
@@ -292,6 +296,7 @@ TABLES = {
         differences,
         claims,
         ablations,
+        kernel_density,
     )
 }
 PAGES = ("README.md", *(f"docs/{page}.md" for page in ("pretrained", "reproduction", "robustness", "training")))
@@ -301,7 +306,8 @@ def pages() -> dict[Path, str]:
     """What every page is with the results in it."""
 
     def filled(block: re.Match) -> str:
-        return f"<!-- written: {block[1]} -->\n\n{TABLES[block[1]]()}\n\n<!-- end -->"
+        first = block[0].split("\n", 1)[0]
+        return f"{first}\n\n{TABLES[block[1]](*filter(None, [block[2]]))}\n\n<!-- end -->"
 
     written = {ROOT / page: BLOCK.sub(filled, (ROOT / page).read_text()) for page in PAGES}
     found: dict[str, Found] = report.read(RESULTS)

@@ -26,6 +26,12 @@ LOOKED_AT = ("changed", "approximation", "gradient_signs")
 NORMAL_95 = 1.959963984540054  # 95% of a normal distribution are within so many standard deviations
 
 
+def in_percent(share: float, interval: tuple[float, float]) -> str:
+    """A share and its interval in per cent, as in `82.4 [81.7, 83.2]`."""
+    low, high = interval
+    return f"{100 * share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 @dataclass(frozen=True)
 class Rate:
     """A share of images: `count` of `total`."""
@@ -62,10 +68,7 @@ class Rate:
 
     def percent(self) -> str:
         """The share and its interval in per cent, as in `82.4 [81.7, 83.2]`; `-` of no images."""
-        if not self.total:
-            return "-"
-        low, high = self.interval
-        return f"{100 * self.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        return in_percent(self.share, self.interval) if self.total else "-"
 
     def sentence(self) -> str:
         """The same, as it is read within a sentence."""

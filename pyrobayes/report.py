@@ -458,11 +458,11 @@ def _models(found: Mapping[str, Found], models: Sequence[str], last_epochs: Mapp
         )
     header = ["model", "joint density", "kind", "epochs"]
     if not last_epochs:
-        return ["## Models", _table(header, [row[: len(header)] for row in rows], left=3)]
+        return ["## Models", table(header, [row[: len(header)] for row in rows], left=3)]
     header += ["ELBO (nats)", "KL (nats)", "accuracy (%)"]
     return [
         "## Models",
-        _table(header, rows, left=3),
+        table(header, rows, left=3),
         "ELBO, KL and accuracy: of the last epoch, on validation images.",
     ]
 
@@ -485,7 +485,7 @@ def _evaluations(found: Found, figures: Sequence[str]) -> list[str]:
     ]
     return [
         "## Clean images",
-        _table(header, rows),
+        table(header, rows),
         "*Changed*: share of the images whose predicted class is another one with another draw of the particles. *NLL*: mean "
         "of -log p(y|x). *ECE*: expected calibration error, 15 equal bins. *ESS*: effective sample size of the importance "
         "weights.",
@@ -545,7 +545,7 @@ def _detections(found: Found, figures: Sequence[str]) -> list[str]:
         "*Success*: share of all attacked images that end up misclassified. *Detected*: share of those that the test rejects. "
         "*Undetected*: share of all that end up misclassified and accepted. *AUC*: area under the ROC curve, successful "
         "adversarial images against clean ones. *Evading*: the attack climbs against the test too, with this weight.",
-        _table(header, rows, left=3),
+        table(header, rows, left=3),
         f"Clean test images that are rejected: {_listed(alarms.values())}.",
     ]
     if not all(result.meaningful for result in found.results):
@@ -645,7 +645,7 @@ def _success_rates(results: Sequence[AttackResult], verdicts: Mapping[str, Verdi
             what = f"worst case of {len(verdict.success)} attacks"
             rows.append(row(model, what, verdict.images, verdict.eps, verdict.worst, _doubts(verdict, WORST)))
     header = ["model", "attack", "images", *(f"eps {value:g}" for value in columns), "doubted by checks"]
-    return [_table(header, rows, left=2)]
+    return [table(header, rows, left=2)]
 
 
 def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
@@ -677,7 +677,7 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
             rows.append(
                 ["share of further draws", *(_number(share, 1, 100) for share in verdict.share_of_draws), doubts]
             )
-        blocks.append(_table(["attack", *(f"eps {value:g}" for value in verdict.eps), "doubted by checks"], rows))
+        blocks.append(table(["attack", *(f"eps {value:g}" for value in verdict.eps), "doubted by checks"], rows))
         sheet = [
             [
                 f"{check.number}. {_text(check.name)}",
@@ -687,7 +687,7 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
             ]
             for check in verdict.checks
         ]
-        blocks.append(_table(["what should hold", "what was found"], sheet, left=2))
+        blocks.append(table(["what should hold", "what was found"], sheet, left=2))
         title, caption = (
             f"Robustness, {_name(verdict.model)}",
             "Images classified correctly against eps, and the checks.",
@@ -706,7 +706,7 @@ def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
         f"Networks {_text(recipe['networks'])}, K = {saved['particles']}, {'seed' if len(seeds) == 1 else 'seeds'} "
         f"{_listed(map(str, seeds))}; training: {_text(training) or 'each model as by default'}. Versions: "
         f"{_text(', '.join(f'{name} {version}' for name, version in saved['versions'].items()))}.",
-        _table(["model", "clean accuracy (%)", "test images"], clean, left=1),
+        table(["model", "clean accuracy (%)", "test images"], clean, left=1),
         f"Success rates of FGSM in per cent, published (poster by Delavande and Megdoud, {POSTER_IMAGES:,} test images) and ours, of "
         f"{saved['images']:,} test images; their difference in points"
         + (f"; and our worst case over several attacks, of {judged:,} images" if judged else "")
@@ -737,7 +737,7 @@ def compared(comparisons: Sequence[Comparison]) -> str:
             rows.append([_name(model), "difference", *(_points(each.difference) for each in ours)])
         if any(each.worst for each in ours):
             rows.append([_name(model), "worst case", *(each.worst.percent() if each.worst else "-" for each in ours)])
-    return _table(["model", "", *(f"eps {value:g}" for value in eps)], rows, left=2)
+    return table(["model", "", *(f"eps {value:g}" for value in eps)], rows, left=2)
 
 
 def tested(claims: Sequence[Claim], seeds: Sequence[int]) -> str:
@@ -751,7 +751,7 @@ def tested(claims: Sequence[Claim], seeds: Sequence[int]) -> str:
         ]
         for claim in claims
     ]
-    return _table(["pair", "claim", "", "smallest gap"], rows, left=4)
+    return table(["pair", "claim", "", "smallest gap"], rows, left=4)
 
 
 def _points(difference: tuple[float, float] | None) -> str:
@@ -777,7 +777,7 @@ def _configuration(found: Mapping[str, Found]) -> list[str]:
         "These commands give the same again. `--runs`, `--out`, `--data-dir` and `--device` are left out.",
         "```\n" + "\n".join(_commands(found)) + "\n```",
         "### Data",
-        _table(["data", "images", "sha256"], [[_text(n), _text(s), _code(h)] for n, s, h in sums], left=3),
+        table(["data", "images", "sha256"], [[_text(n), _text(s), _code(h)] for n, s, h in sums], left=3),
         "### Options",
         "Options that were given nowhere, and have no default, are left out.",
         _columns("option", {command: _given(each.options) for command, each in found.items()}),
@@ -785,7 +785,7 @@ def _configuration(found: Mapping[str, Found]) -> list[str]:
         "### Training",
         _columns("option", training),
         "### Weights",
-        _table(
+        table(
             ["model", "sha256"],
             [[_text(name), _code(each.weights)] for name, (_, each) in zip(names, trainings)],
             left=2,
@@ -859,7 +859,7 @@ def _described(found: Mapping[str, Found]) -> list[str]:
         [_text(name), _listed(map(_name, dict.fromkeys(models))), _text(options)]
         for (name, options), models in attacks.items()
     ]
-    return ["### Attacks", _table(["attack", "on", "options"], rows, left=3)] if rows else []
+    return ["### Attacks", table(["attack", "on", "options"], rows, left=3)] if rows else []
 
 
 def _own(options: Mapping) -> str:
@@ -884,7 +884,7 @@ def _columns(first: str, columns: Mapping[str, Mapping]) -> str:
         [_text(key.replace("_", " ")), *(_text(_plain(column[key])) if key in column else "-" for column in shown)]
         for key in keys
     ]
-    return _table([first, *(_text(_listed(names)) for names in alike.values())], rows, left=1 + len(shown))
+    return table([first, *(_text(_listed(names)) for names in alike.values())], rows, left=1 + len(shown))
 
 
 # Words and Markdown.
@@ -945,8 +945,8 @@ def _code(text: str) -> str:
     return f"{fence}{padding}{' '.join(text.split())}{padding}{fence}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Rows under a header; the first columns to the left, the others to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Rows of Markdown's under a header; the first columns to the left, the others to the right."""
     lines = [header, ["---" if i < left else "---:" for i in range(len(header))], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 

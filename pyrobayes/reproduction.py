@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from pyrobayes.checks import difference
-from pyrobayes.evaluation import NORMAL_95, AttackResult, Evaluation, Rate
+from pyrobayes.evaluation import NORMAL_95, AttackResult, Evaluation, Rate, in_percent
 from pyrobayes.robustness import Verdict
 from pyrobayes.training import Epoch
 
@@ -70,8 +70,7 @@ class Spread:
 
     def percent(self) -> str:
         """The mean in per cent with its interval, as in `82.4 [81.7, 83.2]`."""
-        low, high = self.interval
-        return f"{100 * self.share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+        return in_percent(self.share, self.interval)
 
     def as_dict(self) -> dict:
         """As plain JSON values."""

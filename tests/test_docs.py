@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import TINY
+from torch.distributions import Normal
 
 from pyrobayes import attacks, data, factorizations, options, report, training
 from pyrobayes.checkpoint import MODEL, digest, read_tensors
@@ -155,6 +158,28 @@ def test_an_ablation_is_measured_once_and_goes_into_the_table(write_results, tmp
     monkeypatch.setattr(write_results, "RESULTS", tmp_path)
     *_, line = write_results.ablations().splitlines()
     assert line.startswith(f"| none | {100 * row['accuracy']['share']:.1f} [")
+
+
+def test_kernel_densities_go_into_the_table(write_results, tmp_path, monkeypatch, tiny_images):
+    density = script("kernel_density")
+    few, (x, _) = tiny_images.head(60), tiny_images.batch(slice(60, 70))
+    kernel = Normal(few.pixels.flatten(1).float() / 255, math.sqrt(0.5))
+    inside = kernel.log_prob(x.flatten(1)[:, None]).sum(2)
+    expected = torch.stack([inside[:, few.labels == c].logsumexp(1) for c in range(len(few.classes))], 1)
+    found = density.KernelDensity(few, 0.5)(x)
+    torch.testing.assert_close(found.log_softmax(1), expected.log_softmax(1), rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(density, "VARIANCES", (0.5,))
+    monkeypatch.setattr(density, "STEPS", 2)
+    path = tmp_path / "kernel_density.json"
+    result = CliRunner().invoke(
+        density.main, ["--data", "fashion-mnist-mini", "--images", "10", "--out", str(path)], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    (row,) = json.loads(path.read_text())
+    assert row["accuracy"]["total"] == 500 and row["worst"]["count"] >= row["fgsm"]["count"]
+    monkeypatch.setattr(write_results, "RESULTS", tmp_path)
+    *_, line = write_results.kernel_density().splitlines()
+    assert line.startswith(f"| 0.5 | {100 * row['accuracy']['share']:.1f} [")
 
 
 def test_results_in_the_pages_are_those_of_the_files(write_results):

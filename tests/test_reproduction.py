@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,12 @@ import torch
 from scipy import stats
 from test_cli import invoke
 
-from pyrobayes import InputError, Networks, evaluation, factorizations, options, report, reproduction, runs
+from pyrobayes import InputError, Networks, checks, evaluation, factorizations, options, report, reproduction, runs
 from pyrobayes.evaluation import AttackResult, Rate
 from pyrobayes.options import Recipe
 from pyrobayes.reproduction import STUDENT_95, Spread
 from pyrobayes_cli.reproduce import show_comparison
+from pyrobayes_cli.robustness import show_worst_cases
 
 EPS = (0.0, 0.1, 0.4)
 FEW = {"images": 20, "eps": (0.1,), "steps": 2, "redraws": 2, "checked_images": 10, "brief": True}
@@ -109,6 +111,12 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     told, ours = capsys.readouterr().out, found.comparisons[1]
     assert [*told.splitlines()[3].split()[:4]] == ["gbz", "0.1", "40.4", f"{100 * ours.ours.share:.1f}"]
     assert f"{100 * (ours.ours.share - 0.4041):+.1f}" in told and ours.worst.percent() in told
+    show_worst_cases(found.verdicts[0])
+    worst = capsys.readouterr().out
+    for verdict in found.verdicts[0]:
+        failed = ", ".join(f"{check.number}" for check in verdict.checks if check.status == checks.FAIL) or "none"
+        row = next(line for line in worst.splitlines() if line.startswith(verdict.model))
+        assert re.split(" {2,}", row)[1:] == [verdict.worst[0].percent(), failed, str(len(verdict.success)), "20"]
     assert [len(each) for each in found.verdicts] == [2, 2] and written["comparisons"][1]["worst"]["images"] == 20
     said = (tmp_path / "report.md").read_text()
     assert all(f"| GBZ | {row} |" in said for row in ("published", "ours", "difference", "worst case"))
