@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 import pyrobayes
 from pyrobayes.evaluation import NORMAL_95, Rate
-from pyrobayes.figures import COLOURS, MARKERS, STYLE, save
+from pyrobayes.figures import COLOURS, MARKERS, STYLE, data_name, save
 
 quick, pretrained = (option in sys.argv for option in ("--quick", "--pretrained"))
 counts = (1, 2, 5, 10, 20, 50) if quick else (1, 2, 5, 10, 20, 50, 100)
-names = "correct (%); changed by another draw (%); effective sample size; log p(x, y), less the last (nats)".split("; ")
+names = "correct (%); changed by another draw (%); effective sample size; log p(x, y), less last K's (nats)".split("; ")
 test = pyrobayes.load_data("fashion-mnist" if pretrained else "fashion-mnist-mini", "test").head(20 if quick else 500)
 if pretrained:
     models = {name: pyrobayes.pretrained(name).factorization for name in ("gfz", "gbz", "dfx")}
@@ -57,6 +57,7 @@ with matplotlib.rc_context(STYLE), torch.no_grad():
     for axes, name in zip(grid := figure.subplots(2, 2).flatten(), names):
         axes.set(ylabel=name, xlabel="particles K", xscale="log", yscale="log" if name == names[2] else "linear")
         axes.set_xticks(counts, counts)
+        axes.minorticks_off()
     grid[2].set_yticks(counts, counts)
     for i, (name, estimator) in enumerate([(name, "per-class") for name in models] + [("gbz", "mixture")]):
         classifier = pyrobayes.BayesClassifier(models[name].eval(), counts[-1], estimator=estimator)
@@ -64,7 +65,7 @@ with matplotlib.rc_context(STYLE), torch.no_grad():
         curves = share(right), share(changed), mean(sizes), mean(log_joint - log_joint[-1])
         line = ":" if estimator == "mixture" else "-" if classifier.factorization.generative else "--"
         look = {"color": COLOURS[name], "marker": MARKERS[name], "linestyle": line, "markersize": 4, "capsize": 2}
-        look["label"] = f"{name.upper()}, {estimator}"
+        look |= {"label": f"{name.upper()}, {estimator}", "mfc": "white" if line == "--" else COLOURS[name]}
         for axes, curve in zip(grid, curves):
             axes.errorbar([k * 1.03 ** (i - 1.5) for k in counts], curve[0], curve[1:], linewidth=1.2, **look)
         print(f"\n{name.upper()}, {estimator}", *names, sep=" | ")
@@ -73,7 +74,6 @@ with matplotlib.rc_context(STYLE), torch.no_grad():
             print(f"K = {count}", *row, sep=" | ")
         tails = tails[-1].flatten().quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
         print("Pareto k at the last K: median {1:.2f}, nine tenths from {0:.2f} to {2:.2f}".format(*tails))
-    for axes in grid:
-        axes.minorticks_off()
+    figure.suptitle(f"{data_name(test.name)}, {len(test):,} test images (mixture: C K particles a class)", fontsize=9)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     print("\nDrawn in", *save(figure, "particles"))

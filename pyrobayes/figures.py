@@ -21,6 +21,7 @@ from pyrobayes.detection import Detection
 from pyrobayes.evaluation import AttackResult, Evaluation, Rate
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import write_atomically
+from pyrobayes.options import MINI
 from pyrobayes.reproduction import POSTER_IMAGES, Comparison, Spread
 from pyrobayes.robustness import WORST, Verdict
 
@@ -50,19 +51,20 @@ COLOURS = {
 MARKERS = {"gfz": "o", "gfy": "s", "gbz": "^", "gby": "D", "dfx": "o", "dfz": "s", "dbx": "^"}
 MARKERS |= {"cnn": "P", "cnn-at": "X", "bnn": "*"}
 OTHER = "#555555"
-# Of the attacks of a verdict: those blind to the gradient are grey.
+# Of the attacks of a verdict, in greys: a colour is a model's, and there that of FGSM, dotted, and of the worst case.
 ATTACKS = {
-    "fgsm": ("#CC6677", "o"),
-    "pgd": ("#4477AA", "s"),
-    "apgd, snapshot": ("#332288", "D"),
-    "apgd, margin": ("#332288", "D"),
-    "pgd, mixture": ("#BBCC33", "v"),
-    "pgd, logit matching": ("#88CCEE", "<"),
-    "pgd, p(y|...) alone": ("#661100", ">"),
-    "uniform noise": ("#AAAAAA", "P"),
-    "square": ("#777777", "X"),
-    "transfer": ("#444444", "*"),
+    "pgd": ("#000000", "s"),
+    "apgd, snapshot": ("#3C3C3C", "D"),
+    "apgd, margin": ("#3C3C3C", "D"),
+    "pgd, mixture": ("#6C6C6C", "v"),
+    "pgd, logit matching": ("#969696", "<"),
+    "pgd, p(y|...) alone": ("#BEBEBE", ">"),
+    "uniform noise": ("#B4B4B4", "P"),
+    "square": ("#7C7C7C", "X"),
+    "transfer": ("#404040", "*"),
 }
+DATA = {"fashion-mnist": "Fashion-MNIST", MINI: "the embedded Fashion-MNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
+DATA |= {"cifar10": "CIFAR-10"}
 WIDTH = 7.2  # inches, of a page's text
 DASHED, DOTTED = (0, (4, 2)), (0, (1, 1))
 WRONG = "#B2182B"
@@ -96,6 +98,11 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def data_name(name: str) -> str:
+    """A data set, as a paper writes it."""
+    return DATA.get(name, name)
+
+
 BOUNDS = {
     "linf": r"perturbation $\epsilon$ ($L_\infty$, pixels in [0, 1])",
     "l2": r"perturbation $\epsilon$ ($L_2$, pixels in [0, 1])",
@@ -122,14 +129,14 @@ def success_rates(results: Sequence[AttackResult]) -> Figure:
             axes.set_xlabel(BOUNDS[first.options["norm"]])
             axes.set_ylim(0, 102)
             axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-            title = f"{attack.upper()} success rate, {first.data}, {len(first.labels):,} test images"
+            title = f"{attack.upper()} success rate, {data_name(first.data)}, {len(first.labels):,} test images"
             axes.set_title(title if len(panels) == 1 else attack.upper(), fontsize=9)
         for axes in grid[:, 0]:
             axes.set_ylabel("misclassified images (%)")
         axes, shown = max(zip(grid.flat, panels.values()), key=lambda panel: len(panel[1]))
         _two_part_legend(grid[0, -1], shown, axes)
         if len(panels) > 1:
-            figure.suptitle(f"Success rates, {first.data}, {len(first.labels):,} test images", fontsize=9)
+            figure.suptitle(f"Success rates, {data_name(first.data)}, {len(first.labels):,} test images", fontsize=9)
     return figure
 
 
@@ -153,7 +160,14 @@ def reproduction(comparisons: Sequence[Comparison], title: str) -> Figure:
     With 95% intervals: of one training Wilson's, of several those of the mean, see :class:`pyrobayes.reproduction.Spread`.
     """
     looks = {
-        "FGSM, published": {"color": "black", "linestyle": "none", "marker": "x", "markersize": 5},
+        "FGSM, published": {
+            "color": "black",
+            "linestyle": "none",
+            "marker": "x",
+            "markersize": 5,
+            "capsize": 0,
+            "zorder": 5,
+        },
         "FGSM, ours": {"marker": "o", "markersize": 3.5},
         "worst case, ours": {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "linestyle": DASHED},
     }
@@ -182,10 +196,11 @@ def reproduction(comparisons: Sequence[Comparison], title: str) -> Figure:
             axes.grid(axis="y", linewidth=0.4, alpha=0.5)
         for axes in grid.flat[len(panels) :]:
             axes.axis("off")
-        for axes in grid.flat[max(0, len(panels) - columns) : len(panels)]:  # with nothing below
+        for axes in grid.flat[: len(panels)]:
             axes.tick_params(labelbottom=True)
-        handles = [Line2D([], [], label=name, **{"color": OTHER} | look) for name, look in looks.items()]
-        grid.flat[-1].legend(handles=handles, loc="center", fontsize=8)
+        shown = {name: {key: look[key] for key in look if key != "capsize"} for name, look in looks.items()}
+        handles = [Line2D([], [], label=name, **{"color": OTHER} | look) for name, look in shown.items()]
+        grid.flat[-1].legend(handles=handles, loc="center", fontsize=8, handlelength=3.6)
         figure.supxlabel(BOUNDS["linf"], fontsize=9)
         figure.supylabel("misclassified images (%)", fontsize=9)
         figure.suptitle(title, fontsize=9)
@@ -227,22 +242,25 @@ def robustness(verdict: Verdict) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = _figure(WIDTH, 5.0)
         axes, sheet = figure.subplots(1, 2, width_ratios=(1, 1))
+        own = COLOURS.get(verdict.model, OTHER)
         for name in verdict.success:
-            colour, marker = ATTACKS.get(name, (OTHER, "h"))
+            colour, marker = (own, "o") if name == "fgsm" else ATTACKS.get(name, (OTHER, "h"))
             line = {SINGLE_STEP: DOTTED, ITERATIVE: "-", BLIND: DASHED}[verdict.kinds[name]]
             _robust_accuracy(
                 axes, verdict, name, label=_with_doubts(verdict, name), color=colour, marker=marker, markersize=4,
                 linestyle=line, linewidth=1.2, elinewidth=0.6, capsize=1.5,
             )  # fmt: skip
         worst = _with_doubts(verdict, WORST)
-        _robust_accuracy(axes, verdict, WORST, label=worst, color="black", linewidth=2, elinewidth=1, capsize=3)
+        _robust_accuracy(axes, verdict, WORST, label=worst, color=own, linewidth=2.2, elinewidth=1, capsize=3)
         _eps_axis(axes, verdict)
         axes.set_ylabel("images classified correctly (%)")
         axes.legend(
             fontsize=7, title="attack (failed checks)", title_fontsize=7, ncols=2, loc="upper center",
             bbox_to_anchor=(0.45, -0.16),
         )  # fmt: skip
-        axes.set_title(f"{verdict.model.upper()}, {verdict.data}, {verdict.images:,} test images", fontsize=9)
+        axes.set_title(
+            f"{verdict.model.upper()}, {data_name(verdict.data)}, {verdict.images:,} test images", fontsize=9
+        )
         sheet.axis("off")
         marks = {"pass": "✓", "fail": "✗", "not applicable": "–"}
         for height, text, check in _laid_out(verdict.checks):
@@ -264,16 +282,19 @@ def _eps_axis(axes, verdict: Verdict) -> None:
 def _laid_out(sheet: Sequence[Check], room: int = 29) -> Iterator[tuple[float, str, Check]]:
     """The checks, each with its text and how high it stands, from 1 down; findings are cut where there are too many lines."""
     for most in (5, 4, 3, 2):
-        texts = [
-            textwrap.wrap(f"{check.name}{': ' + check.finding if check.status == 'fail' else ''}", 62, max_lines=most)
-            for check in sheet
-        ]
+        texts = [textwrap.wrap(_told(check), 62, max_lines=most) for check in sheet]
         if (lines := sum(len(text) + 0.7 for text in texts)) <= room:
             break
     above = 0.0
     for text, check in zip(texts, sheet):
         yield 1 - above / max(lines, room), "\n".join(text), check
         above += len(text) + 0.7
+
+
+def _told(check: Check) -> str:
+    """A check, with what was found where it failed; a number stays on a line with its interval."""
+    finding = f": {check.finding}" if check.status == "fail" else ""
+    return f"{check.name}{finding}".replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
 
 
 def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
@@ -294,7 +315,7 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
         _two_part_legend(panels[1], verdicts)
         first = verdicts[0]
         figure.suptitle(
-            f"{first.data}, {first.images:,} test images; in brackets: failed checks that put the worst case in doubt",
+            f"{data_name(first.data)}, {first.images:,} test images; in brackets: failed checks that put the worst case in doubt",
             fontsize=8,
         )
     return figure
@@ -321,7 +342,7 @@ def detection(results: Sequence[Detection]) -> Figure:
     plain = [result for result in results if result.options["evade"] is None]
     adaptive = [result for result in results if result.options["evade"] is not None]
     first = plain[0]
-    colours = [matplotlib.colormaps["viridis"](0.9 * i / max(1, len(first.eps) - 1)) for i in range(len(first.eps))]
+    colours = [matplotlib.colormaps["viridis"](0.75 * i / max(1, len(first.eps) - 1)) for i in range(len(first.eps))]
     with matplotlib.rc_context(STYLE):
         figure = _figure(WIDTH, 5.0 if adaptive else 2.8)
         grid = figure.subplots(2 if adaptive else 1, len(plain), squeeze=False)
@@ -340,7 +361,8 @@ def detection(results: Sequence[Detection]) -> Figure:
         figure.legend(handles=lines, loc="outside right center", fontsize=8)
         images = first.false_alarms.total
         figure.suptitle(
-            f"{first.model.upper()} under {first.attack.upper()}, {first.data}, {images:,} test images", fontsize=9
+            f"{first.model.upper()} under {first.attack.upper()}, {data_name(first.data)}, {images:,} test images",
+            fontsize=9,
         )
     return figure
 
@@ -352,11 +374,12 @@ def _roc(axes, result: Detection, colours: Sequence) -> None:
         axes.plot(alarms, [100 * share for share in curve], color=colour, linewidth=1.4)
         ends = [Rate.of_share(share, success.total).interval for share in curve]
         low, high = ([100 * end for end in each] for each in zip(*ends))
-        axes.fill_between(alarms, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(alarms, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 101)
     axes.set_xlabel("clean images rejected (%)")
-    axes.set_title(f"{result.test} test{'' if result.meaningful else ' (without meaning)'}", fontsize=9)
+    name = "KL" if result.test == "kl" else result.test
+    axes.set_title(f"{name} test{'' if result.meaningful else ' (without meaning)'}", fontsize=9)
 
 
 def _evasion(axes, without: Detection, results: Sequence[Detection], colours: Sequence) -> None:
@@ -366,6 +389,8 @@ def _evasion(axes, without: Detection, results: Sequence[Detection], colours: Se
         _with_intervals(axes, rates, color=colour, marker="o", markersize=3.5)
         axes.axhline(100 * without.undetected[i].share, color=colour, linewidth=0.8, linestyle=DOTTED)
     axes.set_xscale("log")
+    axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
+    axes.minorticks_off()
     axes.set_ylim(0, 101)
     axes.set_xlabel(r"weight $\lambda$ in the attack")
 
@@ -425,7 +450,7 @@ def confusion_matrix(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
         figure.colorbar(drawn, ax=axes, shrink=0.8, label="images of the true class (%)")
         accuracy = evaluation.accuracy
         axes.set_title(
-            f"{evaluation.model.upper()}, {evaluation.data}: {100 * accuracy.share:.1f}% of {accuracy.total:,} correct",
+            f"{evaluation.model.upper()}, {data_name(evaluation.data)}: {100 * accuracy.share:.1f}% of {accuracy.total:,} correct",
             fontsize=9,
         )
     return figure

@@ -702,10 +702,16 @@ def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
     judged = next((each.worst.images for each in comparisons if each.worst), None)
     clean = [[_name(model), spread.percent(), f"{spread.images:,}"] for model, spread in saved["clean"].items()]
     training = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in recipe["training"].items())
+    each = _listed(f"[seed {seed}](seed-{seed}/{HTML})" for seed in seeds)
     return [
         f"Networks {_text(recipe['networks'])}, K = {saved['particles']}, {'seed' if len(seeds) == 1 else 'seeds'} "
         f"{_listed(map(str, seeds))}; training: {_text(training) or 'each model as by default'}. Versions: "
         f"{_text(', '.join(f'{name} {version}' for name, version in saved['versions'].items()))}.",
+        *(
+            [f"Formulas, checks, configuration and figures are in the report of each: {each}."]
+            if len(seeds) > 1
+            else []
+        ),
         table(["model", "clean accuracy (%)", "test images"], clean, left=1),
         f"Success rates of FGSM in per cent, published (poster by Delavande and Megdoud, {POSTER_IMAGES:,} test images) and ours, of "
         f"{saved['images']:,} test images; their difference in points"

@@ -455,7 +455,7 @@ def reproduce(
                 "claims": [each.as_dict() for each in result.claims],
             },
         )
-        title = f"Success rates, {recipe.data}, {len(attacks[0][0].labels):,} test images"
+        title = f"Success rates, {figures.data_name(recipe.data)}, {len(attacks[0][0].labels):,} test images"
         title += f" (worst case: {verdicts[0][0].images:,}), {'seed' if seeds == 1 else 'seeds'} "
         drawn = figures.reproduction(result.comparisons, title + ", ".join(map(str, counted)))
         figures.save(drawn, folder / "reproduction")
@@ -682,11 +682,12 @@ def draw_samples(
     x, y = (each.to(samples.device) for each in test.batch(first))
     reconstructed = generation.reconstruct(factorization, x, y, seed=seed)
     folder = writable_folder(_results_in(out, runs))
-    title = f"{name.upper()}, {test.name}: mean of p(x|...) at z drawn from p(z|y)"
+    data = figures.data_name(test.name)
+    title = f"{name.upper()}, {data}: mean of p(x|...) at z drawn from p(z|y)"
     return [
         *figures.save(figures.image_grid(samples, test.classes, title), folder / f"samples-{name}"),
         *figures.save(
-            figures.reconstructions(x, reconstructed, test.classes, f"{name.upper()}, {test.name}: test images"),
+            figures.reconstructions(x, reconstructed, test.classes, f"{name.upper()}, {data}: test images"),
             folder / f"reconstructions-{name}",
         ),
     ]

@@ -213,10 +213,17 @@ def test_every_command_and_public_module_has_a_page():
         assert (ROOT / f"docs/api/{name}.md").exists()
 
 
-def test_figures_of_the_graphs_are_of_the_seven():
-    for name in options.MODELS:
-        assert (ROOT / f"docs/figures/graph-{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert f"figures/graph-{name}.png" in (ROOT / "docs/deep-bayes.md").read_text()
+def test_figures_are_drawn_of_the_results_as_pdf_and_png():
+    names = [name for name, _ in script("draw_figures").drawn()]
+    assert {f"graph-{model}" for model in options.MODELS} | {f"robustness-{model}" for model in options.MODELS} <= set(
+        names
+    )
+    shown = "".join(page.read_text() for page in PAGES)
+    for path in (ROOT / "docs/figures").glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG") and f"figures/{path.name}" in shown
+        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+    missing = [name for name in names if not (ROOT / f"docs/figures/{name}.png").is_file()]
+    assert not missing, "python docs/draw_figures.py"
 
 
 def test_the_site_builds_without_warnings(tmp_path):

@@ -557,11 +557,15 @@ def cielab(colour, seen):
 
 @pytest.mark.parametrize("seen", SEEN_BY)
 def test_colours_are_told_apart_by_the_colour_blind(seen):
-    drawn_alike = {}
-    for name, (colour, _) in figures.ATTACKS.items():
-        blind = name in ("uniform noise", "square", "transfer")
-        if name not in ("apgd, margin", "fgsm"):  # in the place of a snapshot; dotted
-            drawn_alike.setdefault(blind, []).append(colour)
-    for colours, apart in ((figures.COLOURS.values(), 12), (drawn_alike[False], 25), (drawn_alike[True], 15)):
+    greys: dict[bool, dict[str, str]] = {
+        True: {},
+        False: {},
+    }  # of the attacks that are blind, whose lines are dashed, and others
+    for name, (grey, marker) in figures.ATTACKS.items():
+        if name != "apgd, margin":  # in the place of a snapshot
+            greys[name in ("uniform noise", "square", "transfer")][marker] = grey
+    assert len(greys[True]) + len(greys[False]) == len(figures.ATTACKS) - 1  # all other markers
+    drawn_alike = [(each.values(), 13) for each in greys.values()]
+    for colours, apart in ((figures.COLOURS.values(), 12), *drawn_alike):
         places = [cielab(colour, SEEN_BY[seen]) for colour in colours]
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(places, 2)) > apart

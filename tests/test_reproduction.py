@@ -121,6 +121,8 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     said = (tmp_path / "report.md").read_text()
     assert all(f"| GBZ | {row} |" in said for row in ("published", "ours", "difference", "worst case"))
     assert "Networks small, K = 10, seeds 3 and 4; training: epochs 1." in said
+    assert "[seed 3](seed-3/report.html) and [seed 4](seed-4/report.html)" in said
+    assert 'href="seed-3/report.html"' in (tmp_path / "report.html").read_text()
     for claim in found.claims:
         outcome = {"holds": "holds", "fails": "FAILS"}.get(claim.outcome, "not decided")
         line = f"gbz against dfx: {claim.statement} (FGSM): {outcome}; closest at eps 0.1, seed "

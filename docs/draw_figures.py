@@ -1,0 +1,47 @@
+"""Draw the figures of the pages, as PDF and PNG: `python docs/draw_figures.py`.
+
+Those of robustness, detection and reproduction are of the files in `docs/results`, the graphs of the running models. The others take
+measurements of their own: `pyrobayes attack all --pretrained --data fashion-mnist --images 1000` for figure 1,
+`pyrobayes attack gbz --pretrained` for figure 2, and `examples/effect_of_particles.py --pretrained`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from matplotlib.figure import Figure
+
+from pyrobayes import build, factorizations, figures, report
+
+DOCS = Path(__file__).parent
+RESULTS = DOCS / "results"
+
+
+def drawn() -> Iterator[tuple[str, Figure]]:
+    """The figures with their names."""
+    verdicts = report.read(RESULTS)["robustness"].results
+    yield "robustness", figures.worst_cases(verdicts)
+    for verdict in verdicts:
+        yield f"robustness-{verdict.model}", figures.robustness(verdict)
+    for name, folder, attack in (("detection", RESULTS, "pgd"), ("detection-evading", RESULTS / "evading", "pgd")):
+        found = report.read(folder, ["detect"])["detect"].of("gbz")
+        yield f"{name}-gbz", figures.detection([each for each in found if each.attack == attack])
+    saved = report.reproduction(RESULTS)
+    data, seeds = figures.data_name(saved["data"]), ", ".join(map(str, saved["seeds"]))
+    title = f"Success rates, {data}, seed{'s' if len(saved['seeds']) > 1 else ''} {seeds}"
+    yield "reproduction-small", figures.reproduction(saved["comparisons"], title)
+    for name in factorizations.names():
+        yield f"graph-{name}", figures.graphical_model(build(name, networks="small"))
+
+
+@click.command(help=__doc__.split("\n")[0])
+@click.option("--out", default=DOCS / "figures", type=click.Path(file_okay=False, path_type=Path))
+def main(out):
+    out.mkdir(exist_ok=True)
+    for name, figure in drawn():
+        for path in figures.save(figure, out / name):
+            click.echo(path)
+
+
+if __name__ == "__main__":
+    main()
