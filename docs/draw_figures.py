@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 from matplotlib.figure import Figure
 
-from pyrobayes import build, factorizations, figures, report
+from pyrobayes import build, figures, report
+from pyrobayes.options import MODELS
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
@@ -30,7 +31,7 @@ def drawn() -> Iterator[tuple[str, Figure]]:
     data, seeds = figures.data_name(saved["data"]), ", ".join(map(str, saved["seeds"]))
     title = f"Success rates, {data}, seed{'s' if len(saved['seeds']) > 1 else ''} {seeds}"
     yield "reproduction-small", figures.reproduction(saved["comparisons"], title)
-    for name in factorizations.names():
+    for name in MODELS:
         yield f"graph-{name}", figures.graphical_model(build(name, networks="small"))
 
 
