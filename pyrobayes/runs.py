@@ -162,7 +162,7 @@ def attack(
         out: folder for the results; where left out `runs`, also for those that come with the package.
         save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` (`-MODEL-ATTACK`) too.
         resume: keep the results that an earlier, interrupted run left there, if they are of the same options, versions,
-            data and weights.
+            data and weights; attacks by transfer are made anew.
     """
     if resume and save_adversarial:
         raise InputError(
@@ -172,7 +172,9 @@ def attack(
     folder, trained = _result_folder(_results_in(out, runs)), _how_trained((each for _, each in planned), runs)
     kept = _kept("attack", options, test, trained, _results_in(out, runs)) if resume else []
     found = dict.fromkeys((by.name, classifier.factorization.name) for by, classifier in planned)
-    found |= {key: result for result in kept if (key := (result.attack, result.model)) in found}
+    # What transfers is of the other models too, which may be others now.
+    kept = {(result.attack, result.model): result for result in kept if result.attack != "transfer"}
+    found |= {key: kept[key] for key in found if key in kept}
     attacked, examples = _attacking(test, options, progress), None if save_adversarial else 8
     for by, classifier in planned:
         if found[by.name, classifier.factorization.name]:

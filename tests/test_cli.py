@@ -119,6 +119,15 @@ def test_an_interrupted_run_goes_on(command, file, runs, tmp_path):
     assert "dbx" not in invoke(*line, "--resume").stderr and path.read_bytes() == before
 
 
+def test_what_transfers_is_not_kept(runs, tmp_path):
+    line = ("attack", "gbz", "dbx", "--attack", "fgsm", "--attack", "transfer", "--runs", runs, "--out", tmp_path)
+    line = (*line, "--images", 10, "--eps-range", "0.1")
+    first = invoke(*line)
+    again = invoke(*line, "--resume")
+    assert first.exit_code == again.exit_code == 0 and again.stdout == first.stdout
+    assert [text.count("gbz  image 10/10") for text in (first.stderr, again.stderr)] == [2, 1]
+
+
 def test_detect(runs, tmp_path):
     result = invoke(
         "detect", "--runs", runs, "--out", tmp_path, "--eps-range", "0.1,0.3", "--images", 20, "--train-images", 50,
