@@ -27,10 +27,8 @@ def drawn() -> Iterator[tuple[str, Figure]]:
     for name, folder, attack in (("detection", RESULTS, "pgd"), ("detection-evading", RESULTS / "evading", "pgd")):
         found = report.read(folder, ["detect"])["detect"].of("gbz")
         yield f"{name}-gbz", figures.detection([each for each in found if each.attack == attack])
-    saved = report.reproduction(RESULTS)
-    data, seeds = figures.data_name(saved["data"]), ", ".join(map(str, saved["seeds"]))
-    title = f"Success rates, {data}, seed{'s' if len(saved['seeds']) > 1 else ''} {seeds}"
-    yield "reproduction-small", figures.reproduction(saved["comparisons"], title)
+    for path in sorted(RESULTS.glob("*/reproduction.json")):
+        yield f"reproduction-{path.parent.name}", figures.reproduction(report.reproduction(path.parent))
     for name in MODELS:
         yield f"graph-{name}", figures.graphical_model(build(name, networks="small"))
 

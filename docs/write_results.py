@@ -6,7 +6,7 @@ What was measured is in `docs/results`, `evaluation.json` and `robustness.json` 
     pyrobayes robustness all --pretrained --data fashion-mnist --images 1000
         --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
 
-`detection.json`, and that in `evading`, as the commands in `docs/robustness.md`, `reproduction.json` as `pyrobayes reproduce` does, and
+`detection.json`, and that in `evading`, as the commands in `docs/robustness.md`, `reproduction.json` in `small` as `pyrobayes reproduce` does, and
 `ablations.json` as `docs/ablations.py`, `kernel_density.json` as `docs/kernel_density.py`. It goes into the cards of the
 models, into tables of `docs`, and into columns of the README's. A test sees that it is there.
 """
@@ -245,7 +245,7 @@ def kernel_density() -> str:
     return table(header, [line(row) for row in rows])
 
 
-def aims(folder: str = "") -> str:
+def aims(folder: str) -> str:
     """Clean accuracy and FGSM at one eps against what was aimed at, with the worst case; what is reached in bold."""
     found = report.reproduction(RESULTS / folder)
     at = {each.model: each for each in found["comparisons"] if each.eps == MIDDLE}
@@ -270,12 +270,12 @@ def aims(folder: str = "") -> str:
     return table(header, rows)
 
 
-def differences(folder: str = "") -> str:
+def differences(folder: str) -> str:
     """Published and our success rates of FGSM, and the worst case, by model and eps."""
     return report.compared(report.reproduction(RESULTS / folder)["comparisons"])
 
 
-def claims(folder: str = "") -> str:
+def claims(folder: str) -> str:
     """What became of the poster's claims."""
     found = report.reproduction(RESULTS / folder)
     return report.tested(found["claims"], found["seeds"])

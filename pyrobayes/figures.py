@@ -6,7 +6,7 @@ Every function returns a matplotlib figure and leaves matplotlib's own settings 
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -154,11 +154,21 @@ def _line(result: AttackResult | Verdict) -> dict:
     }  # fmt: skip
 
 
-def reproduction(comparisons: Sequence[Comparison], title: str) -> Figure:
+def reproduction(found: Mapping) -> Figure:
     """FGSM's success rates against eps, published and ours, beside our worst case where it is known: a panel a model.
 
     With 95% intervals: of one training Wilson's, of several those of the mean, see :class:`pyrobayes.reproduction.Spread`.
+
+    Args:
+        found: as :func:`pyrobayes.report.reproduction` gives it.
     """
+    comparisons: Sequence[Comparison] = found["comparisons"]
+    seeds, judged = found["seeds"], next((each.worst.images for each in comparisons if each.worst), None)
+    title = (
+        f"{data_name(found['data'])}, networks {found['recipe']['networks']}, {'seed' if len(seeds) == 1 else 'seeds'} "
+    )
+    title += f"{', '.join(map(str, seeds))}, {found['images']:,} test images"
+    title += f" (worst case: {judged:,})" if judged else ""
     looks = {
         "FGSM, published": {
             "color": "black",

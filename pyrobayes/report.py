@@ -747,17 +747,15 @@ def compared(comparisons: Sequence[Comparison]) -> str:
 
 
 def tested(claims: Sequence[Claim], seeds: Sequence[int]) -> str:
-    """A table of what became of the claims."""
-    rows = [
-        [
-            f"{_name(claim.generative)}, {_name(claim.discriminative)}",
-            _text(claim.statement),
-            "**fails**" if claim.outcome == "fails" else claim.outcome,
-            f"{_points((claim.gap, claim.half))} at eps {claim.eps:g}, seed {seeds[claim.seed]}",
-        ]
-        for claim in claims
-    ]
-    return table(["pair", "claim", "", "smallest gap"], rows, left=4)
+    """A table of what became of the claims: a row a pair of models, and two columns a claim."""
+    statements = list(dict.fromkeys(claim.statement for claim in claims))
+    pairs: dict[tuple, list[str]] = {}
+    for claim in claims:
+        cells = pairs.setdefault((claim.generative, claim.discriminative), [])
+        cells.append("**fails**" if claim.outcome == "fails" else claim.outcome)
+        cells.append(f"{_points((claim.gap, claim.half))} at eps {claim.eps:g}, seed {seeds[claim.seed]}")
+    header = ["pair", *(title for statement in statements for title in (_text(statement), "smallest gap"))]
+    return table(header, [[", ".join(map(_name, pair)), *cells] for pair, cells in pairs.items()], left=len(header))
 
 
 def _points(difference: tuple[float, float] | None) -> str:

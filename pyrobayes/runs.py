@@ -457,10 +457,7 @@ def reproduce(
                 "claims": [each.as_dict() for each in result.claims],
             },
         )
-        title = f"Success rates, {figures.data_name(recipe.data)}, {len(attacks[0][0].labels):,} test images"
-        title += f" (worst case: {verdicts[0][0].images:,}), {'seed' if seeds == 1 else 'seeds'} "
-        drawn = figures.reproduction(result.comparisons, title + ", ".join(map(str, counted)))
-        figures.save(drawn, folder / "reproduction")
+        figures.save(figures.reproduction(report.reproduction(folder)), folder / "reproduction")
     for folder in dict.fromkeys([*folders, *([Path(runs)] if known else [])]):
         report.write(folder)
     return result
