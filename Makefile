@@ -1,4 +1,4 @@
-# make reproduce [QUICK=1]   environment, data, training of all seven models, attack, figures, report
+# make reproduce [QUICK=1]   environment, data, training of all seven models, attacks, figures, report; and the site
 # make test                  environment and test suite; of models this small two processes are faster than two threads
 # make docs                  the site, in docs/_build; every warning is an error
 # make benchmark             speed and memory against a plain reference, in about half an hour
@@ -11,6 +11,7 @@ BIN = $(VENV)/bin
 
 reproduce: $(VENV)/installed
 	$(BIN)/pyrobayes reproduce $(if $(QUICK),--quick)
+	$(MAKE) docs
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

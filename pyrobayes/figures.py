@@ -251,7 +251,8 @@ def robustness(verdict: Verdict) -> Figure:
     """Robust accuracy against eps with 95% intervals, a line an attack and one for the worst case, beside the sheet."""
     with matplotlib.rc_context(STYLE):
         figure = _figure(WIDTH, 5.0)
-        axes, sheet = figure.subplots(1, 2, width_ratios=(1, 1))
+        plot, sheet = figure.subfigures(1, 2)
+        axes = plot.subplots()
         own = COLOURS.get(verdict.model, OTHER)
         for name in verdict.success:
             colour, marker = (own, "o") if name == "fgsm" else ATTACKS.get(name, (OTHER, "h"))
@@ -271,12 +272,11 @@ def robustness(verdict: Verdict) -> Figure:
         axes.set_title(
             f"{verdict.model.upper()}, {data_name(verdict.data)}, {verdict.images:,} test images", fontsize=9
         )
-        sheet.axis("off")
         marks = {"pass": "✓", "fail": "✗", "not applicable": "–"}
         for height, text, check in _laid_out(verdict.checks):
             color = WRONG if check.status == "fail" else "black"
-            sheet.text(0, height, f"{marks[check.status]} {check.number}", va="top", fontsize=7, color=color)
-            sheet.text(0.11, height, text, va="top", fontsize=6.5, color=color)
+            sheet.text(0.02, height, f"{marks[check.status]} {check.number}", va="top", fontsize=7, color=color)
+            sheet.text(0.12, height, text, va="top", fontsize=6.5, color=color)
     return figure
 
 
@@ -289,15 +289,15 @@ def _eps_axis(axes, verdict: Verdict) -> None:
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
 
 
-def _laid_out(sheet: Sequence[Check], room: int = 29) -> Iterator[tuple[float, str, Check]]:
-    """The checks, each with its text and how high it stands, from 1 down; findings are cut where there are too many lines."""
-    for most in (5, 4, 3, 2):
+def _laid_out(sheet: Sequence[Check], room: int = 46) -> Iterator[tuple[float, str, Check]]:
+    """The checks, each with its text and how high it stands; findings are cut where there are too many lines."""
+    for most in (9, 7, 5, 4, 3, 2):
         texts = [textwrap.wrap(_told(check), 62, max_lines=most) for check in sheet]
         if (lines := sum(len(text) + 0.7 for text in texts)) <= room:
             break
     above = 0.0
     for text, check in zip(texts, sheet):
-        yield 1 - above / max(lines, room), "\n".join(text), check
+        yield 0.96 - above / max(lines, room), "\n".join(text), check
         above += len(text) + 0.7
 
 
