@@ -1,5 +1,7 @@
 """`pyrobayes reproduce`."""
 
+from pathlib import Path
+
 import click
 
 from pyrobayes.options import NETWORKS, RECIPES, InputError
@@ -88,7 +90,7 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, images, part
         show_worst_cases(verdicts)
     if result.comparisons:
         show_comparison(result, folder)
-    written = dict.fromkeys([*result.folders, *([folder] if result.comparisons else [])])
+    written = dict.fromkeys([*result.folders, *([Path(folder)] if result.comparisons else [])])
     click.echo(f"Reports (report.html, report.md), with the sheets of checks, are in {', '.join(map(str, written))}.")
 
 

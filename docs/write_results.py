@@ -7,7 +7,7 @@ What was measured is in `docs/results`, `evaluation.json` and `robustness.json` 
         --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
 
 `detection.json`, and that in `evading`, as the commands in `docs/robustness.md`, `reproduction.json` in `small` as `pyrobayes reproduce` does, and
-`ablations.json` as `docs/ablations.py`, `kernel_density.json` as `docs/kernel_density.py`. It goes into the cards of the
+`ablations.json` as `docs/ablations.py`, `kernel_density.json` as `docs/kernel_density.py`, `poster/fgsm_variants.json` as `docs/fgsm_variants.py`. It goes into the cards of the
 models, into tables of `docs`, and into columns of the README's. A test sees that it is there.
 """
 
@@ -281,6 +281,19 @@ def claims(folder: str) -> str:
     return report.tested(found["claims"], found["seeds"])
 
 
+def fgsm_variants() -> str:
+    """What the details of FGSM are worth, as `docs/fgsm_variants.py` measured it."""
+    rows = json.loads((RESULTS / "poster" / "fgsm_variants.json").read_text())
+
+    def line(row: dict) -> list[str]:
+        found = [
+            " / ".join(share(Rate(at["count"], at["total"])) for at in of_eps) for of_eps in row["success"].values()
+        ]
+        return [row["model"].upper(), *found]
+
+    return table(["model", *rows[0]["success"]], [line(row) for row in rows])
+
+
 TABLES = {
     made.__name__: made
     for made in (
@@ -295,6 +308,7 @@ TABLES = {
         aims,
         differences,
         claims,
+        fgsm_variants,
         ablations,
         kernel_density,
     )

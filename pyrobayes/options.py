@@ -432,7 +432,7 @@ RECIPES = {
     "own": Recipe("small", "an hour and a half to two hours on two CPU cores", training={}, attacked=1000),
     "poster": Recipe(
         "paper",
-        "many hours on two CPU cores, better a GPU",
+        "three to five hours on two CPU cores, better a GPU",
         training={"epochs": 20, "batch_size": 50, "lr": 1e-4, "schedule": "constant", "kl_warmup": 0.0},
         eps=(0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5),
     ),

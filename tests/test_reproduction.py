@@ -157,6 +157,9 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     made.clear()
     runs.reproduce(recipe, images=50, seeds=1, seed=3, runs=tmp_path / "seed-3")
     assert made == [("attack", "gbz"), ("attack", "dfx")]
+    monkeypatch.setitem(options.RECIPES, "own", recipe)
+    told = invoke("reproduce", "--images", 50, "--seed", 3, "--runs", tmp_path / "seed-3")
+    assert told.exit_code == 0 and told.output.endswith(f"sheets of checks, are in {tmp_path / 'seed-3'}.\n")
 
 
 def test_a_run_of_another_recipe_is_not_taken_for_its_own(tmp_path, monkeypatch, mini):
