@@ -39,6 +39,8 @@ ROWS = (
     {"epochs": 5},
     {"epochs": 20},
     {"epochs": 40},
+    {"latent": 32, "epochs": 80},
+    {"latent": 32, "epochs": 40, "train_particles": 5},
     {"seed": 1},
     {"likelihood": "laplace"},
     {"likelihood": "discretized-logistic"},
