@@ -696,16 +696,25 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
     return [*blocks, *caveats(found.results, _name)]
 
 
+def _stated(changes: Mapping) -> str:
+    """Options that a recipe gives, in words."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changes.items())
+
+
 def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
     """The published success rates of FGSM beside ours, and the claims that were made of them."""
     comparisons, seeds, recipe = saved["comparisons"], saved["seeds"], saved["recipe"]
     judged = next((each.worst.images for each in comparisons if each.worst), None)
     clean = [[_name(model), spread.percent(), f"{spread.images:,}"] for model, spread in saved["clean"].items()]
-    training = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in recipe["training"].items())
+    apart: dict[str, list[str]] = {}  # models by what sets them apart
+    for model, changes in recipe.get("apart", {}).items():
+        apart.setdefault(_stated(changes), []).append(_name(model))
+    training = _stated(recipe["training"]) or "each model as by default"
+    training += "".join(f"; {_listed(models)}: {changes}" for changes, models in apart.items())
     each = _listed(f"[seed {seed}](seed-{seed}/{HTML})" for seed in seeds)
     return [
         f"Networks {_text(recipe['networks'])}, K = {saved['particles']}, {'seed' if len(seeds) == 1 else 'seeds'} "
-        f"{_listed(map(str, seeds))}; training: {_text(training) or 'each model as by default'}. Versions: "
+        f"{_listed(map(str, seeds))}; training: {_text(training)}. Versions: "
         f"{_text(', '.join(f'{name} {version}' for name, version in saved['versions'].items()))}.",
         *(
             [f"Formulas, checks, configuration and figures are in the report of each: {each}."]

@@ -42,6 +42,7 @@ from pyrobayes.options import (
     DetectionOptions,
     EvaluationOptions,
     InputError,
+    Networks,
     Recipe,
     RobustnessOptions,
     TrainingOptions,
@@ -398,23 +399,33 @@ def reproduce(
     judged = [RobustnessOptions(particles=particles, seed=each, **recipe.verdict) for each in counted]
     where = {"data_dir": data_dir, "device": device}
     folders = [Path(runs) / f"seed-{each}" if seeds > 1 else Path(runs) for each in counted]
-    for each, folder in zip(counted, folders):
+    names, preset = factorizations.names(), choice("networks", networks or recipe.networks, NETWORKS)
+    for each, folder in zip(counted, folders):  # refuse before the first is trained, not after hours
         report.check(folder, written=("evaluate", "attack", "robustness", "reproduce"))
-        for name in factorizations.names():
+        for name in names:
             if begun(folder / name):
-                saved, own = saved_config(folder / name), TrainingOptions.of(name, **recipe.training | {"seed": each})
-                must_be_the_same(saved, dataclasses.replace(saved, training=own), folder / name)
+                wanted = dataclasses.replace(
+                    saved := saved_config(folder / name),
+                    data=recipe.data,
+                    networks=dataclasses.replace(NETWORKS[preset], **recipe.changes(name, Networks)),
+                    training=TrainingOptions.of(name, **recipe.changes(name, TrainingOptions) | {"seed": each}),
+                )
+                must_be_the_same(saved, wanted, folder / name)
     trained = [
-        train(
-            ["all"],
-            networks=networks or recipe.networks,
-            training_changes=recipe.training | {"seed": each},
-            data=recipe.data,
-            runs=folder,
-            resume=True,
-            progress=progress,
-            **where,
-        )
+        {
+            name: train(
+                [name],
+                networks=preset,
+                network_changes=recipe.changes(name, Networks),
+                training_changes=recipe.changes(name, TrainingOptions) | {"seed": each},
+                data=recipe.data,
+                runs=folder,
+                resume=True,
+                progress=progress,
+                **where,
+            )[name]
+            for name in names
+        }
         for each, folder in zip(counted, folders)
     ]
     where |= {"data": recipe.data, "resume": True, "progress": progress}
@@ -425,7 +436,7 @@ def reproduce(
         opened = open_runs(["all"], options, data=recipe.data, data_dir=data_dir, runs=folder, device=device)
         verdicts.append(_judged(*opened, options, data_dir, folder, None, device, progress, resume=True))
     for each, folder in zip(counted, folders):
-        for name in factorizations.names():
+        for name in names:
             if parents_in(factorizations.get(name).formula())["x"]:
                 draw_samples(name, seed=each, runs=folder, data_dir=data_dir, device=device)
     known = recipe.data == "fashion-mnist"
@@ -443,7 +454,7 @@ def reproduce(
         write_json(
             folder / "reproduction.json",
             {
-                "recipe": dataclasses.asdict(recipe) | {"networks": networks or recipe.networks},
+                "recipe": dataclasses.asdict(recipe) | {"networks": preset},
                 "data": recipe.data,
                 "seeds": list(counted),
                 "images": len(attacks[0][0].labels),

@@ -11,7 +11,18 @@ import torch
 from scipy import stats
 from test_cli import invoke
 
-from pyrobayes import InputError, Networks, checks, evaluation, factorizations, options, report, reproduction, runs
+from pyrobayes import (
+    InputError,
+    Networks,
+    checkpoint,
+    checks,
+    evaluation,
+    factorizations,
+    options,
+    report,
+    reproduction,
+    runs,
+)
 from pyrobayes.evaluation import AttackResult, Rate
 from pyrobayes.options import Recipe
 from pyrobayes.reproduction import STUDENT_95, Spread
@@ -96,7 +107,8 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     named = dataclasses.replace(mini, name="fashion-mnist")
     few = {"train": named.head(200), "test": named.head(60)}
     monkeypatch.setattr(runs, "_load_data", lambda name, split, data_dir: few[split])
-    recipe = Recipe("small", "no time", training={"epochs": 1}, eps=(0.0, 0.1), attacked=1, verdict=FEW)
+    apart = {"gbz": {"latent": 3, "batch_size": 50}}
+    recipe = Recipe("small", "no time", {"epochs": 1}, apart, eps=(0.0, 0.1), attacked=1, verdict=FEW)
     found = runs.reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
     assert [folder.name for folder in found.folders] == ["seed-3", "seed-4"]
     assert all(
@@ -120,7 +132,9 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     assert [len(each) for each in found.verdicts] == [2, 2] and written["comparisons"][1]["worst"]["images"] == 20
     said = (tmp_path / "report.md").read_text()
     assert all(f"| GBZ | {row} |" in said for row in ("published", "ours", "difference", "worst case"))
-    assert "Networks small, K = 10, seeds 3 and 4; training: epochs 1." in said
+    assert "Networks small, K = 10, seeds 3 and 4; training: epochs 1; GBZ: latent 3, batch size 50." in said
+    configs = [checkpoint.Config.read(tmp_path / "seed-3" / name) for name in ("gbz", "dfx")]
+    assert [(each.networks.latent, each.training.batch_size) for each in configs] == [(3, 50), (TINY.latent, 128)]
     assert "[seed 3](seed-3/report.html) and [seed 4](seed-4/report.html)" in said
     assert 'href="seed-3/report.html"' in (tmp_path / "report.html").read_text()
     for claim in found.claims:
@@ -170,6 +184,9 @@ def test_a_run_of_another_recipe_is_not_taken_for_its_own(tmp_path, monkeypatch,
     runs.train(["dfx"], networks="small", training_changes=changes, runs=tmp_path)
     with pytest.raises(InputError, match="there, adversarial-eps is 0.1, not None, adversarial-steps is 1, not None"):
         runs.reproduce(Recipe("small", "no time", training={"epochs": 1}), runs=tmp_path)
+    changed = {"epochs": 1, "adversarial_eps": 0.1, "adversarial_steps": 1}
+    with pytest.raises(InputError, match="there, .*latent"):  # before GFZ, the first, is trained
+        runs.reproduce(Recipe("small", "no time", changed, {"dfx": {"latent": 3}}), runs=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["dfx"]
 
 
