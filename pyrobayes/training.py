@@ -623,7 +623,9 @@ def must_be_the_same(saved: Config, wanted: Config, path: Path) -> None:
     """Refuse to go on with the run at `path` with another configuration than its own."""
     if saved != wanted:
         what = saved.differences(wanted)
-        raise InputError(f"the run in {path} can't be resumed with another configuration: there, {what}; take another folder for it")
+        raise InputError(
+            f"the run in {path} can't be resumed with another configuration: there, {what}; take another folder for it"
+        )
 
 
 def saved_config(path: Path) -> Config:

@@ -177,7 +177,9 @@ def test_a_run_is_not_replaced_by_accident(make, tiny_images, tmp_path):
     before = (tmp_path / MODEL).read_bytes()
     with pytest.raises(InputError, match="already holds a run"):
         fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
-    with pytest.raises(InputError, match="another configuration: there, epochs is 3, not 5; take another folder for it$"):
+    with pytest.raises(
+        InputError, match="another configuration: there, epochs is 3, not 5; take another folder for it$"
+    ):
         fit(make("gbz"), tiny_images, TrainingOptions(epochs=5, batch_size=50), out=tmp_path, resume=True)
     assert (tmp_path / MODEL).read_bytes() == before
     fit(make("gbz"), tiny_images, TrainingOptions(epochs=1, batch_size=50), out=tmp_path, overwrite=True)
