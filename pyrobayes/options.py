@@ -422,7 +422,7 @@ class Recipe:
     networks: str
     time: str
     training: dict
-    apart: dict[str, dict] = field(default_factory=dict)
+    apart: dict = field(default_factory=dict)
     data: str = "fashion-mnist"
     eps: tuple[float, ...] = AttackOptions.eps
     evaluated: int | None = None
