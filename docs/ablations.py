@@ -1,8 +1,9 @@
 """Measure what each option of the training is worth: `python docs/ablations.py RUNS`.
 
-GBZ with `small` networks is trained with one option changed at a time, each run in a folder of its own under RUNS, and judged on
-validation images: on clean ones, and under FGSM beside the worst of FGSM, PGD and Auto-PGD on every particle's own joint. What is
-there already isn't done again, so that several processes may take some rows each. `docs/write_results.py` makes the table.
+GBZ with `small` networks is trained with one option changed at a time, and the other models by `pyrobayes train` and by what stood out,
+each run in a folder of its own under RUNS, and judged on validation images: on clean ones, and under FGSM beside the worst of FGSM, PGD and
+Auto-PGD on every particle's own joint. What is there already isn't done again, so that several processes may take some rows each.
+`docs/write_results.py` makes the tables.
 """
 
 import dataclasses
@@ -17,10 +18,10 @@ from pyrobayes.checkpoint import MODEL as WEIGHTS
 from pyrobayes.checkpoint import digest, read_tensors, versions
 from pyrobayes.evaluation import Rate
 from pyrobayes.files import write_json
-from pyrobayes.options import NETWORKS, Networks
+from pyrobayes.options import NETWORKS, RECIPES, Networks, TrainingOptions
 
 MODEL, EPS, STEPS, EPOCHS = "gbz", 0.1, 20, 10
-ROWS = (
+CHANGES = (
     {},
     {"kl_warmup": 0.0},
     {"kl_warmup": 0.8},
@@ -45,6 +46,12 @@ ROWS = (
     {"likelihood": "laplace"},
     {"likelihood": "discretized-logistic"},
 )
+OTHERS = {
+    **{model: ({}, RECIPES["own"].apart[model]) for model in ("gfz", "gfy", "gby")},
+    "dfx": ({}, {"epochs": 30, "augmentation": "shift-flip"}, {"epochs": 60, "augmentation": "shift-flip"}),
+    "dbx": ({}, {"epochs": 40}, {"epochs": 40, "augmentation": "shift-flip"}),
+}
+ROWS = [(MODEL, each) for each in CHANGES] + [(model, each) for model, of_it in OTHERS.items() for each in of_it]
 SIZES = {field.name for field in dataclasses.fields(Networks)}
 RESULT = "ablation.json"
 RESULTS = Path(__file__).parent / "results" / "ablations.json"
@@ -55,17 +62,17 @@ def given(changes: dict) -> str:
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items())
 
 
-def folder(runs_folder: Path, changes: dict) -> Path:
+def folder(runs_folder: Path, model: str, changes: dict) -> Path:
     """Where the run of a row is."""
-    return runs_folder / ("-".join(f"{name}-{value}" for name, value in changes.items()) or "default")
+    return runs_folder / "-".join([model, *(f"{name}-{value}" for name, value in changes.items())])
 
 
-def measured(path: Path, changes: dict, settings: dict) -> dict:
+def measured(path: Path, model: str, changes: dict, settings: dict) -> dict:
     """Train one row, or go on with it, and judge it on the validation images."""
     data = settings["data"]
     training = {"epochs": settings["epochs"]} | {name: value for name, value in changes.items() if name not in SIZES}
     trained = runs.train(
-        [MODEL],
+        [model],
         networks="small",
         network_changes={name: value for name, value in changes.items() if name in SIZES},
         training_changes=training,
@@ -75,7 +82,7 @@ def measured(path: Path, changes: dict, settings: dict) -> dict:
         resume=True,
     )
     _, validation = load_data(data).hold_out()
-    classifier = load(path / MODEL, device="cpu")
+    classifier = load(path / model, device="cpu")
     clean = evaluation.evaluate(classifier, validation)
     attacked = validation.head(settings["images"])
     steps = settings["steps"]
@@ -85,12 +92,13 @@ def measured(path: Path, changes: dict, settings: dict) -> dict:
     found = [evaluation.attack(faster, attacked, eps, by=by, checked=0, examples=0) for by in climbed]
     broken = torch.stack([each.log_joint[0].argmax(1) != attacked.labels for each in found])
     return {
+        "model": model,
         "changes": changes,
         "given": given(changes),
         "settings": settings,
-        "weights": digest(read_tensors(path / MODEL / WEIGHTS)[0], {}),
+        "weights": digest(read_tensors(path / model / WEIGHTS)[0], {}),
         "versions": versions(),
-        "kl": trained[MODEL][-1].validation_kl,
+        "kl": trained[model][-1].validation_kl,
         "accuracy": clean.accuracy.as_dict(),
         "changed": clean.changed.as_dict(),
         "negative_log_likelihood": clean.negative_log_likelihood,
@@ -104,23 +112,25 @@ def measured(path: Path, changes: dict, settings: dict) -> dict:
 @click.argument("runs_folder", metavar="RUNS", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("rows", nargs=-1, type=click.IntRange(0, len(ROWS) - 1))
 @click.option("--data", default="fashion-mnist", show_default=True)
-@click.option("--epochs", default=EPOCHS, show_default=True, help="of the rows that change something else")
+@click.option("--epochs", default=EPOCHS, show_default=True, help="of the rows of GBZ that change something else")
 @click.option("--images", default=500, show_default=True, help="validation images that are attacked")
 @click.option(
     "--out", default=RESULTS, type=click.Path(dir_okay=False, path_type=Path), help="where all rows are written"
 )
 def main(runs_folder, rows, data, epochs, images, out):
-    settings = {"data": data, "epochs": epochs, "images": images, "eps": EPS, "steps": STEPS}
-    for changes in [ROWS[row] for row in rows] or ROWS:
-        path = folder(runs_folder, changes)
+    for model, changes in [ROWS[row] for row in rows] or ROWS:
+        path = folder(runs_folder, model, changes)
+        settings = {"data": data, "epochs": epochs, "images": images, "eps": EPS, "steps": STEPS}
+        if model != MODEL:
+            settings["epochs"] = TrainingOptions.of(model).epochs
         if not (path / RESULT).is_file():
-            write_json(path / RESULT, measured(path, changes, settings))
+            write_json(path / RESULT, measured(path, model, changes, settings))
         elif (there := json.loads((path / RESULT).read_text())["settings"]) != settings:
             raise click.ClickException(
                 f"{path / RESULT} was measured with {there}, not {settings}: take another folder"
             )
-        click.echo(f"{given(changes) or 'as by default'}: {path / RESULT}")
-    there = [folder(runs_folder, changes) / RESULT for changes in ROWS]
+        click.echo(f"{model}, {given(changes) or 'as by default'}: {path / RESULT}")
+    there = [folder(runs_folder, *row) / RESULT for row in ROWS]
     write_json(out, [json.loads(path.read_text()) for path in there if path.is_file()])
 
 

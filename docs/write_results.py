@@ -209,11 +209,18 @@ def summary() -> str:
     return table(header, rows)
 
 
-def ablations() -> str:
-    """What each option of the training is worth, as `docs/ablations.py` measured it."""
+def ablations(of: str) -> str:
+    """What options of the training are worth to GBZ, or to the others, as `docs/ablations.py` measured it."""
     rows = json.loads((RESULTS / "ablations.json").read_text())
+    rows = [row for row in rows if (row["model"] == "gbz") == (of == "gbz")]
     eps = rows[0]["settings"]["eps"]
-    header = ["option", "accuracy (%)", "NLL (nats)", "changed by another draw (%)", "KL (nats)"]
+    header = [
+        "option" if of == "gbz" else "`pyrobayes train`",
+        "accuracy (%)",
+        "NLL (nats)",
+        "changed by another draw (%)",
+        "KL (nats)",
+    ]
     header += [f"FGSM {eps:g}", f"worst of three {eps:g}"]
     rates = ("accuracy", "changed", "fgsm", "worst")
 
@@ -221,7 +228,8 @@ def ablations() -> str:
         accuracy, changed, fgsm, worst = (Rate(row[name]["count"], row[name]["total"]) for name in rates)
         nll, kl = f"{row['negative_log_likelihood']:.3f}", f"{row['kl']:.1f}"
         told = [accuracy.percent(), nll, share(changed), kl, share(fgsm), worst.percent()]
-        return [f"`{row['given']}`" if row["changes"] else "none", *told]
+        given = row["given"] if of == "gbz" else f"{row['model']} {row['given']}".strip()
+        return [f"`{given}`" if given else "none", *told]
 
     return table(header, [line(row) for row in rows])
 

@@ -156,8 +156,11 @@ def test_an_ablation_is_measured_once_and_goes_into_the_table(write_results, tmp
     (row,) = json.loads((tmp_path / "ablations.json").read_text())
     assert row["accuracy"]["total"] == 500 and row["worst"]["count"] >= row["fgsm"]["count"]
     monkeypatch.setattr(write_results, "RESULTS", tmp_path)
-    *_, line = write_results.ablations().splitlines()
+    *_, line = write_results.ablations("gbz").splitlines()
     assert line.startswith(f"| none | {100 * row['accuracy']['share']:.1f} [")
+    (tmp_path / "ablations.json").write_text(json.dumps([row | {"model": "gfz"}]))
+    *_, line = write_results.ablations("others").splitlines()
+    assert line.startswith("| `gfz` | ")
 
 
 def test_kernel_densities_go_into_the_table(write_results, tmp_path, monkeypatch, tiny_images):
