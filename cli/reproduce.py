@@ -19,7 +19,7 @@ from pyrobayes_cli.train import show_training
     default="own",
     show_default=True,
     type=click.Choice(list(RECIPES), case_sensitive=False),
-    help="own: what is best here, longer trainings of the generative models than those of train; poster: as published; quick: on the embedded subset, with fewer epochs and 200 test images",
+    help="own: what is best here, longer trainings than those of train; poster: as published; quick: on the embedded subset, with fewer epochs and 200 test images",
 )
 @click.option("--quick", is_flag=True, help="the same as --recipe quick")
 @click.option(

@@ -436,14 +436,17 @@ class Recipe:
 
 
 # Chosen on validation images, see docs/training.md: better than what `train` takes by itself, and slower.
-LONGER = {"latent": 32, "epochs": 40, "train_particles": 5}
+OWN = {
+    **dict.fromkeys(("gfz", "gfy", "gbz", "gby"), {"latent": 32, "epochs": 40, "train_particles": 5}),
+    **dict.fromkeys(("dfx", "dfz"), {"epochs": 60, "augmentation": "shift-flip"}),
+}
 
 RECIPES = {
     "own": Recipe(
         "small",
-        "three to four hours on two CPU cores",
+        "four to five hours on two CPU cores",
         training={},
-        apart=dict.fromkeys(("gfz", "gfy", "gbz", "gby"), LONGER),
+        apart=OWN,
         attacked=1000,
     ),
     "poster": Recipe(
