@@ -2,8 +2,8 @@
 
 GBZ with `small` networks is trained with one option changed at a time, and the other models by `pyrobayes train` and by what stood out,
 each run in a folder of its own under RUNS, and judged on validation images: on clean ones, and under FGSM beside the worst of FGSM, PGD and
-Auto-PGD on every particle's own joint. What is there already isn't done again, so that several processes may take some rows each.
-`docs/write_results.py` makes the tables.
+Auto-PGD on every particle's own joint. What is there already isn't done again, so that several processes may take some rows each;
+rows that were measured elsewhere stay in the file of results. `docs/write_results.py` makes the tables.
 """
 
 import dataclasses
@@ -34,6 +34,8 @@ CHANGES = (
     {"averaging": 0.999},
     {"augmentation": "shift"},
     {"augmentation": "shift-flip"},
+    {"train_particles": 2},
+    {"train_particles": 2, "antithetic": True},
     {"train_particles": 5},
     {"bound": "importance-weighted", "train_particles": 5},
     {"channels": NETWORKS["paper"].channels},
@@ -42,6 +44,7 @@ CHANGES = (
     {"epochs": 40},
     {"latent": 32, "epochs": 80},
     {"latent": 32, "epochs": 40, "train_particles": 5},
+    RECIPES["own"].apart["gbz"],
     {"seed": 1},
     {"likelihood": "laplace"},
     {"likelihood": "discretized-logistic"},
@@ -59,7 +62,8 @@ RESULTS = Path(__file__).parent / "results" / "ablations.json"
 
 def given(changes: dict) -> str:
     """Changes as they are given to `pyrobayes train`."""
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in changes.items())
+    options = ((f"--{name.replace('_', '-')}", value) for name, value in changes.items())
+    return " ".join(option if value is True else f"{option} {value}" for option, value in options)
 
 
 def folder(runs_folder: Path, model: str, changes: dict) -> Path:
@@ -130,8 +134,11 @@ def main(runs_folder, rows, data, epochs, images, out):
                 f"{path / RESULT} was measured with {there}, not {settings}: take another folder"
             )
         click.echo(f"{model}, {given(changes) or 'as by default'}: {path / RESULT}")
-    there = [folder(runs_folder, *row) / RESULT for row in ROWS]
-    write_json(out, [json.loads(path.read_text()) for path in there if path.is_file()])
+    rows = {(row["model"], row["given"]): row for row in (json.loads(out.read_text()) if out.is_file() else [])}
+    for model, changes in ROWS:
+        if (path := folder(runs_folder, model, changes) / RESULT).is_file():
+            rows[model, given(changes)] = json.loads(path.read_text())
+    write_json(out, [rows[key] for model, changes in ROWS if (key := (model, given(changes))) in rows])
 
 
 if __name__ == "__main__":

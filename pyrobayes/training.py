@@ -382,7 +382,8 @@ class Inference(SVI):
     def __init__(self, factorization: DeepBayes, options: TrainingOptions):
         self.factorization = factorization
         particles = options.train_particles
-        self._noise_shape = (particles,) if particles > 1 else ()
+        self._pairs = bool(options.antithetic)
+        self._noise_shape = (particles // 2 if self._pairs else particles,) if particles > 1 else ()
         self._noise: Tensor | None = None  # of z in the step that is under way
         fused = next(factorization.parameters()).device.type in ("cpu", "cuda")
         adam = torch.optim.Adam(factorization.parameters(), lr=options.lr, fused=fused)
@@ -394,6 +395,8 @@ class Inference(SVI):
         """Climb the ELBO of a batch of images [B, channels, height, width] of classes [B]: nats per image, a scalar."""
         shape = (*self._noise_shape, len(x), self.factorization.latent)
         noise = torch.randn(shape, device=x.device, dtype=x.dtype)
+        if self._pairs:  # what is linear in it cancels in their mean
+            noise = torch.cat([noise, -noise])
         mine = distributed.mine()
         self._noise = noise[..., mine, :]
         if len(y[mine]):

@@ -266,6 +266,8 @@ BAD = [
     ("train gbz --epochs 0", "epochs must be a whole number of at least 1, got 0"),
     ("train gbz --batch-size 0", "batch size must be a whole number of at least 1, got 0"),
     ("train gbz --train-particles 0", "train particles must be a whole number"),
+    ("train gbz --antithetic", "antithetic particles come in pairs: give an even number of train particles, got 1"),
+    ("train gbz --train-particles 5 --antithetic", "give an even number of train particles, got 5"),
     ("train gbz --lr -1", "lr must be a finite number above 0, got -1.0"),
     ("train gbz --lr nan", "lr must be a finite number above 0, got nan"),
     ("train gbz --kl-warmup 2", "kl warmup must be a share of the run from 0 to 1"),

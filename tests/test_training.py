@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import math
 import os
 import signal
 
@@ -34,7 +35,7 @@ from pyrobayes import (
 )
 from pyrobayes.checkpoint import MODEL, RESUME, Config, read_tensors, save_tensors
 from pyrobayes.options import LIKELIHOODS, MODELS, Networks
-from pyrobayes.training import NonFiniteELBO, TrainingInterrupted, augmented, collapsed, learning_rate
+from pyrobayes.training import Inference, NonFiniteELBO, TrainingInterrupted, augmented, collapsed, learning_rate
 
 OPTIONS = TrainingOptions(epochs=3, batch_size=50)
 
@@ -66,6 +67,25 @@ def test_elbo_equals_the_mean_log_weight(particles, make, tiny_images):
     weights = BayesClassifier(factorization, particles=20).estimate(x).log_weights[:, y, torch.arange(len(y))]
     error = (weights.std(0).square().mean() / len(y) / particles).sqrt().item()
     assert epoch.elbo == pytest.approx(weights.mean().item(), abs=5 * error)
+
+
+def test_antithetic_particles_cancel_noise_that_the_gradient_is_linear_in(make, tiny_images):
+    factorization = make("linear-gaussian", double=True)
+    x, y = tiny_images.batch(torch.arange(20))
+
+    def gradients(seed, particles, **how):  # with respect to b, to which z contributes linearly
+        inference = Inference(factorization, TrainingOptions(train_particles=particles, **how))
+        inference.optim = lambda: None  # which would take them
+        factorization.zero_grad()
+        torch.manual_seed(seed)
+        inference.step(x.double(), y)
+        return factorization.p_x.b.grad.clone()
+
+    plain = torch.stack([gradients(seed, 2) for seed in range(50)])
+    pairs = torch.stack([gradients(seed, particles, antithetic=True) for seed, particles in ((0, 2), (1, 2), (2, 4))])
+    torch.testing.assert_close(pairs, pairs[:1].expand_as(pairs))
+    error = plain.std(0) / math.sqrt(len(plain))
+    assert (error > 0).all() and ((plain.mean(0) - pairs[0]).abs() < 5 * error).all()
 
 
 def test_the_importance_weighted_bound_is_the_log_of_the_mean_weight(make, tiny_images):
@@ -119,7 +139,11 @@ def test_augmented_images_are_shifted_and_mirrored(how):
     assert sum((moved == shifted).flatten(1).all(1).sum() for shifted in possible.values()) == 1000
 
 
-@pytest.mark.parametrize("more", [{}, {"averaging": 0.9, "augmentation": "shift-flip"}], ids=["plain", "averaged"])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"averaging": 0.9, "augmentation": "shift-flip", "train_particles": 2, "antithetic": True}],
+    ids=["plain", "with options"],
+)
 def test_resumed_after_an_interrupt_ends_with_the_same_weights(more, make, tiny_images, tmp_path):
     class Interrupt(Progress):
         def step(self, model, done, steps, elbo):
