@@ -17,7 +17,7 @@ class Progress:
     def __init__(self):
         self.model: str | None = None  # the one at work
         self._bar = self._unit = None
-        self._first = 0
+        self._first = self._done = 0
         self._started = self._last = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -56,9 +56,10 @@ class Progress:
         from tqdm import tqdm
 
         now = time.monotonic()
-        if (model, unit) != (self.model, self._unit):
+        if (model, unit) != (self.model, self._unit) or done < self._done:  # another pass over the images
             self.close()
             self.model, self._unit, self._started, self._last, self._first = model, unit, now, now, done
+        self._done = done
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(total=total, initial=done, desc=model, unit=unit, leave=False, dynamic_ncols=True)
@@ -106,8 +107,8 @@ def warn_of_unfinished(models, runs) -> None:
 
     for model in () if rank() else models:
         run = how_trained(Path(runs) / model)
-        if run["epochs"] < (epochs := run["config"]["training"]["epochs"]):
-            click.echo(f"warning: {model} has {run['epochs']} of {epochs} epochs of its training behind it", err=True)
+        if run.epochs < (epochs := run.config.training.epochs):
+            click.echo(f"warning: {model} has {run.epochs} of {epochs} epochs of its training behind it", err=True)
 
 
 def tell_caveats(results) -> None:

@@ -71,6 +71,12 @@ def folder(runs_folder: Path, model: str, changes: dict) -> Path:
     return runs_folder / "-".join([model, *(f"{name}-{value}" for name, value in changes.items())])
 
 
+def settings_of(model: str, data: str, epochs: int, images: int) -> dict:
+    """What all rows of a model have in common."""
+    epochs = epochs if model == MODEL else TrainingOptions.of(model).epochs
+    return {"data": data, "epochs": epochs, "images": images, "eps": EPS, "steps": STEPS}
+
+
 def measured(path: Path, model: str, changes: dict, settings: dict) -> dict:
     """Train one row, or go on with it, and judge it on the validation images."""
     data = settings["data"]
@@ -122,23 +128,23 @@ def measured(path: Path, model: str, changes: dict, settings: dict) -> dict:
     "--out", default=RESULTS, type=click.Path(dir_okay=False, path_type=Path), help="where all rows are written"
 )
 def main(runs_folder, rows, data, epochs, images, out):
+    there = json.loads(out.read_text()) if out.is_file() else []
+    there += [json.loads(path.read_text()) for row in ROWS if (path := folder(runs_folder, *row) / RESULT).is_file()]
+    for row in there:
+        if row["settings"] != (asked := settings_of(row["model"], data, epochs, images)):
+            raise click.ClickException(
+                f"in {out} or {runs_folder} is a row that was measured with {row['settings']}, not {asked}: take others"
+            )
     for model, changes in [ROWS[row] for row in rows] or ROWS:
         path = folder(runs_folder, model, changes)
-        settings = {"data": data, "epochs": epochs, "images": images, "eps": EPS, "steps": STEPS}
-        if model != MODEL:
-            settings["epochs"] = TrainingOptions.of(model).epochs
         if not (path / RESULT).is_file():
-            write_json(path / RESULT, measured(path, model, changes, settings))
-        elif (there := json.loads((path / RESULT).read_text())["settings"]) != settings:
-            raise click.ClickException(
-                f"{path / RESULT} was measured with {there}, not {settings}: take another folder"
-            )
+            write_json(path / RESULT, measured(path, model, changes, settings_of(model, data, epochs, images)))
         click.echo(f"{model}, {given(changes) or 'as by default'}: {path / RESULT}")
-    rows = {(row["model"], row["given"]): row for row in (json.loads(out.read_text()) if out.is_file() else [])}
+    found = {(row["model"], row["given"]): row for row in (json.loads(out.read_text()) if out.is_file() else [])}
     for model, changes in ROWS:
         if (path := folder(runs_folder, model, changes) / RESULT).is_file():
-            rows[model, given(changes)] = json.loads(path.read_text())
-    write_json(out, [rows[key] for model, changes in ROWS if (key := (model, given(changes))) in rows])
+            found[model, given(changes)] = json.loads(path.read_text())
+    write_json(out, [found[key] for model, changes in ROWS if (key := (model, given(changes))) in found])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ counts = (1, 2, 5, 10, 20, 50) if quick else (1, 2, 5, 10, 20, 50, 100)
 names = "correct (%); changed by another draw (%); effective sample size; log p(x, y), less last K's (nats)".split("; ")
 test = pyrobayes.load_data("fashion-mnist" if pretrained else "fashion-mnist-mini", "test").head(20 if quick else 500)
 if pretrained:
-    models = {name: pyrobayes.pretrained(name).factorization for name in ("gfz", "gbz", "dfx")}
+    models = {name: pyrobayes.pretrained(name, device="cpu").factorization for name in ("gfz", "gbz", "dfx")}
 else:
     models, train = {"gbz": pyrobayes.build("gbz", networks="small")}, pyrobayes.load_data("fashion-mnist-mini")
     pyrobayes.fit(models["gbz"], train, pyrobayes.TrainingOptions(epochs=1 if quick else 6, batch_size=32))

@@ -203,6 +203,10 @@ class TrainingOptions:
             raise InputError(
                 f"antithetic particles come in pairs: give an even number of train particles, got {self.train_particles}"
             )
+        if self.antithetic and self.bound:
+            raise InputError(
+                "antithetic particles are for the ELBO: of pairs, the importance-weighted bound is another one"
+            )
         if self.averaging is not None:
             part("averaging", self.averaging)
         for name in ("kl_warmup", "adversarial_warmup"):

@@ -239,7 +239,7 @@ def _changed(saved: dict) -> dict[str, Rate | None]:
 
 
 def _evaluation(saved: dict) -> Evaluation:
-    rates = {"accuracy": _rate(saved["accuracy"])} | _changed(saved)
+    rates = {"accuracy": _rate(saved["accuracy"])} | _changed(saved) | {"changed": _rate(saved["changed"])}
     return Evaluation(**saved | rates | {"model": str(saved["model"]), "images": int(saved["images"])})
 
 
@@ -390,10 +390,10 @@ def _summary(found: Mapping[str, Found], models: Sequence[str]) -> list[str]:
         attacks = _listed(dict.fromkeys(_text(result.attack.upper()) for result in found["attack"].results))
         judged = [result.model for result in found["robustness"].results] if "robustness" in found else []
         named = _listed(_name(model) + (" as it was attacked" if model in judged else "") for model in without)
+        judging = ["pyrobayes", "robustness", *attacked, *_where(found["attack"])]
         notes.append(
             f"There is no verdict on {named}: {attacks} alone gives an upper bound of the robustness "
-            f"only, since other attacks may find more. {_code(shlex.join(['pyrobayes', 'robustness', *attacked]))} tries "
-            "many, and checks them."
+            f"only, since other attacks may find more. {_code(shlex.join(judging))} tries many, and checks them."
         )
     return ["## Summary", "\n".join(lines), *notes]
 
@@ -732,8 +732,8 @@ def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
             "reproduction", "Success rates, published and ours, and the worst case", "Bars: 95% intervals.", figures
         ),
         "The poster's claims for pairs of a generative and a discriminative model, on the same images, at every eps from 0.05 to "
-        "0.3 and for every seed; and where each comes closest to failing. It holds, or fails, where the gap is beyond its 95% "
-        "interval. These are claims about FGSM, and not about robustness.",
+        "0.3 and for every seed; and where each fails, or comes closest to it. It holds where every gap is beyond its 95% interval, and "
+        "fails where one is the other way, beyond an interval that allows for so many comparisons. These are claims about FGSM, and not about robustness.",
         tested(saved["claims"], seeds),
     ]
 
@@ -828,12 +828,18 @@ def _commands(found: Mapping[str, Found]) -> list[str]:
     lines = [["train", *models, *given] for given, models in alike.items()]
     for command, each in found.items():
         models = dict.fromkeys(result.model for result in each.results)
-        pretrained = all(_packaged(model, trained) for model, trained in each.trained.items())
-        usual = MINI if pretrained else next(iter(each.trained.values())).config.data
-        where = ["--pretrained"] if pretrained else []
-        where += ["--data", each.data["name"]] if each.data["name"] != usual else []
-        lines.append([command, *models, *where, *flags(each.options, type(each.options)())])
+        lines.append([command, *models, *_where(each), *flags(each.options, type(each.options)())])
     return [" ".join(shlex.join(["pyrobayes", *line]).split()) for line in lines]
+
+
+def _where(found: Found) -> list[str]:
+    """The options of a command that say of which models and data its results are."""
+    pretrained = all(_packaged(model, trained) for model, trained in found.trained.items())
+    usual = MINI if pretrained else next(iter(found.trained.values())).config.data
+    return [
+        *(["--pretrained"] if pretrained else []),
+        *([] if found.data["name"] == usual else ["--data", found.data["name"]]),
+    ]
 
 
 def _packaged(model: str, trained: Trained) -> bool:

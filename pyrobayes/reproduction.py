@@ -113,7 +113,9 @@ class Claim:
 
     Attributes:
         statement: what is claimed.
-        seed, eps: where it comes closest to failing, of all seeds (the place in their list) and all eps from 0.05 to 0.3.
+        outcome: `holds` where it does for every seed and every eps from 0.05 to 0.3, beyond the interval of each; `fails` where
+            it doesn't at any, beyond an interval that allows for as many comparisons (Bonferroni's); else `not decided`.
+        seed, eps: where it fails, or comes closest to failing; the seed is the place in their list.
         gap: by how much the discriminative model fares worse there, a share of all images.
         half: half the width of the 95% interval of the gap.
     """
@@ -121,24 +123,11 @@ class Claim:
     statement: str
     generative: str
     discriminative: str
+    outcome: str
     seed: int
     eps: float
     gap: float
     half: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether it does for every seed and every such eps, beyond the interval."""
-        return self.gap > self.half
-
-    @property
-    def outcome(self) -> str:
-        """`holds`; `fails`, beyond the interval; or `not decided`, where it comes closest to failing."""
-        return "holds" if self.holds else "fails" if self.gap < -self.half else "not decided"
-
-    def as_dict(self) -> dict:
-        """As plain JSON values."""
-        return asdict(self) | {"outcome": self.outcome}
 
 
 @dataclass(frozen=True)
@@ -217,9 +206,21 @@ def claims(results: Sequence[Sequence[AttackResult]]) -> list[Claim]:
                     if CLAIMED[0] <= eps <= CLAIMED[1]
                 ]
                 if gaps:
-                    gap, half, seed, eps = min(gaps, key=lambda found: found[0] - found[1])
-                    found.append(Claim(statement, ours, theirs, seed, eps, gap, half))
+                    found.append(Claim(statement, ours, theirs, *_outcome(gaps)))
     return found
+
+
+def _outcome(gaps: Sequence[tuple[float, float, int, float]]) -> tuple[str, int, float, float, float]:
+    """What becomes of a claim with these gaps, each with half its 95% interval, seed and eps; and one of them that shows it."""
+    gap, half, seed, eps = min(gaps, key=lambda each: each[0] - each[1])
+    if gap > half:
+        return "holds", seed, eps, gap, half
+    wider = statistics.NormalDist().inv_cdf(1 - 0.025 / len(gaps)) / NORMAL_95
+    worst = min(gaps, key=lambda each: each[0] + wider * each[1])
+    if worst[0] + wider * worst[1] < 0:
+        gap, half, seed, eps = worst
+        return "fails", seed, eps, gap, half
+    return "not decided", seed, eps, gap, half
 
 
 def _named(results: Sequence[AttackResult], model: str) -> AttackResult:

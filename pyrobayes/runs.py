@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -50,6 +49,7 @@ from pyrobayes.options import (
     whole,
 )
 from pyrobayes.progress import Progress, silent
+from pyrobayes.report import Trained
 from pyrobayes.reproduction import Reproduction, Spread, claims, compare
 from pyrobayes.robustness import Parts, Verdict, assess
 from pyrobayes.training import Epoch, adversarial_eps, begun, fit, must_be_new, must_be_the_same, saved_config
@@ -163,19 +163,19 @@ def attack(
         out: folder for the results; where left out `runs`, also for those that come with the package.
         save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` (`-MODEL-ATTACK`) too.
         resume: keep the results that an earlier, interrupted run left there, if they are of the same options, versions,
-            data and weights; attacks by transfer are made anew.
+            data and weights, those of other models too; attacks by transfer are made anew.
     """
     if resume and save_adversarial:
         raise InputError(
             "results that are kept have no adversarial images any more: leave resume or save-adversarial out"
         )
     planned, test = _planned(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder, trained = _result_folder(_results_in(out, runs)), _how_trained((each for _, each in planned), runs)
-    kept = _kept("attack", options, test, trained, _results_in(out, runs)) if resume else []
+    folder, named = _result_folder(_results_in(out, runs)), _how_trained((each for _, each in planned), runs)
+    kept, beside = _kept("attack", options, test, named, _results_in(out, runs)) if resume else ([], {})
+    trained = named | beside
     found = dict.fromkeys((by.name, classifier.factorization.name) for by, classifier in planned)
     # What transfers is of the other models too, which may be others now.
-    kept = {(result.attack, result.model): result for result in kept if result.attack != "transfer"}
-    found |= {key: kept[key] for key in found if key in kept}
+    found |= {(each.attack, each.model): each for each in kept if each.attack != "transfer" or each.model in beside}
     attacked, examples = _attacking(test, options, progress), None if save_adversarial else 8
     for by, classifier in planned:
         if found[by.name, classifier.factorization.name]:
@@ -193,8 +193,10 @@ def attack(
             write_json(folder / "attack.json", _report(filter(None, found.values()), options, test, trained))
     results = list(found.values())
     if folder:
-        figures.save(figures.success_rates(results), folder / "figure1")
-    return results
+        known = factorizations.names(comparators=True)
+        drawn = sorted(results, key=lambda result: known.index(result.model))
+        figures.save(figures.success_rates(drawn), folder / "figure1")
+    return [result for result in results if result.model in named]
 
 
 def detect(
@@ -304,7 +306,8 @@ def _judged(
     folder, kept = _result_folder(_results_in(out, runs)), _results_in(out, runs) / PARTS
     with locked(folder, BEING_JUDGED) if folder else contextlib.nullcontext():
         trained = _how_trained(classifiers, runs)
-        known = _kept("robustness", options, test, trained, _results_in(out, runs)) if resume else []
+        known, beside = _kept("robustness", options, test, trained, _results_in(out, runs)) if resume else ([], {})
+        known = [verdict for verdict in known if verdict.model not in beside]
         # A verdict is of the other models too: all are kept or none. Of those that were interrupted the parts are there.
         results = known if len(known) == len(classifiers) else []
         training, parts = _load_data(test.name, "train", data_dir), Parts(kept)
@@ -319,12 +322,11 @@ def _judged(
                 ) from None
             results.append(verdict)
             if folder:
-                content = _report(results, options, test, trained)
                 if len(results) == 1:
-                    _set_aside(folder / "robustness.json", content, trained)
+                    _set_aside(folder, options, test, trained)
                     figures.remove(folder / "robustness")  # until it is drawn of all that there are now
                 figures.save(figures.robustness(verdict), folder / f"robustness-{verdict.model}")
-                write_json(folder / "robustness.json", content)
+                write_json(folder / "robustness.json", _report(results, options, test, trained))
         distributed.wait_for_all()  # before what the others may still read is removed
         if folder:
             if len(results) > 1:
@@ -333,15 +335,16 @@ def _judged(
     return results
 
 
-def _set_aside(path: Path, content: dict, trained: Mapping[str, dict]) -> None:
+def _set_aside(folder: Path, options: RobustnessOptions, test: Images, trained: Mapping[str, Trained]) -> None:
     """Keep a verdict that took hours under another name, unless the command is the same, of the same weights."""
+    path = folder / report.FILES["robustness"]
     if not path.is_file():
         return
     try:
-        saved, ours, of_all = json.loads(path.read_text()), *json.loads(json.dumps([content, trained]))
-        again = all(saved[name] == ours[name] for name in ("options", "data", "models"))
-        again = again and all(of_all[model] == each for model, each in saved["trained"].items())
-    except (ValueError, KeyError, TypeError, AttributeError):
+        there = report.read(folder, ["robustness"])["robustness"]
+        again = (there.options, there.data, there.models) == (options, _described(test), tuple(trained))
+        again = again and there.trained.items() <= trained.items()
+    except InputError:  # it is damaged
         again = False
     if not again:
         names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
@@ -400,6 +403,13 @@ def reproduce(
     where = {"data_dir": data_dir, "device": device}
     folders = [Path(runs) / f"seed-{each}" if seeds > 1 else Path(runs) for each in counted]
     names, preset = factorizations.names(), choice("networks", networks or recipe.networks, NETWORKS)
+    if any(begun(Path(runs) / name) for name in names) if seeds > 1 else any(Path(runs).glob("seed-*/*/config.json")):
+        there, asked = ("one training", "several") if seeds > 1 else ("several trainings, in seed-N each", "one")
+        raise InputError(f"{runs} holds {there} of the models, and {asked} asked for: give another folder (--runs)")
+    distributed.join(choose_device(device))
+    test = _load_data(recipe.data, "test", data_dir)
+    for few in (recipe.evaluated, recipe.attacked, judged[0].images):
+        test.head(few)
     for each, folder in zip(counted, folders):  # refuse before the first is trained, not after hours
         report.check(folder, written=("evaluate", "attack", "robustness", "reproduce"))
         for name in names:
@@ -465,7 +475,7 @@ def reproduce(
                     for models in zip(*evaluations)
                 },
                 "comparisons": [each.as_dict() for each in result.comparisons],
-                "claims": [each.as_dict() for each in result.claims],
+                "claims": [dataclasses.asdict(each) for each in result.claims],
             },
         )
         figures.save(figures.reproduction(report.reproduction(folder)), folder / "reproduction")
@@ -555,9 +565,10 @@ def evaluate(
     """
     distributed.join(choose_device(device))
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder, trained = _result_folder(_results_in(out, runs)), _how_trained(classifiers, runs)
-    kept = _kept("evaluate", options, test, trained, _results_in(out, runs)) if resume else []
-    found = dict.fromkeys(trained) | {result.model: result for result in kept}
+    folder, named = _result_folder(_results_in(out, runs)), _how_trained(classifiers, runs)
+    kept, beside = _kept("evaluate", options, test, named, _results_in(out, runs)) if resume else ([], {})
+    trained = named | beside
+    found = dict.fromkeys(named) | {result.model: result for result in kept}
     for classifier in classifiers:
         if found[classifier.factorization.name]:
             continue
@@ -568,7 +579,7 @@ def evaluate(
         if folder:
             figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
             write_json(folder / "evaluation.json", _report(filter(None, found.values()), options, test, trained))
-    return list(found.values())
+    return [found[name] for name in named]
 
 
 def _results_in(out: str | os.PathLike | None, runs: str | os.PathLike) -> Path:
@@ -581,43 +592,50 @@ def _result_folder(path: str | os.PathLike) -> Path | None:
     return writable_folder(path) if distributed.rank() == 0 else None
 
 
-def _report(results: Iterable, options: EvaluationOptions, test: Images, trained: Mapping[str, dict]) -> dict:
+def _report(results: Iterable, options: EvaluationOptions, test: Images, trained: Mapping[str, Trained]) -> dict:
     """Results, be they of some of the models only, with all that is needed to get them again."""
     results = list(results)
     return {
         "options": dataclasses.asdict(options),
-        "data": {"name": test.name, "split": test.split, "sha256": test.sha256},
+        "data": _described(test),
         "versions": versions(),
         "models": list(trained),
-        "trained": {result.model: trained[result.model] for result in results},
+        "trained": {result.model: dataclasses.asdict(trained[result.model]) for result in results},
         "results": [result.as_dict() for result in results],
     }
 
 
-def _kept(command: str, options: EvaluationOptions, test: Images, trained: Mapping[str, dict], folder: Path) -> list:
-    """What an earlier run of a command left in a folder: results of the same options, versions, data and weights."""
+def _described(test: Images) -> dict[str, str]:
+    return {"name": test.name, "split": test.split, "sha256": test.sha256}
+
+
+def _kept(
+    command: str, options: EvaluationOptions, test: Images, named: Mapping[str, Trained], folder: Path
+) -> tuple[list, dict[str, Trained]]:
+    """What an earlier run of a command left in a folder: results of the same options, versions, data and weights.
+
+    Of models that aren't named now they are kept too; how these were trained comes second.
+    """
     try:
         found = report.read(folder, [command]).get(command)
-        saved = json.loads((folder / report.FILES[command]).read_text()) if found else {}
     except InputError:
         found = None  # it is damaged, and made anew
     distributed.wait_for_all()  # before the first process writes what the others read
-    ours = json.loads(json.dumps(_report([], options, test, trained) | {"trained": trained}))
-    if found is None or any(saved[name] != ours[name] for name in ("options", "data", "versions")):
-        return []
-    same = [model for model, training in ours["trained"].items() if saved["trained"].get(model) == training]
-    return [result for result in found.results if result.model in same]
+    if found is None or (found.options, found.data, found.versions) != (options, _described(test), versions()):
+        return [], {}
+    same = {model: each for model, each in found.trained.items() if named.get(model, each) == each}
+    beside = {model: each for model, each in same.items() if model not in named}
+    return [result for result in found.results if result.model in same], beside
 
 
-def how_trained(run: Path) -> dict:
-    """How the model in a folder was trained: its configuration, the epochs that it has behind it, and its weights' SHA-256."""
+def how_trained(run: Path) -> Trained:
+    """How the model in a folder was trained."""
     config = Config.read(run)
     weights, metadata = read_tensors(run / MODEL)
-    epochs, checksum = int(metadata["epoch"]), digest(weights, {})
-    return {"epochs": epochs, "weights": checksum, "config": dataclasses.asdict(config)}
+    return Trained(int(metadata["epoch"]), digest(weights, {}), config)
 
 
-def _how_trained(classifiers: Iterable[BayesClassifier], runs: str | os.PathLike) -> dict[str, dict]:
+def _how_trained(classifiers: Iterable[BayesClassifier], runs: str | os.PathLike) -> dict[str, Trained]:
     """The same of each, asked when they are loaded, since who trains on replaces the files."""
     return {
         name: how_trained(Path(runs) / name) for name in dict.fromkeys(each.factorization.name for each in classifiers)

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and how it refuses."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,7 +15,9 @@ from click.testing import CliRunner
 
 from pyrobayes import attacks, checkpoint, factorizations, load, load_data
 from pyrobayes.options import ATTACKS, COMPARATORS, MODELS, OF_ATTACKS
+from pyrobayes.runs import how_trained
 from pyrobayes_cli.main import main
+from pyrobayes_cli.output import Progress
 
 TINY = "--networks small --channels 4 --hidden 16 --latent 6 --data fashion-mnist-mini".split()
 
@@ -117,6 +120,43 @@ def test_an_interrupted_run_goes_on(command, file, runs, tmp_path):
     changed["trained"]["gbz"]["weights"] = "0"
     path.write_text(json.dumps(changed))
     assert "dbx" not in invoke(*line, "--resume").stderr and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("command, file", [("attack", "attack.json"), ("evaluate", "evaluation.json")])
+def test_results_of_other_models_are_kept(command, file, runs, tmp_path):
+    line = ("--runs", runs, "--out", tmp_path, "--images", 10)
+    first = invoke(command, "gbz", *line)
+    other = invoke(command, "dbx", *line, "--resume")
+    assert first.exit_code == other.exit_code == 0, other.output
+    assert "dbx" in other.stdout and "gbz" not in other.stdout
+    saved = json.loads((tmp_path / file).read_text())
+    assert saved["models"] == list(saved["trained"]) == ["dbx", "gbz"]
+    assert {result["model"] for result in saved["results"]} == {"gbz", "dbx"}
+    both = contents(tmp_path)
+    again = invoke(command, "gbz", *line, "--resume")
+    assert again.stdout == first.stdout and contents(tmp_path) == both
+    invoke(command, "dbx", *line, "--seed", 1, "--resume")  # of other options
+    assert list(json.loads((tmp_path / file).read_text())["trained"]) == ["dbx"]
+
+
+def test_results_from_before_an_option_was_there_are_kept(runs, tmp_path):
+    line = ("attack", "gbz", "--runs", runs, "--out", tmp_path, "--images", 10)
+    invoke(*line)
+    saved = json.loads((tmp_path / "attack.json").read_text())
+    del saved["trained"]["gbz"]["config"]["training"]["antithetic"]
+    (tmp_path / "attack.json").write_text(json.dumps(saved))
+    assert "image" not in invoke(*line, "--resume").stderr
+
+
+def test_progress_of_another_pass_over_the_images_starts_anew(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    progress = Progress()
+    for _ in range(2):
+        for done in (0, 100, 200):  # five images a second
+            progress.images("gbz", done, 200)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[2] for line in lines] == 2 * ["5.0 images/s, 20 s left", "5.0 images/s, 0 s left"]
 
 
 def test_what_transfers_is_not_kept(runs, tmp_path):
@@ -267,6 +307,10 @@ BAD = [
     ("train gbz --batch-size 0", "batch size must be a whole number of at least 1, got 0"),
     ("train gbz --train-particles 0", "train particles must be a whole number"),
     ("train gbz --antithetic", "antithetic particles come in pairs: give an even number of train particles, got 1"),
+    (
+        "train gbz --train-particles 4 --antithetic --bound importance-weighted",
+        "antithetic particles are for the ELBO",
+    ),
     ("train gbz --train-particles 5 --antithetic", "give an even number of train particles, got 5"),
     ("train gbz --lr -1", "lr must be a finite number above 0, got -1.0"),
     ("train gbz --lr nan", "lr must be a finite number above 0, got nan"),
@@ -368,10 +412,9 @@ def test_a_run_without_a_complete_epoch_does_not_block_the_others(runs, tmp_path
 
 
 def test_models_whose_training_has_not_ended_are_named(runs, tmp_path, monkeypatch):
-    unfinished = {"epochs": 1, "config": {"training": {"epochs": 3}}}
-    monkeypatch.setattr("pyrobayes.runs.how_trained", lambda run: unfinished)
+    monkeypatch.setattr("pyrobayes.runs.how_trained", lambda run: dataclasses.replace(how_trained(run), epochs=0))
     result = invoke("evaluate", "gbz", "--runs", runs, "--out", tmp_path, "--images", 5)
-    assert "warning: gbz has 1 of 3 epochs of its training behind it" in result.stderr
+    assert "warning: gbz has 0 of 1 epochs of its training behind it" in result.stderr
 
 
 def contents(folder):

@@ -146,8 +146,9 @@ def test_an_ablation_is_measured_once_and_goes_into_the_table(write_results, tmp
         ablations.runs, "train", lambda *given, **named: trained.append(named) or train(*given, **named)
     )
     arguments = [str(tmp_path / "runs"), "0", "--data", "fashion-mnist-mini", "--epochs", "1", "--images", "10"]
-    elsewhere = {"model": "gbz", "given": "--epochs 5"}
-    (tmp_path / "ablations.json").write_text(json.dumps([elsewhere, {"model": "gbz", "given": "--no-longer 1"}]))
+    settings = ablations.settings_of("gbz", "fashion-mnist-mini", 1, 10)
+    elsewhere = [{"model": "gbz", "given": given, "settings": settings} for given in ("--epochs 5", "--no-longer 1")]
+    (tmp_path / "ablations.json").write_text(json.dumps(elsewhere))
     first, second = (
         CliRunner().invoke(ablations.main, [*arguments, "--out", str(tmp_path / "ablations.json")]) for _ in range(2)
     )
@@ -156,7 +157,7 @@ def test_an_ablation_is_measured_once_and_goes_into_the_table(write_results, tmp
     assert other.exit_code and "was measured with" in other.output
     assert len(trained) == 1
     row, kept = json.loads((tmp_path / "ablations.json").read_text())
-    assert kept == elsewhere
+    assert kept == elsewhere[0]
     assert row["accuracy"]["total"] == 500 and row["worst"]["count"] >= row["fgsm"]["count"]
     (tmp_path / "ablations.json").write_text(json.dumps([row]))
     monkeypatch.setattr(write_results, "RESULTS", tmp_path)

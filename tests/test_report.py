@@ -282,7 +282,17 @@ def test_models_of_the_package_are_not_trained_again(folder, data, flags):
         (folder / report.FILES[other]).unlink()
     text, _ = written(folder)
     assert f"\npyrobayes attack gbz dfx --pretrained{flags} --eps-range 0,0.1,0.3\n" in text
+    assert f"`pyrobayes robustness gbz dfx --pretrained{flags}` tries many" in text
     assert "pyrobayes train" not in text
+
+
+def test_an_evaluation_without_changed_predictions_is_damaged(folder):
+    path = folder / report.FILES["evaluate"]
+    found = saved(folder, "evaluate")
+    found["results"][0]["changed"] = None
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match="damaged file"):
+        written(folder)
 
 
 def test_a_part_of_the_data_is_named_in_the_command(folder):
@@ -504,7 +514,7 @@ def test_a_verdict_that_took_hours_is_not_replaced_by_another(tmp_path, monkeypa
     write_json(tmp_path / "robustness.json", interrupted | {"results": interrupted["results"][:1]})
     runs.robustness(["dbx", "dfx"], slow, **where)
     assert len(kept()) == 3
-    monkeypatch.setattr(runs, "how_trained", lambda run: how_trained(run) | {"weights": "5" * 64})
+    monkeypatch.setattr(runs, "how_trained", lambda run: dataclasses.replace(how_trained(run), weights="5" * 64))
     runs.robustness(["dbx", "dfx"], slow, **where)
     assert len(kept()) == 4
 

@@ -94,10 +94,37 @@ def test_claims_hold_beyond_the_interval_for_every_seed():
     dbx = result("dbx", (20, 60, 20))
     clear = reproduction.claims([[result("gbz", (20, 30, 90)), dbx]])
     assert [claim.statement for claim in clear] == ["success rate stays below", "degradation is slower"]
-    assert all(claim.holds and claim.eps == 0.1 and claim.gap == pytest.approx(0.3) for claim in clear)
+    assert all(claim.outcome == "holds" and claim.eps == 0.1 and claim.gap == pytest.approx(0.3) for claim in clear)
     close = reproduction.claims([[result("gbz", (20, 30, 90)), dbx], [result("gbz", (0, 59, 90)), dbx]])
     assert [(claim.seed, claim.outcome) for claim in close] == [(1, "not decided"), (1, "fails")]
     assert close[1].gap == pytest.approx(-0.19)
+
+
+def test_a_claim_fails_beyond_an_interval_for_all_comparisons():
+    def outcome(*gaps):
+        return reproduction._outcome([(gap, half, seed, 0.1) for seed, (gap, half) in enumerate(gaps)])[:2]
+
+    assert outcome((0.02, 0.01), (0.01, 0.009)) == ("holds", 1)
+    assert outcome((-0.012, 0.01)) == ("fails", 0)
+    assert outcome((-0.012, 0.01), *[(0.01, 0.01)] * 17) == ("not decided", 0)  # the worst of 18 is so by chance
+    assert outcome((-0.016, 0.01), *[(0.01, 0.01)] * 17) == ("fails", 0)
+    # One that is surely below isn't hidden behind one that is unsure.
+    assert outcome((0.03, 0.01), (-0.01, 0.048), (-0.02, 0.009)) == ("fails", 2)
+
+
+def test_what_a_reproduction_can_not_do_is_refused_before_anything_is_trained(tmp_path, monkeypatch, mini):
+    few = {"train": mini.head(200), "test": mini.head(60)}
+    monkeypatch.setattr(runs, "_load_data", lambda name, split, data_dir: few[split])
+    monkeypatch.setattr(runs, "train", lambda *given, **named: pytest.fail("trained"))
+    with pytest.raises(InputError, match="images must be at most 60"):
+        runs.reproduce("quick", images=61, runs=tmp_path)
+    (tmp_path / "one" / "gbz").mkdir(parents=True), (tmp_path / "three" / "seed-0" / "gbz").mkdir(parents=True)
+    for folder in ("one", "three/seed-0"):
+        (tmp_path / folder / "gbz" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds one training of the models, and several asked for"):
+        runs.reproduce("quick", seeds=3, runs=tmp_path / "one")
+    with pytest.raises(InputError, match="holds several trainings, in seed-N each"):
+        runs.reproduce("quick", runs=tmp_path / "three")
 
 
 @pytest.mark.usefixtures("quickly_broken")
@@ -183,10 +210,12 @@ def test_a_run_of_another_recipe_is_not_taken_for_its_own(tmp_path, monkeypatch,
     changes = {"epochs": 1, "adversarial_eps": 0.1, "adversarial_steps": 1}
     runs.train(["dfx"], networks="small", training_changes=changes, runs=tmp_path)
     with pytest.raises(InputError, match="there, adversarial-eps is 0.1, not None, adversarial-steps is 1, not None"):
-        runs.reproduce(Recipe("small", "no time", training={"epochs": 1}), runs=tmp_path)
+        runs.reproduce(Recipe("small", "no time", training={"epochs": 1}, attacked=100, verdict=FEW), runs=tmp_path)
     changed = {"epochs": 1, "adversarial_eps": 0.1, "adversarial_steps": 1}
     with pytest.raises(InputError, match="there, .*latent"):  # before GFZ, the first, is trained
-        runs.reproduce(Recipe("small", "no time", changed, {"dfx": {"latent": 3}}), runs=tmp_path)
+        runs.reproduce(
+            Recipe("small", "no time", changed, {"dfx": {"latent": 3}}, attacked=100, verdict=FEW), runs=tmp_path
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["dfx"]
 
 
