@@ -165,9 +165,9 @@ def reproduction(found: Mapping) -> Figure:
     comparisons: Sequence[Comparison] = found["comparisons"]
     seeds, judged = found["seeds"], next((each.worst.images for each in comparisons if each.worst), None)
     title = (
-        f"{data_name(found['data'])}, networks {found['recipe']['networks']}, {'seed' if len(seeds) == 1 else 'seeds'} "
+        f"{data_name(found['data'])}; networks {found['recipe']['networks']}; {'seed' if len(seeds) == 1 else 'seeds'} "
     )
-    title += f"{', '.join(map(str, seeds))}, {found['images']:,} test images"
+    title += f"{', '.join(map(str, seeds))}; {found['images']:,} test images"
     title += f" (worst case: {judged:,})" if judged else ""
     looks = {
         "FGSM, published": {
@@ -396,7 +396,9 @@ def _evasion(axes, without: Detection, results: Sequence[Detection], colours: Se
     weights = [result.options["evade_weight"] for result in results]
     for i, colour in enumerate(colours):
         rates = [(weight, result.undetected[i]) for weight, result in zip(weights, results)]
-        _with_intervals(axes, rates, color=colour, marker="o", markersize=3.5)
+        _with_intervals(axes, rates, color=colour, marker="o", markersize=3.5, linestyle="none")
+        low, high = without.undetected[i].interval
+        axes.axhspan(100 * low, 100 * high, color=colour, alpha=0.12, linewidth=0)
         axes.axhline(100 * without.undetected[i].share, color=colour, linewidth=0.8, linestyle=DOTTED)
     axes.set_xscale("log")
     axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
