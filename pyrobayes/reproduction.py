@@ -151,6 +151,20 @@ class Reproduction:
     comparisons: list[Comparison]
     claims: list[Claim]
 
+    def as_dict(self) -> dict:
+        """What all seeds say together, as plain JSON values."""
+        return {
+            "data": self.attacks[0][0].data,
+            "seeds": self.seeds,
+            "images": len(self.attacks[0][0].labels),
+            "clean": {
+                models[0].model: Spread.of([each.accuracy for each in models]).as_dict()
+                for models in zip(*self.evaluations)
+            },
+            "comparisons": [each.as_dict() for each in self.comparisons],
+            "claims": [asdict(each) for each in self.claims],
+        }
+
 
 def published() -> dict[str, dict[float, float]]:
     """The poster's success rates by model and eps, shares; GBY was not run."""

@@ -50,7 +50,7 @@ from pyrobayes.options import (
 )
 from pyrobayes.progress import Progress, silent
 from pyrobayes.report import Trained
-from pyrobayes.reproduction import Reproduction, Spread, claims, compare
+from pyrobayes.reproduction import Reproduction, claims, compare
 from pyrobayes.robustness import Parts, Verdict, assess
 from pyrobayes.training import Epoch, adversarial_eps, begun, fit, must_be_new, must_be_the_same, saved_config
 
@@ -461,23 +461,8 @@ def reproduce(
         claims(attacks) if known else [],
     )
     if known and (folder := _result_folder(runs)):
-        write_json(
-            folder / "reproduction.json",
-            {
-                "recipe": dataclasses.asdict(recipe) | {"networks": preset},
-                "data": recipe.data,
-                "seeds": list(counted),
-                "images": len(attacks[0][0].labels),
-                "particles": particles,
-                "versions": versions(),
-                "clean": {
-                    models[0].model: Spread.of([each.accuracy for each in models]).as_dict()
-                    for models in zip(*evaluations)
-                },
-                "comparisons": [each.as_dict() for each in result.comparisons],
-                "claims": [dataclasses.asdict(each) for each in result.claims],
-            },
-        )
+        how = {"recipe": dataclasses.asdict(recipe) | {"networks": preset}, "particles": particles}
+        write_json(folder / report.REPRODUCTION, how | result.as_dict() | {"versions": versions()})
         figures.save(figures.reproduction(report.reproduction(folder)), folder / "reproduction")
     for folder in dict.fromkeys([*folders, *([Path(runs)] if known else [])]):
         report.write(folder)

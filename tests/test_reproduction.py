@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from click.testing import CliRunner
 from scipy import stats
 from test_cli import invoke
+from test_docs import script
 
 from pyrobayes import (
     InputError,
@@ -168,6 +170,12 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
         outcome = {"holds": "holds", "fails": "FAILS"}.get(claim.outcome, "not decided")
         line = f"gbz against dfx: {claim.statement} (FGSM): {outcome}; closest at eps 0.1, seed "
         assert f"{line}{found.seeds[claim.seed]}: {100 * claim.gap:+.1f} points" in told
+
+    # Made apart, they say the same together.
+    for n in (3, 4):
+        runs.reproduce(recipe, images=60, seed=n, runs=tmp_path / f"seed-{n}")
+    assert CliRunner().invoke(script("merge_seeds").main, [str(tmp_path)]).exit_code == 0
+    assert json.loads((tmp_path / "reproduction.json").read_text()) == written
 
     # An interrupted run goes on: nothing is computed again but what is missing, and the results are the same.
     files = ["reproduction.json", "report.html"] + [
