@@ -1,6 +1,6 @@
 """Measure what each option of the training is worth: `python docs/ablations.py RUNS`.
 
-GBZ with `small` networks is trained with one option changed at a time, and the other models by `pyrobayes train` and by what stood out,
+GBZ with `small` networks is trained with one option changed at a time, and the other models by `pyrobayes train`, by what stood out, and by our own recipe,
 each run in a folder of its own under RUNS, and judged on validation images: on clean ones, and under FGSM beside the worst of FGSM, PGD and
 Auto-PGD on every particle's own joint. What is there already isn't done again, so that several processes may take some rows each;
 rows that were measured elsewhere stay in the file of results. `docs/write_results.py` makes the tables.
@@ -50,9 +50,9 @@ CHANGES = (
     {"likelihood": "discretized-logistic"},
 )
 OTHERS = {
-    **{model: ({}, RECIPES["own"].apart[model]) for model in ("gfz", "gfy", "gby")},
-    "dfx": ({}, {"epochs": 30, "augmentation": "shift-flip"}, {"epochs": 60, "augmentation": "shift-flip"}),
-    "dbx": ({}, {"epochs": 40}, {"epochs": 40, "augmentation": "shift-flip"}),
+    **{model: ({}, RECIPES["own"].apart[model]) for model in ("gfz", "gfy", "gby", "dfz")},
+    "dfx": ({}, {"epochs": 30, "augmentation": "shift-flip"}, RECIPES["own"].apart["dfx"]),
+    "dbx": ({}, {"epochs": 40, "augmentation": "shift-flip"}, RECIPES["own"].apart["dbx"]),
 }
 ROWS = [(MODEL, each) for each in CHANGES] + [(model, each) for model, of_it in OTHERS.items() for each in of_it]
 SIZES = {field.name for field in dataclasses.fields(Networks)}

@@ -13,7 +13,13 @@ from pyrobayes import report
 from pyrobayes.files import write_json
 from pyrobayes.reproduction import Reproduction, claims, compare
 
-SAME = ("recipe", "particles", "data", "images")
+SAME = ("particles", "data", "images")
+
+
+def how(saved: dict) -> dict:
+    """What trainings must have in common."""
+    recipe = {name: value for name, value in saved["recipe"].items() if name != "time"}
+    return {"recipe": recipe} | {name: saved[name] for name in SAME}
 
 
 @click.command(help=__doc__.split("\n")[0])
@@ -21,8 +27,10 @@ SAME = ("recipe", "particles", "data", "images")
 def main(folder):
     parts = sorted(folder.glob("seed-*"), key=lambda part: int(part.name.removeprefix("seed-")))
     saved = [json.loads((part / report.REPRODUCTION).read_text()) for part in parts]
-    if not parts or any(each[name] != saved[0][name] for each in saved for name in SAME):
-        raise click.ClickException(f"the folders seed-N in {folder} must be there, and alike in {', '.join(SAME)}")
+    if not parts or any(how(each) != how(saved[0]) for each in saved):
+        raise click.ClickException(
+            f"the folders seed-N in {folder} must be there, and alike in recipe, {', '.join(SAME)}"
+        )
     found = [report.read(part) for part in parts]
     evaluations, attacks, verdicts = (
         [each[command].results for each in found] for command in ("evaluate", "attack", "robustness")
@@ -31,8 +39,8 @@ def main(folder):
     merged = Reproduction(
         seeds, parts, [], evaluations, attacks, verdicts, compare(attacks, verdicts), claims(attacks)
     ).as_dict()
-    how = {name: saved[0][name] for name in ("recipe", "particles")}
-    write_json(folder / report.REPRODUCTION, how | merged | {"versions": saved[0]["versions"]})
+    first = {name: saved[0][name] for name in ("recipe", "particles")}
+    write_json(folder / report.REPRODUCTION, first | merged | {"versions": saved[0]["versions"]})
     click.echo(f"{folder / report.REPRODUCTION}: seeds {', '.join(map(str, seeds))}")
 
 

@@ -455,12 +455,13 @@ OWN = {
         ("gfz", "gfy", "gbz", "gby"), {"latent": 32, "epochs": 40, "train_particles": 2, "antithetic": True}
     ),
     **dict.fromkeys(("dfx", "dfz"), {"epochs": 60, "augmentation": "shift-flip"}),
+    "dbx": {"train_particles": 10, "antithetic": True},
 }
 
 RECIPES = {
     "own": Recipe(
         "small",
-        "four to five hours on two CPU cores",
+        "about three hours on two CPU cores",
         training={},
         apart=OWN,
         attacked=1000,
