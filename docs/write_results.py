@@ -226,7 +226,7 @@ def ablations(of: str) -> str:
 
     def line(row: dict) -> list[str]:
         accuracy, changed, fgsm, worst = (Rate(row[name]["count"], row[name]["total"]) for name in rates)
-        nll, kl = f"{row['negative_log_likelihood']:.3f}", f"{row['kl']:.1f}"
+        nll, kl = f"{row['negative_log_likelihood']:.3f}", f"{round(row['kl'], 1) + 0.0:.1f}"
         told = [accuracy.percent(), nll, share(changed), kl, share(fgsm), worst.percent()]
         given = row["given"] if of == "gbz" else f"{row['model']} {row['given']}".strip()
         return [f"`{given}`" if given else "none", *told]
