@@ -193,8 +193,9 @@ def attack(
             write_json(folder / "attack.json", _report(filter(None, found.values()), options, test, trained))
     results = list(found.values())
     if folder:
-        known = factorizations.names(comparators=True)
-        drawn = sorted(results, key=lambda result: known.index(result.model))
+        place = {name: i for i, name in enumerate(factorizations.names(comparators=True))}
+        # What was kept may be of a model that isn't registered here.
+        drawn = sorted(results, key=lambda result: place.get(result.model, len(place)))
         figures.save(figures.success_rates(drawn), folder / "figure1")
     return [result for result in results if result.model in named]
 

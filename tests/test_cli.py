@@ -139,6 +139,16 @@ def test_results_of_other_models_are_kept(command, file, runs, tmp_path):
     assert list(json.loads((tmp_path / file).read_text())["trained"]) == ["dbx"]
 
 
+def test_results_of_a_model_that_is_not_registered_here_are_kept(runs, tmp_path):
+    line = ("--runs", runs, "--out", tmp_path, "--images", 10)
+    invoke("attack", "gbz", *line)
+    text = (tmp_path / "attack.json").read_text()
+    (tmp_path / "attack.json").write_text(text.replace('"gbz"', '"of-a-plugin"'))
+    other = invoke("attack", "dbx", *line, "--resume")
+    assert other.exit_code == 0, other.output
+    assert list(json.loads((tmp_path / "attack.json").read_text())["trained"]) == ["dbx", "of-a-plugin"]
+
+
 def test_results_from_before_an_option_was_there_are_kept(runs, tmp_path):
     line = ("attack", "gbz", "--runs", runs, "--out", tmp_path, "--images", 10)
     invoke(*line)
