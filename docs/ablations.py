@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import torch
 
-from pyrobayes import attacks, evaluation, load, load_data, runs
+from pyrobayes import attacks, evaluation, load, load_data, report, runs
 from pyrobayes.checkpoint import MODEL as WEIGHTS
 from pyrobayes.checkpoint import digest, read_tensors, versions
 from pyrobayes.evaluation import Rate
@@ -62,13 +62,19 @@ RESULTS = Path(__file__).parent / "results" / "ablations.json"
 
 def given(changes: dict) -> str:
     """Changes as they are given to `pyrobayes train`."""
-    options = ((f"--{name.replace('_', '-')}", value) for name, value in changes.items())
-    return " ".join(option if value is True else f"{option} {value}" for option, value in options)
+    return " ".join(part for name, value in changes.items() for part in report.flag(name, value))
 
 
 def folder(runs_folder: Path, model: str, changes: dict) -> Path:
     """Where the run of a row is."""
     return runs_folder / "-".join([model, *(f"{name}-{value}" for name, value in changes.items())])
+
+
+def known(runs_folder: Path, out: Path) -> list[dict]:
+    """All rows that are there: those in the file of results, then those of the runs, which take the place of the former."""
+    paths = [folder(runs_folder, *row) / RESULT for row in ROWS]
+    rows = json.loads(out.read_text()) if out.is_file() else []
+    return rows + [json.loads(path.read_text()) for path in paths if path.is_file()]
 
 
 def settings_of(model: str, data: str, epochs: int, images: int) -> dict:
@@ -128,9 +134,7 @@ def measured(path: Path, model: str, changes: dict, settings: dict) -> dict:
     "--out", default=RESULTS, type=click.Path(dir_okay=False, path_type=Path), help="where all rows are written"
 )
 def main(runs_folder, rows, data, epochs, images, out):
-    there = json.loads(out.read_text()) if out.is_file() else []
-    there += [json.loads(path.read_text()) for row in ROWS if (path := folder(runs_folder, *row) / RESULT).is_file()]
-    for row in there:
+    for row in known(runs_folder, out):
         if row["settings"] != (asked := settings_of(row["model"], data, epochs, images)):
             raise click.ClickException(
                 f"in {out} or {runs_folder} is a row that was measured with {row['settings']}, not {asked}: take others"
@@ -140,10 +144,7 @@ def main(runs_folder, rows, data, epochs, images, out):
         if not (path / RESULT).is_file():
             write_json(path / RESULT, measured(path, model, changes, settings_of(model, data, epochs, images)))
         click.echo(f"{model}, {given(changes) or 'as by default'}: {path / RESULT}")
-    found = {(row["model"], row["given"]): row for row in (json.loads(out.read_text()) if out.is_file() else [])}
-    for model, changes in ROWS:
-        if (path := folder(runs_folder, model, changes) / RESULT).is_file():
-            found[model, given(changes)] = json.loads(path.read_text())
+    found = {(row["model"], row["given"]): row for row in known(runs_folder, out)}
     write_json(out, [found[key] for model, changes in ROWS if (key := (model, given(changes))) in found])
 
 

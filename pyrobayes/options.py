@@ -449,7 +449,7 @@ class Recipe:
         return {name: value for name, value in (self.training | self.apart.get(model, {})).items() if name in known}
 
 
-# Chosen on validation images, see docs/training.md: better than what `train` takes by itself, and slower.
+# Chosen on validation images, see docs/training.md: better than what `train` takes by itself, and mostly slower.
 OWN = {
     **dict.fromkeys(
         ("gfz", "gfy", "gbz", "gby"), {"latent": 32, "epochs": 40, "train_particles": 2, "antithetic": True}

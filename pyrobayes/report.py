@@ -836,10 +836,8 @@ def _where(found: Found) -> list[str]:
     """The options of a command that say of which models and data its results are."""
     pretrained = all(_packaged(model, trained) for model, trained in found.trained.items())
     usual = MINI if pretrained else next(iter(found.trained.values())).config.data
-    return [
-        *(["--pretrained"] if pretrained else []),
-        *([] if found.data["name"] == usual else ["--data", found.data["name"]]),
-    ]
+    where = ["--pretrained"] if pretrained else []
+    return where if found.data["name"] == usual else [*where, "--data", found.data["name"]]
 
 
 def _packaged(model: str, trained: Trained) -> bool:
@@ -854,14 +852,19 @@ def flags(options, default) -> list[str]:
         value = getattr(options, field.name)
         if value is None or value == getattr(default, field.name):
             continue
-        flag = f"--{field.name.replace('_', '-')}"
         if field.name == "eps":
             given += ["--eps-range", ",".join(map(_plain, value))]
         elif isinstance(value, tuple):
-            given += [part for each in value for part in (flag, str(each))]
+            given += [part for each in value for part in flag(field.name, each)]
         else:
-            given += [flag] if value is True else [flag, str(value)]
+            given += flag(field.name, value)
     return given
+
+
+def flag(name: str, value) -> list[str]:
+    """An option as a command line takes it: `--train-particles 2`, `--antithetic`."""
+    option = f"--{name.replace('_', '-')}"
+    return [option] if value is True else [option, str(value)]
 
 
 def _described(found: Mapping[str, Found]) -> list[str]:

@@ -220,21 +220,19 @@ def claims(results: Sequence[Sequence[AttackResult]]) -> list[Claim]:
                     if CLAIMED[0] <= eps <= CLAIMED[1]
                 ]
                 if gaps:
-                    found.append(Claim(statement, ours, theirs, *_outcome(gaps)))
+                    outcome, (gap, half, seed, eps) = _outcome(gaps)
+                    found.append(Claim(statement, ours, theirs, outcome, seed, eps, gap, half))
     return found
 
 
-def _outcome(gaps: Sequence[tuple[float, float, int, float]]) -> tuple[str, int, float, float, float]:
-    """What becomes of a claim with these gaps, each with half its 95% interval, seed and eps; and one of them that shows it."""
-    gap, half, seed, eps = min(gaps, key=lambda each: each[0] - each[1])
-    if gap > half:
-        return "holds", seed, eps, gap, half
+def _outcome(gaps: Sequence[tuple[float, float, int, float]]) -> tuple[str, tuple[float, float, int, float]]:
+    """What becomes of a claim with these gaps, each with half its 95% interval, seed and eps; and the one that shows it."""
+    closest = min(gaps, key=lambda each: each[0] - each[1])
+    if closest[0] > closest[1]:
+        return "holds", closest
     wider = statistics.NormalDist().inv_cdf(1 - 0.025 / len(gaps)) / NORMAL_95
     worst = min(gaps, key=lambda each: each[0] + wider * each[1])
-    if worst[0] + wider * worst[1] < 0:
-        gap, half, seed, eps = worst
-        return "fails", seed, eps, gap, half
-    return "not decided", seed, eps, gap, half
+    return ("fails", worst) if worst[0] + wider * worst[1] < 0 else ("not decided", closest)
 
 
 def _named(results: Sequence[AttackResult], model: str) -> AttackResult:

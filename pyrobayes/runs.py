@@ -307,8 +307,8 @@ def _judged(
     folder, kept = _result_folder(_results_in(out, runs)), _results_in(out, runs) / PARTS
     with locked(folder, BEING_JUDGED) if folder else contextlib.nullcontext():
         trained = _how_trained(classifiers, runs)
-        known, beside = _kept("robustness", options, test, trained, _results_in(out, runs)) if resume else ([], {})
-        known = [verdict for verdict in known if verdict.model not in beside]
+        known, _ = _kept("robustness", options, test, trained, _results_in(out, runs)) if resume else ([], {})
+        known = [verdict for verdict in known if verdict.model in trained]
         # A verdict is of the other models too: all are kept or none. Of those that were interrupted the parts are there.
         results = known if len(known) == len(classifiers) else []
         training, parts = _load_data(test.name, "train", data_dir), Parts(kept)
@@ -404,9 +404,11 @@ def reproduce(
     where = {"data_dir": data_dir, "device": device}
     folders = [Path(runs) / f"seed-{each}" if seeds > 1 else Path(runs) for each in counted]
     names, preset = factorizations.names(), choice("networks", networks or recipe.networks, NETWORKS)
-    if any(begun(Path(runs) / name) for name in names) if seeds > 1 else any(Path(runs).glob("seed-*/*/config.json")):
-        there, asked = ("one training", "several") if seeds > 1 else ("several trainings, in seed-N each", "one")
-        raise InputError(f"{runs} holds {there} of the models, and {asked} asked for: give another folder (--runs)")
+    elsewhere = "asked for: give another folder (--runs)"
+    if seeds > 1 and any(begun(Path(runs) / name) for name in names):
+        raise InputError(f"{runs} holds one training of the models, and several {elsewhere}")
+    if seeds == 1 and any(Path(runs).glob(f"seed-*/*/{CONFIG}")):
+        raise InputError(f"{runs} holds several trainings, in seed-N each, of the models, and one {elsewhere}")
     distributed.join(choose_device(device))
     test = _load_data(recipe.data, "test", data_dir)
     for few in (recipe.evaluated, recipe.attacked, judged[0].images):
@@ -592,6 +594,7 @@ def _report(results: Iterable, options: EvaluationOptions, test: Images, trained
 
 
 def _described(test: Images) -> dict[str, str]:
+    """Data as results name them."""
     return {"name": test.name, "split": test.split, "sha256": test.sha256}
 
 

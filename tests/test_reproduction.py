@@ -104,7 +104,8 @@ def test_claims_hold_beyond_the_interval_for_every_seed():
 
 def test_a_claim_fails_beyond_an_interval_for_all_comparisons():
     def outcome(*gaps):
-        return reproduction._outcome([(gap, half, seed, 0.1) for seed, (gap, half) in enumerate(gaps)])[:2]
+        said, (_, _, seed, _) = reproduction._outcome([(*each, seed, 0.1) for seed, each in enumerate(gaps)])
+        return said, seed
 
     assert outcome((0.02, 0.01), (0.01, 0.009)) == ("holds", 1)
     assert outcome((-0.012, 0.01)) == ("fails", 0)
