@@ -103,10 +103,10 @@ def warn_of_unfinished(models, runs) -> None:
     """Say which models were taken although their training hasn't ended."""
     from pathlib import Path
 
-    from pyrobayes.runs import how_trained
+    from pyrobayes.results import Trained
 
     for model in () if rank() else models:
-        run = how_trained(Path(runs) / model)
+        run = Trained.read(Path(runs) / model)
         if run.epochs < (epochs := run.config.training.epochs):
             click.echo(f"warning: {model} has {run.epochs} of {epochs} epochs of its training behind it", err=True)
 

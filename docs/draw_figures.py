@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 from matplotlib.figure import Figure
 
-from pyrobayes import build, figures, report
+from pyrobayes import build, figures
 from pyrobayes.options import MODELS
+from pyrobayes.results import read_reproduction, read_results
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"
@@ -20,15 +21,15 @@ RESULTS = DOCS / "results"
 
 def drawn() -> Iterator[tuple[str, Figure]]:
     """The figures with their names."""
-    verdicts = report.read(RESULTS)["robustness"].results
+    verdicts = read_results(RESULTS)["robustness"].results
     yield "robustness", figures.worst_cases(verdicts)
     for verdict in verdicts:
         yield f"robustness-{verdict.model}", figures.robustness(verdict)
     for name, folder, attack in (("detection", RESULTS, "pgd"), ("detection-evading", RESULTS / "evading", "pgd")):
-        found = report.read(folder, ["detect"])["detect"].of("gbz")
+        found = read_results(folder, ["detect"])["detect"].of("gbz")
         yield f"{name}-gbz", figures.detection([each for each in found if each.attack == attack])
     for path in sorted(RESULTS.glob("*/reproduction.json")):
-        yield f"reproduction-{path.parent.name}", figures.reproduction(report.reproduction(path.parent))
+        yield f"reproduction-{path.parent.name}", figures.reproduction(read_reproduction(path.parent))
     for name in MODELS:
         yield f"graph-{name}", figures.graphical_model(build(name, networks="small"))
 

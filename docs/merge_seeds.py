@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from pyrobayes import report
 from pyrobayes.files import write_json
 from pyrobayes.reproduction import Reproduction, claims, compare
+from pyrobayes.results import REPRODUCTION, read_results
 
 SAME = ("particles", "data", "images")
 
@@ -26,12 +26,12 @@ def how(saved: dict) -> dict:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(folder):
     parts = sorted(folder.glob("seed-*"), key=lambda part: int(part.name.removeprefix("seed-")))
-    saved = [json.loads((part / report.REPRODUCTION).read_text()) for part in parts]
+    saved = [json.loads((part / REPRODUCTION).read_text()) for part in parts]
     if not parts or any(how(each) != how(saved[0]) for each in saved):
         raise click.ClickException(
             f"the folders seed-N in {folder} must be there, and alike in recipe, {', '.join(SAME)}"
         )
-    found = [report.read(part) for part in parts]
+    found = [read_results(part) for part in parts]
     evaluations, attacks, verdicts = (
         [each[command].results for each in found] for command in ("evaluate", "attack", "robustness")
     )
@@ -40,8 +40,8 @@ def main(folder):
         seeds, parts, [], evaluations, attacks, verdicts, compare(attacks, verdicts), claims(attacks)
     ).as_dict()
     first = {name: saved[0][name] for name in ("recipe", "particles")}
-    write_json(folder / report.REPRODUCTION, first | merged | {"versions": saved[0]["versions"]})
-    click.echo(f"{folder / report.REPRODUCTION}: seeds {', '.join(map(str, seeds))}")
+    write_json(folder / REPRODUCTION, first | merged | {"versions": saved[0]["versions"]})
+    click.echo(f"{folder / REPRODUCTION}: seeds {', '.join(map(str, seeds))}")
 
 
 if __name__ == "__main__":

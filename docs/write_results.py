@@ -23,7 +23,8 @@ from pyrobayes.checks import FAIL, NOT_APPLICABLE
 from pyrobayes.detection import Detection
 from pyrobayes.evaluation import Evaluation, Rate
 from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
-from pyrobayes.report import Found, table
+from pyrobayes.report import table
+from pyrobayes.results import Found, read_reproduction, read_results
 from pyrobayes.robustness import Verdict
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +90,7 @@ def share(rate) -> str:
 
 def results(command: str, folder: str = "") -> list:
     """Of a command."""
-    return report.read(RESULTS / folder, [command])[command].results
+    return read_results(RESULTS / folder, [command])[command].results
 
 
 def worst_cases() -> str:
@@ -255,7 +256,7 @@ def kernel_density() -> str:
 
 def aims(folder: str) -> str:
     """Clean accuracy and FGSM at one eps against what was aimed at, with the worst case; what is reached in bold."""
-    found = report.reproduction(RESULTS / folder)
+    found = read_reproduction(RESULTS / folder)
     at = {each.model: each for each in found["comparisons"] if each.eps == MIDDLE}
     header = ["model", "clean (%): poster", "aim", "ours", f"FGSM {MIDDLE:g} (%): poster", "aim", "ours", "worst case"]
     rows, published = [], reproduction.published()
@@ -280,12 +281,12 @@ def aims(folder: str) -> str:
 
 def differences(folder: str) -> str:
     """Published and our success rates of FGSM, and the worst case, by model and eps."""
-    return report.compared(report.reproduction(RESULTS / folder)["comparisons"])
+    return report.compared(read_reproduction(RESULTS / folder)["comparisons"])
 
 
 def claims(folder: str) -> str:
     """What became of the poster's claims."""
-    found = report.reproduction(RESULTS / folder)
+    found = read_reproduction(RESULTS / folder)
     return report.tested(found["claims"], found["seeds"])
 
 
@@ -332,7 +333,7 @@ def pages() -> dict[Path, str]:
         return f"{first}\n\n{TABLES[block[1]](*filter(None, [block[2]]))}\n\n<!-- end -->"
 
     written = {ROOT / page: BLOCK.sub(filled, (ROOT / page).read_text()) for page in PAGES}
-    found: dict[str, Found] = report.read(RESULTS)
+    found: dict[str, Found] = read_results(RESULTS)
     for verdict in found["robustness"].results:
         (evaluation,) = found["evaluate"].of(verdict.model)
         text = card(evaluation, verdict, found["evaluate"].options.particles)

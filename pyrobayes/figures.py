@@ -127,7 +127,7 @@ def success_rates(results: Sequence[AttackResult]) -> Figure:
                 _success_rate(axes, result)
             first = shown[0]
             axes.set_xlabel(BOUNDS[first.options["norm"]])
-            axes.set_ylim(0, 102)
+            axes.set_ylim(0, 103)
             axes.grid(axis="y", linewidth=0.4, alpha=0.5)
             title = f"{attack.upper()} success rate, {data_name(first.data)}, {len(first.labels):,} test images"
             axes.set_title(title if len(panels) == 1 else attack.upper(), fontsize=9)
@@ -160,7 +160,7 @@ def reproduction(found: Mapping) -> Figure:
     With 95% intervals: of one training Wilson's, of several those of the mean, see :class:`pyrobayes.reproduction.Spread`.
 
     Args:
-        found: as :func:`pyrobayes.report.reproduction` gives it.
+        found: as :func:`pyrobayes.results.read_reproduction` gives it.
     """
     comparisons: Sequence[Comparison] = found["comparisons"]
     seeds, judged = found["seeds"], next((each.worst.images for each in comparisons if each.worst), None)
@@ -202,7 +202,7 @@ def reproduction(found: Mapping) -> Figure:
             for name, look in looks.items():
                 _with_intervals(axes, rates[name], **{"color": COLOURS.get(model, OTHER)} | look)
             axes.set_title(model.upper(), fontsize=9)
-            axes.set_ylim(0, 102)
+            axes.set_ylim(0, 103)
             axes.grid(axis="y", linewidth=0.4, alpha=0.5)
         for axes in grid.flat[len(panels) :]:
             axes.axis("off")

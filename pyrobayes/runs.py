@@ -16,9 +16,7 @@ from pyrobayes.checkpoint import (
     MODEL,
     Config,
     choose_device,
-    digest,
     load,
-    read_tensors,
     save_tensors,
     versions,
 )
@@ -49,8 +47,8 @@ from pyrobayes.options import (
     whole,
 )
 from pyrobayes.progress import Progress, silent
-from pyrobayes.report import Trained
 from pyrobayes.reproduction import Reproduction, claims, compare
+from pyrobayes.results import FILES, REPRODUCTION, Trained, content, described, read_reproduction, read_results
 from pyrobayes.robustness import Parts, Verdict, assess
 from pyrobayes.training import Epoch, adversarial_eps, begun, fit, must_be_new, must_be_the_same, saved_config
 
@@ -190,7 +188,7 @@ def attack(
         if folder:
             figures.remove(folder / "figure1")  # until it is drawn of all that there are now
             figures.save(figures.adversarial_examples(result, test.classes), folder / f"figure2-{which}")
-            write_json(folder / "attack.json", _report(filter(None, found.values()), options, test, trained))
+            write_json(folder / FILES["attack"], content(filter(None, found.values()), options, test, trained))
     results = list(found.values())
     if folder:
         place = {name: i for i, name in enumerate(factorizations.names(comparators=True))}
@@ -261,7 +259,7 @@ def detect(
         results += found
         if folder:
             figures.save(figures.detection(found), folder / f"detection-{options.which(result.model, result.attack)}")
-            write_json(folder / "detection.json", _report(results, options, test, trained))
+            write_json(folder / FILES["detect"], content(results, options, test, trained))
     return results
 
 
@@ -327,7 +325,7 @@ def _judged(
                     _set_aside(folder, options, test, trained)
                     figures.remove(folder / "robustness")  # until it is drawn of all that there are now
                 figures.save(figures.robustness(verdict), folder / f"robustness-{verdict.model}")
-                write_json(folder / "robustness.json", _report(results, options, test, trained))
+                write_json(folder / FILES["robustness"], content(results, options, test, trained))
         distributed.wait_for_all()  # before what the others may still read is removed
         if folder:
             if len(results) > 1:
@@ -338,12 +336,12 @@ def _judged(
 
 def _set_aside(folder: Path, options: RobustnessOptions, test: Images, trained: Mapping[str, Trained]) -> None:
     """Keep a verdict that took hours under another name, unless the command is the same, of the same weights."""
-    path = folder / report.FILES["robustness"]
+    path = folder / FILES["robustness"]
     if not path.is_file():
         return
     try:
-        there = report.read(folder, ["robustness"])["robustness"]
-        again = (there.options, there.data, there.models) == (options, _described(test), tuple(trained))
+        there = read_results(folder, ["robustness"])["robustness"]
+        again = (there.options, there.data, there.models) == (options, described(test), tuple(trained))
         again = again and there.trained.items() <= trained.items()
     except InputError:  # it is damaged
         again = False
@@ -465,8 +463,8 @@ def reproduce(
     )
     if known and (folder := _result_folder(runs)):
         how = {"recipe": dataclasses.asdict(recipe) | {"networks": preset}, "particles": particles}
-        write_json(folder / report.REPRODUCTION, how | result.as_dict() | {"versions": versions()})
-        figures.save(figures.reproduction(report.reproduction(folder)), folder / "reproduction")
+        write_json(folder / REPRODUCTION, how | result.as_dict() | {"versions": versions()})
+        figures.save(figures.reproduction(read_reproduction(folder)), folder / "reproduction")
     for folder in dict.fromkeys([*folders, *([Path(runs)] if known else [])]):
         report.write(folder)
     return result
@@ -566,7 +564,7 @@ def evaluate(
         found[result.model] = result
         if folder:
             figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
-            write_json(folder / "evaluation.json", _report(filter(None, found.values()), options, test, trained))
+            write_json(folder / FILES["evaluate"], content(filter(None, found.values()), options, test, trained))
     return [found[name] for name in named]
 
 
@@ -580,24 +578,6 @@ def _result_folder(path: str | os.PathLike) -> Path | None:
     return writable_folder(path) if distributed.rank() == 0 else None
 
 
-def _report(results: Iterable, options: EvaluationOptions, test: Images, trained: Mapping[str, Trained]) -> dict:
-    """Results, be they of some of the models only, with all that is needed to get them again."""
-    results = list(results)
-    return {
-        "options": dataclasses.asdict(options),
-        "data": _described(test),
-        "versions": versions(),
-        "models": list(trained),
-        "trained": {result.model: dataclasses.asdict(trained[result.model]) for result in results},
-        "results": [result.as_dict() for result in results],
-    }
-
-
-def _described(test: Images) -> dict[str, str]:
-    """Data as results name them."""
-    return {"name": test.name, "split": test.split, "sha256": test.sha256}
-
-
 def _kept(
     command: str, options: EvaluationOptions, test: Images, named: Mapping[str, Trained], folder: Path
 ) -> tuple[list, dict[str, Trained]]:
@@ -606,28 +586,21 @@ def _kept(
     Of models that aren't named now they are kept too; how these were trained comes second.
     """
     try:
-        found = report.read(folder, [command]).get(command)
+        found = read_results(folder, [command]).get(command)
     except InputError:
         found = None  # it is damaged, and made anew
     distributed.wait_for_all()  # before the first process writes what the others read
-    if found is None or (found.options, found.data, found.versions) != (options, _described(test), versions()):
+    if found is None or (found.options, found.data, found.versions) != (options, described(test), versions()):
         return [], {}
     same = {model: each for model, each in found.trained.items() if named.get(model, each) == each}
     beside = {model: each for model, each in same.items() if model not in named}
     return [result for result in found.results if result.model in same], beside
 
 
-def how_trained(run: Path) -> Trained:
-    """How the model in a folder was trained."""
-    config = Config.read(run)
-    weights, metadata = read_tensors(run / MODEL)
-    return Trained(int(metadata["epoch"]), digest(weights, {}), config)
-
-
 def _how_trained(classifiers: Iterable[BayesClassifier], runs: str | os.PathLike) -> dict[str, Trained]:
     """The same of each, asked when they are loaded, since who trains on replaces the files."""
     return {
-        name: how_trained(Path(runs) / name) for name in dict.fromkeys(each.factorization.name for each in classifiers)
+        name: Trained.read(Path(runs) / name) for name in dict.fromkeys(each.factorization.name for each in classifiers)
     }
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from pyrobayes import attacks, checkpoint, factorizations, load, load_data
 from pyrobayes.options import ATTACKS, COMPARATORS, MODELS, OF_ATTACKS
-from pyrobayes.runs import how_trained
+from pyrobayes.results import Trained
 from pyrobayes_cli.main import main
 from pyrobayes_cli.output import Progress
 
@@ -422,7 +422,8 @@ def test_a_run_without_a_complete_epoch_does_not_block_the_others(runs, tmp_path
 
 
 def test_models_whose_training_has_not_ended_are_named(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("pyrobayes.runs.how_trained", lambda run: dataclasses.replace(how_trained(run), epochs=0))
+    begun = dataclasses.replace(Trained.read(runs / "gbz"), epochs=0)
+    monkeypatch.setattr(Trained, "read", lambda run: begun)
     result = invoke("evaluate", "gbz", "--runs", runs, "--out", tmp_path, "--images", 5)
     assert "warning: gbz has 0 of 1 epochs of its training behind it" in result.stderr
 

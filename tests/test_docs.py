@@ -17,8 +17,9 @@ from click.testing import CliRunner
 from conftest import TINY
 from torch.distributions import Normal
 
-from pyrobayes import attacks, data, factorizations, options, report, training
+from pyrobayes import attacks, data, factorizations, options, training
 from pyrobayes.checkpoint import MODEL, digest, read_tensors
+from pyrobayes.results import read_results
 from pyrobayes_cli.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -203,7 +204,7 @@ def test_a_block_ends_where_it_ends_be_it_empty(write_results):
 
 
 def test_results_are_of_the_models_in_the_package(write_results):
-    for found in report.read(write_results.RESULTS).values():
+    for found in read_results(write_results.RESULTS).values():
         assert {result.model for result in found.results} <= set(options.MODELS)
         for model, trained in found.trained.items():
             weights, _ = read_tensors(options.PRETRAINED / model / MODEL)
@@ -216,7 +217,7 @@ def test_every_command_and_public_module_has_a_page():
         assert (ROOT / f"docs/commands/{name}.md").exists() and f"({name}.md)" in index
     for name in (
         "pyrobayes", "importance", "attacks", "evaluation", "detection", "robustness", "checks", "runs", "data",
-        "factorizations", "conditionals", "options", "reproduction", "report", "figures", "distributed", "training",
+        "factorizations", "conditionals", "options", "reproduction", "results", "report", "figures", "distributed", "training",
     ):  # fmt: skip
         assert (ROOT / f"docs/api/{name}.md").exists()
 

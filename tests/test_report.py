@@ -26,8 +26,8 @@ from pyrobayes.evaluation import AttackResult, Evaluation, Rate
 from pyrobayes.files import write_json
 from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, EvaluationOptions, TrainingOptions
 from pyrobayes.page import page
+from pyrobayes.results import FILES, Trained
 from pyrobayes.robustness import Verdict
-from pyrobayes.runs import how_trained
 from pyrobayes_cli.main import main
 from pyrobayes_cli.options import record
 
@@ -97,7 +97,7 @@ def save(folder, command, results, options, **changes):
         },
         "results": [result.as_dict() for result in results],
     }
-    write_json(folder / report.FILES[command], content | changes)
+    write_json(folder / FILES[command], content | changes)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def written(folder, **given):
 
 
 def saved(folder, command):
-    return json.loads((folder / report.FILES[command]).read_text())
+    return json.loads((folder / FILES[command]).read_text())
 
 
 def shown(rate):
@@ -279,7 +279,7 @@ def test_models_of_the_package_are_not_trained_again(folder, data, flags):
     images = {"name": data, "split": "test", "sha256": "7" * 64}
     save(folder, "attack", [attack("gbz"), attack("dfx")], AttackOptions(eps=EPS), trained=trained, data=images)
     for other in ("evaluate", "detect", "robustness"):
-        (folder / report.FILES[other]).unlink()
+        (folder / FILES[other]).unlink()
     text, _ = written(folder)
     assert f"\npyrobayes attack gbz dfx --pretrained{flags} --eps-range 0,0.1,0.3\n" in text
     assert f"`pyrobayes robustness gbz dfx --pretrained{flags}` tries many" in text
@@ -287,7 +287,7 @@ def test_models_of_the_package_are_not_trained_again(folder, data, flags):
 
 
 def test_an_evaluation_without_changed_predictions_is_damaged(folder):
-    path = folder / report.FILES["evaluate"]
+    path = folder / FILES["evaluate"]
     found = saved(folder, "evaluate")
     found["results"][0]["changed"] = None
     path.write_text(json.dumps(found))
@@ -514,7 +514,8 @@ def test_a_verdict_that_took_hours_is_not_replaced_by_another(tmp_path, monkeypa
     write_json(tmp_path / "robustness.json", interrupted | {"results": interrupted["results"][:1]})
     runs.robustness(["dbx", "dfx"], slow, **where)
     assert len(kept()) == 3
-    monkeypatch.setattr(runs, "how_trained", lambda run: dataclasses.replace(how_trained(run), weights="5" * 64))
+    read = Trained.read
+    monkeypatch.setattr(Trained, "read", lambda run: dataclasses.replace(read(run), weights="5" * 64))
     runs.robustness(["dbx", "dfx"], slow, **where)
     assert len(kept()) == 4
 

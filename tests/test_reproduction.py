@@ -21,13 +21,13 @@ from pyrobayes import (
     evaluation,
     factorizations,
     options,
-    report,
     reproduction,
     runs,
 )
 from pyrobayes.evaluation import AttackResult, Rate
 from pyrobayes.options import Recipe
 from pyrobayes.reproduction import STUDENT_95, Spread
+from pyrobayes.results import FILES
 from pyrobayes_cli.reproduce import show_comparison
 from pyrobayes_cli.robustness import show_worst_cases
 
@@ -179,9 +179,7 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     assert json.loads((tmp_path / "reproduction.json").read_text()) == written
 
     # An interrupted run goes on: nothing is computed again but what is missing, and the results are the same.
-    files = ["reproduction.json", "report.html"] + [
-        f"seed-{n}/{name}" for n in (3, 4) for name in report.FILES.values()
-    ]
+    files = ["reproduction.json", "report.html"] + [f"seed-{n}/{name}" for n in (3, 4) for name in FILES.values()]
     before = {name: (tmp_path / name).read_bytes() for name in files if (tmp_path / name).exists()}
     assert len(before) == 8
     attacked = json.loads((tmp_path / "seed-4/attack.json").read_text())

@@ -1,0 +1,256 @@
+"""The files that commands write of what they found, with all that is needed to get it again: their content, and reading them back."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyrobayes.checkpoint import MODEL, Config, digest, read_tensors, versions
+from pyrobayes.checks import Check
+from pyrobayes.data import Images
+from pyrobayes.detection import RATES, Detection
+from pyrobayes.evaluation import LOOKED_AT, AttackResult, Evaluation, Rate
+from pyrobayes.options import (
+    AttackOptions,
+    DetectionOptions,
+    EvaluationOptions,
+    InputError,
+    RobustnessOptions,
+)
+from pyrobayes.reproduction import Claim, Comparison, Spread
+from pyrobayes.robustness import Verdict
+
+FILES = {
+    "evaluate": "evaluation.json",
+    "attack": "attack.json",
+    "detect": "detection.json",
+    "robustness": "robustness.json",
+}  # by command
+REPRODUCTION = "reproduction.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How many epochs of which configuration a model had behind it, and the SHA-256 of its weights."""
+
+    epochs: int
+    weights: str
+    config: Config
+
+    @classmethod
+    def read(cls, run: Path) -> "Trained":
+        """Of the model in a folder."""
+        config = Config.read(run)
+        weights, metadata = read_tensors(run / MODEL)
+        return cls(int(metadata["epoch"]), digest(weights, {}), config)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a command found, and how: the content of its file.
+
+    Attributes:
+        data: name, split and checksum.
+        models: that the command was given; of those that an interruption left there are no results.
+        trained: by model, its training.
+        results: records of :class:`pyrobayes.evaluation.Evaluation`, :class:`pyrobayes.evaluation.AttackResult`,
+            :class:`pyrobayes.detection.Detection` or :class:`pyrobayes.robustness.Verdict`.
+    """
+
+    options: Any
+    data: dict[str, str]
+    versions: dict[str, str]
+    models: tuple[str, ...]
+    trained: dict[str, Trained]
+    results: list
+
+    def of(self, model: str) -> list:
+        """The results of a model."""
+        return [result for result in self.results if result.model == model]
+
+
+def content(results: Iterable, options: EvaluationOptions, test: Images, trained: Mapping[str, Trained]) -> dict:
+    """The content of a command's file: results, be they of some of the models only, with all that is needed to get them again."""
+    results = list(results)
+    return {
+        "options": dataclasses.asdict(options),
+        "data": described(test),
+        "versions": versions(),
+        "models": list(trained),
+        "trained": {result.model: dataclasses.asdict(trained[result.model]) for result in results},
+        "results": [result.as_dict() for result in results],
+    }
+
+
+def described(test: Images) -> dict[str, str]:
+    """Data as results name them."""
+    return {"name": test.name, "split": test.split, "sha256": test.sha256}
+
+
+def read_results(folder: str | os.PathLike, commands: Sequence[str] = tuple(FILES)) -> dict[str, Found]:
+    """The results of commands in a folder, by command; :class:`InputError` if a file is damaged."""
+    paths = {command: Path(folder) / FILES[command] for command in commands}
+    return {command: _read(path, command) for command, path in paths.items() if path.is_file()}
+
+
+def read_reproduction(folder: str | os.PathLike) -> dict | None:
+    """The content of `reproduction.json`, with records of comparisons and claims; None where there is none."""
+    path = Path(folder) / REPRODUCTION
+    if not path.is_file():
+        return None
+    try:
+        saved = json.loads(path.read_text())
+        comparisons = [
+            Comparison(
+                each["model"],
+                each["eps"],
+                each["published"],
+                _spread(each["ours"]),
+                each["worst"] and _spread(each["worst"]),
+            )
+            for each in saved["comparisons"]
+        ]
+        fields = [field.name for field in dataclasses.fields(Claim)]
+        claims = [Claim(**{name: each[name] for name in fields}) for each in saved["claims"]]
+        clean = {model: _spread(each) for model, each in saved["clean"].items()}
+        if not comparisons or not {"data", "seeds", "images", "particles", "recipe", "versions"} <= set(saved):
+            raise ValueError("something is missing")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"damaged file {path}: {error}; make it again with 'pyrobayes reproduce', or move it elsewhere"
+        ) from error
+    return saved | {"comparisons": comparisons, "claims": claims, "clean": clean}
+
+
+def _read(path: Path, command: str) -> Found:
+    record, result = READERS[command]
+    try:
+        saved = json.loads(path.read_text())
+        if not saved["results"]:
+            raise ValueError("no results")
+        return Found(
+            options=record(**saved["options"]),
+            data={name: str(saved["data"][name]) for name in ("name", "split", "sha256")},
+            versions={str(name): str(version) for name, version in saved["versions"].items()},
+            models=tuple(map(str, saved.get("models", saved["trained"]))),
+            trained={model: _trained(each) for model, each in saved["trained"].items()},
+            results=[result(each) for each in saved["results"]],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            f"damaged file {path}: {what}; make it again with 'pyrobayes {command}', or move it elsewhere"
+        ) from error
+
+
+def _spread(saved: dict) -> Spread:
+    return Spread(tuple(map(float, saved["shares"])), int(saved["images"]))
+
+
+def _trained(saved: dict) -> Trained:
+    config = Config.parse(json.dumps(saved["config"] | {"versions": {}}))
+    return Trained(int(saved["epochs"]), str(saved["weights"]), config)
+
+
+def _rate(saved: dict) -> Rate:
+    rate = Rate(int(saved["count"]), int(saved["total"]))
+    if not 0 <= rate.count <= rate.total:
+        raise ValueError(f"{rate.count} of {rate.total} images")
+    return rate
+
+
+def _rates(saved: list[dict], eps: Sequence) -> list[Rate]:
+    return [_rate(each) for each, _ in zip(saved, eps, strict=True)]
+
+
+def _changed(saved: dict) -> dict[str, Rate | None]:
+    """What may be missing, or None: what noise and approximations change."""
+    return {name: saved[name] and _rate(saved[name]) for name in LOOKED_AT if name in saved}
+
+
+def _evaluation(saved: dict) -> Evaluation:
+    rates = {"accuracy": _rate(saved["accuracy"])} | _changed(saved) | {"changed": _rate(saved["changed"])}
+    return Evaluation(**saved | rates | {"model": str(saved["model"]), "images": int(saved["images"])})
+
+
+def _attacked(saved: dict) -> AttackResult:
+    labels, eps = list(map(int, saved["labels"])), tuple(map(float, saved["eps"]))
+    images, distances = range(len(labels)), saved["distances"]
+    if not labels or not eps:
+        raise ValueError("no images" if eps else "no eps")
+
+    def of_images(values: list, kind: type) -> list:
+        return [kind(value) for value, _ in zip(values, images, strict=True)]
+
+    def of_eps(values: list, kind: type) -> list[list]:
+        return [of_images(each, kind) for each, _ in zip(values, eps, strict=True)]
+
+    if distances is not None:
+        distances = of_images([math.inf if each is None else each for each in distances], float)
+    return AttackResult(
+        model=str(saved["model"]),
+        generative=bool(saved["generative"]),
+        attack=str(saved["attack"]),
+        options=dict(saved["options"]),
+        data=str(saved["data"]),
+        eps=eps,
+        labels=labels,
+        clean_predictions=of_images(saved["clean_predictions"], int),
+        predictions=of_eps(saved["predictions"], int),
+        posteriors=of_eps(saved["posteriors"], float),
+        unmoved=_rate(saved["unmoved"]),
+        distances=distances,
+        **_changed(saved),
+    )
+
+
+def _detection(saved: dict) -> Detection:
+    eps, options = tuple(float(value) for value in saved["eps"]), dict(saved["options"])
+    if not eps or not isinstance(saved["meaningful"], bool):
+        raise ValueError("no eps" if not eps else f"meaningful is {saved['meaningful']!r}")
+    if options["evade"] is not None:
+        options["evade_weight"] = float(options["evade_weight"])
+    known = {
+        "model": str(saved["model"]),
+        "attack": str(saved["attack"]),
+        "test": str(saved["test"]),
+        "options": options,
+        "eps": eps,
+        "false_alarms": _rate(saved["false_alarms"]),
+        "auc": [math.nan if area is None else float(area) for area, _ in zip(saved["auc"], eps, strict=True)],
+    }
+    return Detection(**saved | known | _changed(saved) | {name: _rates(saved[name], eps) for name in RATES})
+
+
+def _verdict(saved: dict) -> Verdict:
+    eps = tuple(float(value) for value in saved["eps"])
+    redrawn = {}
+    if saved["broken_in_most"] is not None:
+        redrawn["broken_in_most"] = _rates(saved["broken_in_most"], eps)
+        redrawn["share_of_draws"] = [float(share) for share in saved["share_of_draws"]]
+    known = {
+        "model": str(saved["model"]),
+        "eps": eps,
+        "images": int(saved["images"]),
+        "clean_accuracy": _rate(saved["clean_accuracy"]),
+        "success": {name: _rates(each, eps) for name, each in saved["success"].items()},
+        "worst": _rates(saved["worst"], eps),
+        "options": {name: dict(options) for name, options in saved["options"].items()},
+        "kinds": {name: str(kind) for name, kind in saved["kinds"].items()},
+        "checks": [Check(**each | {"concerns": tuple(each["concerns"])}) for each in saved["checks"]],
+    }
+    as_saved = {name: value for name, value in saved.items() if name != "doubts"}
+    return Verdict(**as_saved | known | redrawn | _changed(saved))
+
+
+# The records of each command's options, and what reads its results.
+READERS = {
+    "evaluate": (EvaluationOptions, _evaluation),
+    "attack": (AttackOptions, _attacked),
+    "detect": (DetectionOptions, _detection),
+    "robustness": (RobustnessOptions, _verdict),
+}
