@@ -54,13 +54,13 @@ def writable_folder(path: str | os.PathLike) -> Path:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, taken: str) -> Iterator[None]:
-    """Keep other processes that lock it out of a folder, which is made if need be.
+def locked(folder: Path, taken: str, name: str = ".lock") -> Iterator[None]:
+    """Keep other processes that lock it, by a file of that name, out of a folder, which is made if need be.
 
     Raises:
         InputError: another process is in there (`taken` is what is said of the folder then), or it can't be written to.
     """
-    path = writable_folder(folder) / ".lock"
+    path = writable_folder(folder) / name
     try:
         file = open(path, "w")
     except OSError as error:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -53,7 +53,6 @@ from pyrobayes.robustness import Parts, Verdict, assess
 from pyrobayes.training import Epoch, adversarial_eps, begun, fit, must_be_new, must_be_the_same, saved_config
 
 PARTS = "robustness-parts"
-BEING_JUDGED = "is where another process reaches a verdict; choose another folder (--out)"
 TRANSFERRING = ("dfx", "cnn")  # decode nothing
 
 
@@ -168,34 +167,35 @@ def attack(
             "results that are kept have no adversarial images any more: leave resume or save-adversarial out"
         )
     planned, test = _planned(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder, named = _result_folder(_results_in(out, runs)), _how_trained((each for _, each in planned), runs)
-    kept, beside = _kept("attack", options, test, named, _results_in(out, runs)) if resume else ([], {})
-    trained = named | beside
-    found = dict.fromkeys((by.name, classifier.factorization.name) for by, classifier in planned)
-    # What transfers is of the other models too, which may be others now.
-    found |= {(each.attack, each.model): each for each in kept if each.attack != "transfer" or each.model in beside}
-    attacked, examples = _attacking(test, options, progress), None if save_adversarial else 8
-    for by, classifier in planned:
-        if found[by.name, classifier.factorization.name]:
-            continue
-        result = attacked(classifier, by, examples)
-        which = options.which(result.model, result.attack)
-        if folder and save_adversarial:
-            labels = test.head(options.images).labels
-            tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
-            save_tensors(folder / f"adversarial-{which}.safetensors", tensors, {"attack": result.attack})
-        found[result.attack, result.model] = dataclasses.replace(result, examples=result.examples[:, :8].clone())
+    named = _how_trained((each for _, each in planned), runs)
+    with _writing("attack", out, runs) as folder:
+        kept, beside = _kept("attack", options, test, named, _results_in(out, runs)) if resume else ([], {})
+        trained = named | beside
+        found = dict.fromkeys((by.name, classifier.factorization.name) for by, classifier in planned)
+        # What transfers is of the other models too, which may be others now.
+        found |= {(each.attack, each.model): each for each in kept if each.attack != "transfer" or each.model in beside}
+        attacked, examples = _attacking(test, options, progress), None if save_adversarial else 8
+        for by, classifier in planned:
+            if found[by.name, classifier.factorization.name]:
+                continue
+            result = attacked(classifier, by, examples)
+            which = options.which(result.model, result.attack)
+            if folder and save_adversarial:
+                labels = test.head(options.images).labels
+                tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
+                save_tensors(folder / f"adversarial-{which}.safetensors", tensors, {"attack": result.attack})
+            found[result.attack, result.model] = dataclasses.replace(result, examples=result.examples[:, :8].clone())
+            if folder:
+                figures.remove(folder / "figure1")  # until it is drawn of all that there are now
+                figures.save(figures.adversarial_examples(result, test.classes), folder / f"figure2-{which}")
+                write_json(folder / FILES["attack"], content(filter(None, found.values()), options, test, trained))
+        results = list(found.values())
         if folder:
-            figures.remove(folder / "figure1")  # until it is drawn of all that there are now
-            figures.save(figures.adversarial_examples(result, test.classes), folder / f"figure2-{which}")
-            write_json(folder / FILES["attack"], content(filter(None, found.values()), options, test, trained))
-    results = list(found.values())
-    if folder:
-        place = {name: i for i, name in enumerate(factorizations.names(comparators=True))}
-        # What was kept may be of a model that isn't registered here.
-        drawn = sorted(results, key=lambda result: place.get(result.model, len(place)))
-        figures.save(figures.success_rates(drawn), folder / "figure1")
-    return [result for result in results if result.model in named]
+            place = {name: i for i, name in enumerate(factorizations.names(comparators=True))}
+            # What was kept may be of a model that isn't registered here.
+            drawn = sorted(results, key=lambda result: place.get(result.model, len(place)))
+            figures.save(figures.success_rates(drawn), folder / "figure1")
+        return [result for result in results if result.model in named]
 
 
 def detect(
@@ -225,42 +225,45 @@ def detect(
         raise InputError("evade weight attacks all particles of every class: leave prune out")
     for by, _ in planned if options.evade_weight else ():
         dataclasses.replace(by, snapshot=True, evade=len)  # refused before anything is fitted
-    folder, trained = _result_folder(_results_in(out, runs)), _how_trained((each for _, each in planned), runs)
-    training = _load_data(test.name, "train", data_dir)
-    detectors = {
-        classifier: fit_detector(
-            classifier,
-            training,
-            false_alarms=options.false_alarms,
-            images=min(options.train_images, len(training)),
-            batch_size=options.batch_size,
-            progress=progress,
-        )
-        for classifier in dict.fromkeys(classifier for _, classifier in planned)
-    }
+    trained, training = _how_trained((each for _, each in planned), runs), _load_data(test.name, "train", data_dir)
+    with _writing("detect", out, runs) as folder:
+        detectors = {
+            classifier: fit_detector(
+                classifier,
+                training,
+                false_alarms=options.false_alarms,
+                images=min(options.train_images, len(training)),
+                batch_size=options.batch_size,
+                progress=progress,
+            )
+            for classifier in dict.fromkeys(classifier for _, classifier in planned)
+        }
 
-    def against(by: Attack, detector: Detector) -> list[tuple[Sequence[str], Attack]]:
-        """The attack, with all tests, and those on each test besides."""
-        weighted = itertools.product(DETECTION_TESTS, options.evade_weight)
-        return [(DETECTION_TESTS, by)] + [
-            ((test,), dataclasses.replace(by, snapshot=True, evade=detector.evading(test), evade_weight=weight))
-            for test, weight in weighted
-        ]
+        def against(by: Attack, detector: Detector) -> list[tuple[Sequence[str], Attack]]:
+            """The attack, with all tests, and those on each test besides."""
+            weighted = itertools.product(DETECTION_TESTS, options.evade_weight)
+            return [(DETECTION_TESTS, by)] + [
+                ((test,), dataclasses.replace(by, snapshot=True, evade=detector.evading(test), evade_weight=weight))
+                for test, weight in weighted
+            ]
 
-    attacks_on = [(classifier, against(by, detectors[classifier])) for by, classifier in planned]  # before the first
-    results: list[Detection] = []
-    attacked = _attacking(test, options, progress)
-    for classifier, chosen in attacks_on:
-        detector, found = detectors[classifier], []
-        models_images = classifier.factorization.models_images
-        for tests, by in chosen:
-            result = attacked(classifier, by, 0)
-            found += [detection.detect(detector, result, name, models_images=models_images) for name in tests]
-        results += found
-        if folder:
-            figures.save(figures.detection(found), folder / f"detection-{options.which(result.model, result.attack)}")
-            write_json(folder / FILES["detect"], content(results, options, test, trained))
-    return results
+        # All are made before the first attack.
+        attacks_on = [(classifier, against(by, detectors[classifier])) for by, classifier in planned]
+        results: list[Detection] = []
+        attacked = _attacking(test, options, progress)
+        for classifier, chosen in attacks_on:
+            detector, found = detectors[classifier], []
+            models_images = classifier.factorization.models_images
+            for tests, by in chosen:
+                result = attacked(classifier, by, 0)
+                found += [detection.detect(detector, result, name, models_images=models_images) for name in tests]
+            results += found
+            if folder:
+                figures.save(
+                    figures.detection(found), folder / f"detection-{options.which(result.model, result.attack)}"
+                )
+                write_json(folder / FILES["detect"], content(results, options, test, trained))
+        return results
 
 
 def robustness(
@@ -302,8 +305,8 @@ def _judged(
     classifiers, test: Images, options, data_dir, runs, out, device, progress, resume: bool = False
 ) -> list[Verdict]:
     """The same of opened models, without a report; with `resume` verdicts on all of them that are there are kept."""
-    folder, kept = _result_folder(_results_in(out, runs)), _results_in(out, runs) / PARTS
-    with locked(folder, BEING_JUDGED) if folder else contextlib.nullcontext():
+    kept = _results_in(out, runs) / PARTS
+    with _writing("robustness", out, runs) as folder:
         trained = _how_trained(classifiers, runs)
         known, _ = _kept("robustness", options, test, trained, _results_in(out, runs)) if resume else ([], {})
         known = [verdict for verdict in known if verdict.model in trained]
@@ -551,21 +554,22 @@ def evaluate(
     """
     distributed.join(choose_device(device))
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    folder, named = _result_folder(_results_in(out, runs)), _how_trained(classifiers, runs)
-    kept, beside = _kept("evaluate", options, test, named, _results_in(out, runs)) if resume else ([], {})
-    trained = named | beside
-    found = dict.fromkeys(named) | {result.model: result for result in kept}
-    for classifier in classifiers:
-        if found[classifier.factorization.name]:
-            continue
-        result = evaluation.evaluate(
-            classifier, test, images=options.images, batch_size=options.batch_size, progress=progress
-        )
-        found[result.model] = result
-        if folder:
-            figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
-            write_json(folder / FILES["evaluate"], content(filter(None, found.values()), options, test, trained))
-    return [found[name] for name in named]
+    named = _how_trained(classifiers, runs)
+    with _writing("evaluate", out, runs) as folder:
+        kept, beside = _kept("evaluate", options, test, named, _results_in(out, runs)) if resume else ([], {})
+        trained = named | beside
+        found = dict.fromkeys(named) | {result.model: result for result in kept}
+        for classifier in classifiers:
+            if found[classifier.factorization.name]:
+                continue
+            result = evaluation.evaluate(
+                classifier, test, images=options.images, batch_size=options.batch_size, progress=progress
+            )
+            found[result.model] = result
+            if folder:
+                figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
+                write_json(folder / FILES["evaluate"], content(filter(None, found.values()), options, test, trained))
+        return [found[name] for name in named]
 
 
 def _results_in(out: str | os.PathLike | None, runs: str | os.PathLike) -> Path:
@@ -576,6 +580,15 @@ def _results_in(out: str | os.PathLike | None, runs: str | os.PathLike) -> Path:
 def _result_folder(path: str | os.PathLike) -> Path | None:
     """The folder for results; None in a process that doesn't write any."""
     return writable_folder(path) if distributed.rank() == 0 else None
+
+
+@contextlib.contextmanager
+def _writing(command: str, out: str | os.PathLike | None, runs: str | os.PathLike) -> Iterator[Path | None]:
+    """The folder for the results of a command, of which another process can't write the same meanwhile."""
+    folder = _result_folder(_results_in(out, runs))
+    taken = f"is where another process writes the results of 'pyrobayes {command}'; choose another folder (--out)"
+    with locked(folder, taken, f".{command}.lock") if folder else contextlib.nullcontext():
+        yield folder
 
 
 def _kept(

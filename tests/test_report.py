@@ -534,17 +534,31 @@ def test_a_figure_of_earlier_results_is_not_left_beside_new_ones(tmp_path, monke
     assert not list(tmp_path.glob("robustness.p*")) and not list(tmp_path.glob("figure1.*"))
 
 
-def test_two_verdicts_in_one_folder_are_refused(tmp_path, monkeypatch):
-    options = RobustnessOptions(brief=True)
+FEW = {"images": 2, "particles": 1}
+
+
+@pytest.mark.parametrize(
+    "command, inside, options",
+    [
+        ("evaluate", "evaluation.evaluate", EvaluationOptions(**FEW)),
+        ("attack", "evaluation.attack", AttackOptions(eps=(0.1,), **FEW)),
+        ("detect", "fit_detector", DetectionOptions(eps=(0.1,), **FEW)),
+        ("robustness", "assess", RobustnessOptions(eps=(0.1,), **FEW)),
+    ],
+)
+def test_two_processes_that_write_the_same_results_are_refused(command, inside, options, tmp_path, monkeypatch):
+    run = getattr(runs, command)
     where = {"data": "fashion-mnist-mini", "runs": PRETRAINED, "out": tmp_path}
 
-    def meanwhile(classifier, *more, **given):
-        with pytest.raises(InputError, match="is where another process reaches a verdict; choose another folder"):
-            runs.robustness(["dbx"], options, **where)
-        return verdict(classifier.factorization.name)
+    def meanwhile(*given, **more):
+        with pytest.raises(InputError, match=f"another process writes the results of 'pyrobayes {command}'; choose"):
+            run(["dbx"], options, **where)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "assess", meanwhile)
-    assert [each.model for each in runs.robustness(["dfx"], options, **where)] == ["dfx"]
+    monkeypatch.setattr(f"pyrobayes.runs.{inside}", meanwhile)
+    for _ in range(2):  # the first has left nothing locked
+        with pytest.raises(KeyboardInterrupt):
+            run(["dfx"], options, **where)
 
 
 # Machado, Oliveira and Fernandes (2009), of linear RGB, at full severity.
