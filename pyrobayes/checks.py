@@ -55,10 +55,14 @@ def _check(
 
 
 def difference(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
-    """How much larger a share ours [N] is than theirs [N], and half the width of its 95% interval; the same images."""
-    change = ours.double() - theirs.double()
-    spread = change.std(unbiased=False).item() if len(change) else math.nan
-    return change.mean().item(), NORMAL_95 * spread / math.sqrt(max(1, len(change)))
+    """How much larger a share ours [N] is than theirs [N], and half the width of its 95% interval; the same images.
+
+    The width is that of two images more, which together speak for each side by one half (Agresti and Min 2005, for matched
+    pairs): where no image differs, a difference may still not have shown in so few.
+    """
+    change, n = ours.double() - theirs.double(), len(ours) + 2
+    variance = (change.square().sum() + 1) / n - (change.sum() / n) ** 2
+    return change.mean().item(), NORMAL_95 * math.sqrt(variance / n)
 
 
 def larger(ours: Tensor, theirs: Tensor, comparisons: int = 1) -> bool:
@@ -88,6 +92,10 @@ def points(ours: Tensor, theirs: Tensor) -> str:
     """How much larger a share ours [N] is, in points, with its 95% interval."""
     gap, half = difference(ours, theirs)
     return f"{100 * gap:+.1f} ± {100 * half:.1f} points"
+
+
+def _all_broken(images: int, eps: float) -> str:
+    return f"all of {images} images are broken at eps {eps:g}, where no attack could find more: judge a smaller one too"
 
 
 def percent(share: float | Tensor) -> str:
@@ -139,8 +147,11 @@ def reaches_chance(broken: Tensor, classes: int, eps: float = 0.5) -> Check:
     )
 
 
-def converged(base: Tensor, more: Mapping[str, Tensor], eps: float) -> Check:
+def converged(base: Tensor, more: Mapping[str, Tensor], eps: float, of: str = "pgd") -> Check:
     """4, from the images [N] that an attack broke, or the shares of draws in which it did; and with twice the steps, or restarts."""
+    name, doubts = "doubling steps or restarts changes success by under 2 points", "success rates of iterative attacks"
+    if base.double().mean() == 1:
+        return _check(4, name, doubts, None, _all_broken(len(base), eps))
     changes = {name: difference(each, base) for name, each in more.items()}
     found = "; ".join(f"{name} {percent(each)} ({points(each, base)})" for name, each in more.items())
     changed = [name for name, (gap, _) in changes.items() if abs(gap) >= POINTS]
@@ -148,10 +159,10 @@ def converged(base: Tensor, more: Mapping[str, Tensor], eps: float) -> Check:
     chance = changed and all(abs(changes[name][0]) <= changes[name][1] for name in changed)
     return _check(
         4,
-        "doubling steps or restarts changes success by under 2 points",
-        "success rates of iterative attacks",
+        name,
+        doubts,
         not changed,
-        f"{percent(base)} of {len(base)} images at eps {eps:g}; {found}"
+        f"{of} {percent(base)} of {len(base)} images at eps {eps:g}; {found}"
         + (", which may be chance on so few images" if chance else "")
         + ("; so few images don't show that it is under 2 points" if unsettled and not changed else ""),
     )
@@ -198,6 +209,11 @@ def plateaus(rows: Mapping[str, Sequence[tuple[int, Tensor]]], strongest: Tensor
     Of so many is the gradient of the attack. The last doubling of neither may add anything, and none may be above the
     strongest attack of the suite.
     """
+    name, doubts = "success plateaus as EOT and attack particles grow", "success rates of attacks with fewer"
+    if not rows:
+        return _check(6, name, doubts, None, "the classifier draws nothing anew")
+    if strongest.double().mean() == 1:
+        return _check(6, name, doubts, None, _all_broken(len(strongest), eps))
     ends = [(row[-1][1], row[-2][1]) for row in rows.values()]
     others = [(each, strongest) for row in rows.values() for _, each in row]
     rising = any(matters(ours, theirs) for ours, theirs in ends + others)
@@ -208,13 +224,7 @@ def plateaus(rows: Mapping[str, Sequence[tuple[int, Tensor]]], strongest: Tensor
         for name, row in rows.items()
     )
     found += f"; the suite's strongest {percent(strongest)}"
-    return _check(
-        6,
-        "success plateaus as EOT and attack particles grow",
-        "success rates of attacks with fewer",
-        not rising if rows else None,
-        f"at eps {eps:g}: {found}" if rows else "the classifier draws nothing anew",
-    )
+    return _check(6, name, doubts, not rising, f"at eps {eps:g}: {found}")
 
 
 def holds_when_fresh(fixed: Tensor | None, fresh: Tensor | None, eps: float, concerned: bool = False) -> Check:
@@ -237,13 +247,16 @@ def holds_when_fresh(fixed: Tensor | None, fresh: Tensor | None, eps: float, con
 
 
 def gradients_exist(zero: Rate, undefined: Rate, saturated: Rate) -> Check:
-    """8, from the images whose gradient is zero, or not finite; and is zero of the plain cross-entropy."""
-    bad = (zero.count + undefined.count) / max(1, zero.total)
+    """8, from the images whose gradient is zero, or not finite; and is zero of the plain cross-entropy.
+
+    One image may be so, of however few.
+    """
+    bad = zero.count + undefined.count
     return _check(
         8,
         "at most 1% of gradients zero or not finite",
         "all success rates of attacks by gradients",
-        bad <= 0.01,
+        bad <= max(1, 0.01 * zero.total),
         f"zero {percent(zero.share)}, not finite {percent(undefined.share)} of {zero.total} images "
         f"(of the plain cross-entropy, which is not what is climbed, zero {percent(saturated.share)})",
     )
@@ -333,8 +346,8 @@ def same_in_other_batches(
         12,
         "results equal for another batch size",
         "all numbers",
-        # Rounding may decide between two classes that are as good as equal.
-        one.share <= 0.01 and not matters(ours, theirs) and not matters(theirs, ours),
+        # Rounding may decide between two classes that are as good as equal: of one image, of however few.
+        one.count <= max(1, 0.01 * one.total) and not matters(ours, theirs) and not matters(theirs, ours),
         f"{one.count} of {one.total} images are predicted otherwise after FGSM, and {many.count} after PGD, whose success "
         f"is {percent(ours)} and {percent(theirs)} ({points(theirs, ours)})",
     )

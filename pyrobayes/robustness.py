@@ -45,6 +45,7 @@ MIXTURE = {"estimator": "mixture", "prune": None}
 EOT = 2, 4, 8  # estimates whose mean a check has PGD's gradient be of
 MORE = 2, 4  # times as many particles as the defender's that it has gradients be of
 SNAPSHOT = "apgd, snapshot"
+CLIMBING = (SNAPSHOT, "pgd", "apgd, margin")  # the iterative attacks, of which the checks are about the strongest
 SQUARE_EOT = 4  # draws by which it judges an image that it tries, of a random classifier
 TERM_PARTICLES = 100  # of an attack on p(y|...) alone, as Tramer et al. (2020) had them
 
@@ -264,14 +265,14 @@ class _Assessment:
         self.latent = "z" in parents_in(classifier.factorization.formula())
         self.random = classifier.random
         self.steps = suite(classifier, options, sources)
-        self.strongest = SNAPSHOT if self.random else "pgd"  # that the checks are about
         self.eps = options.eps
 
     @cached_property
     def middle(self) -> float:
         """The eps that the checks are at: where PGD breaks nearest to half of the images, so that another may find more or less."""
         broken = self.attacked("pgd", self.steps["pgd"], self.data, self.eps)["predictions"] != self.labels
-        return self.eps[int((broken.double().mean(1) - 0.5).abs().argmin())]
+        distance = dict(zip(self.eps, (broken.double().mean(1) - 0.5).abs().tolist()))
+        return min(filter(None, distance), key=distance.get)
 
     def verdict(self, training: Images) -> Verdict:
         found = {name: self.attacked(name, step, self.data, self.eps) for name, step in self.steps.items()}
@@ -317,20 +318,21 @@ class _Assessment:
         def with_clean(rows: Tensor) -> Tensor:
             return torch.cat([clean[None], rows])
 
-        base = self.strength(self.strongest, found[self.strongest], at)
-        doubled = {name: self.strength(name, self.on_few(name, step)) for name, step in self.doubled().items()}
+        strength = {name: self.strength(name, found[name], at) for name in CLIMBING if name in found}
+        strongest = max(strength, key=lambda name: strength[name].double().mean())
+        doubled = {name: self.strength(name, self.on_few(name, step)) for name, step in self.doubled(strongest).items()}
         fixed, fresh = self.fixed_noise() if self.latent else (None, None)
         zero, undefined, saturated = self.gradients()
         return [
             checks.iterative_at_least_as_strong(self.eps, broken["fgsm"], broken["pgd"]),
             checks.never_falls((0.0, *self.eps), {name: with_clean(rows) for name, rows in broken.items()}),
             checks.reaches_chance(self.broken("pgd at 0.5", Step(pgd), GREY), len(self.data.classes), GREY),
-            checks.converged(base, doubled, middle),
+            checks.converged(strength[strongest], doubled, middle, of=strongest),
             checks.white_box_strongest(seeing, blind, middle),
-            checks.plateaus(self.more_estimates(base, found["pgd"]) if self.random else {}, base, middle),
+            checks.plateaus(self.more_estimates(strength) if self.random else {}, strength[strongest], middle),
             checks.holds_when_fresh(fixed, fresh, middle, concerned=not self.random),
             checks.gradients_exist(zero, undefined, saturated),
-            checks.loss_settled(self.losses(), middle),
+            checks.loss_settled(self.losses(strongest), middle),
             checks.stable_when_clean(self.changed() if self.latent else None),
             checks.breaks_what_is_broken(self.known_broken(training), BROKEN_EPS),
             checks.same_in_other_batches(
@@ -341,12 +343,12 @@ class _Assessment:
 
     # Measurements.
 
-    def doubled(self) -> dict[str, Step]:
-        """The strongest PGD with twice the steps, and with two starts."""
-        strongest = self.steps[self.strongest]
+    def doubled(self, name: str) -> dict[str, Step]:
+        """An iterative attack with twice the steps, and with two starts."""
+        step = self.steps[name]
         return {
-            "twice the steps": strongest.changed(steps=2 * strongest.attack.steps),
-            "twice the restarts": strongest.changed(restarts=2),
+            "twice the steps": step.changed(steps=2 * step.attack.steps),
+            "twice the restarts": step.changed(restarts=2),
         }
 
     @cached_property
@@ -461,13 +463,12 @@ class _Assessment:
 
         return self.parts.get(key, lambda: {what: self.over_images(name, data, measured)})[what].T
 
-    def more_estimates(self, snapshot: Tensor, found: dict[str, Tensor]) -> dict[str, list[tuple[int, Tensor]]]:
+    def more_estimates(self, known: dict[str, Tensor]) -> dict[str, list[tuple[int, Tensor]]]:
         """How PGD does when its gradient is of more estimates, or of more particles, than one and the defender's.
 
-        Known are the strength of PGD on every particle's own joint, and what plain PGD found.
+        What it does with these is known, and what Auto-PGD on every particle's own joint does.
         """
         particles, plain = self.classifier.options.particles, self.steps["pgd"]
-        pgd = self.strength("pgd", found, self.eps.index(self.middle))
 
         def row(name: str, first: int, strength: Tensor, more: Mapping[int, Step]) -> list[tuple[int, Tensor]]:
             return [(first, strength)] + [
@@ -475,15 +476,18 @@ class _Assessment:
             ]
 
         return {
-            "EOT": row("EOT", 1, pgd, {n: plain.changed(eot=n) for n in EOT}),
+            "EOT": row("EOT", 1, known["pgd"], {n: plain.changed(eot=n) for n in EOT}),
             "particles": row(
                 "particles",
                 particles,
-                pgd,
+                known["pgd"],
                 {k * particles: Step(plain.attack, {"particles": k * particles}) for k in MORE},
             ),
             "particles of the snapshot": row(
-                "snapshot", particles, snapshot, {k * particles: self.steps[SNAPSHOT].changed(eot=k) for k in MORE}
+                "snapshot",
+                particles,
+                known[SNAPSHOT],
+                {k * particles: self.steps[SNAPSHOT].changed(eot=k) for k in MORE},
             ),
         }
 
@@ -507,10 +511,9 @@ class _Assessment:
         found = self.parts.get(key, lambda: {"found": self.over_images("gradients", self.few, looked_at)})["found"]
         return tuple(Rate.of(each) for each in found.T)
 
-    def losses(self) -> Tensor:
-        """The loss at every step of the strongest PGD, [steps, N]."""
-        strongest = self.steps[self.strongest]
-        pgd, seen = strongest.attack, self.classifier.replaced(**strongest.attacker)
+    def losses(self, name: str) -> Tensor:
+        """The loss at every step of an iterative attack, [steps, N]."""
+        pgd, seen = self.steps[name].attack, self.classifier.replaced(**self.steps[name].attacker)
 
         def followed(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
             problem = _Followed(pgd, seen, x, y, indices)
@@ -548,11 +551,7 @@ class _Assessment:
 
         The one is masked where FGSM leaves most images, the other where the plain cross-entropy has no gradient for most.
         """
-        chosen = [
-            self.steps[name].attack
-            for name in dict.fromkeys(["pgd", self.strongest, "apgd, margin"])
-            if name in self.steps
-        ]
+        chosen = [self.steps[name].attack for name in CLIMBING if name in self.steps]
         models = {}
         for name in ("single-step-trained CNN", "CNN with saturated logits"):
             key = {

@@ -109,13 +109,19 @@ def test_other_batches_must_not_change_the_success_of_pgd():
 
 def test_a_difference_counts_beyond_its_interval():
     gap, half = checks.difference(of(0.5), of(0.4))
-    assert gap == pytest.approx(0.1) and half == pytest.approx(1.96 * (0.1 * 0.9 / 400) ** 0.5, rel=1e-3)
+    assert gap == pytest.approx(0.1) and half == pytest.approx(1.96 * ((41 / 402 - (40 / 402) ** 2) / 402) ** 0.5, rel=1e-3)
     assert checks.larger(of(0.5), of(0.4)) and not checks.larger(of(0.4), of(0.5))
     for shares in (False, True):  # of images, and of draws
         ours, theirs = (each.double() if shares else each for each in (of(0.5), of(0.4)))
         assert checks.larger(ours, theirs) and not checks.larger(theirs, ours)
     assert not checks.larger(of(0.5025), of(0.5))  # one image of 400
     assert not checks.larger(of(0.5), of(0.5))
+
+
+def test_images_of_which_none_differs_have_an_interval_that_shrinks_with_their_number():
+    few, many = (checks.difference(of(0.5, images), of(0.5, images)) for images in (50, 500))
+    assert few == (0.0, pytest.approx(1.96 / 52, rel=1e-3)) and many == (0.0, pytest.approx(1.96 / 502, rel=1e-3))
+    assert not checks.larger(of(0.51, 400).double(), of(0.5, 400).double())  # four of them, as by the exact test
 
 
 def test_few_images_that_differ_may_be_chance():
@@ -136,9 +142,11 @@ def test_two_points_are_two_points_and_what_may_be_chance_is_told():
     few = torch.arange(100)
     found = checks.converged(few < 50, {"twice the steps": few < 52}, 0.1)
     assert found.status == FAIL and found.finding.endswith(
-        "twice the steps 52.0% (+2.0 ± 2.7 points), which may be chance on so few images"
+        "twice the steps 52.0% (+2.0 ± 3.3 points), which may be chance on so few images"
     )
-    assert checks.converged(few < 50, {"twice the steps": few < 51}, 0.1).status == PASS
+    found = checks.converged(few < 50, {"twice the steps": few < 51}, 0.1)
+    assert found.status == PASS and found.finding.endswith("don't show that it is under 2 points")
+    assert checks.converged(of(0.5), {"twice the steps": of(0.5)}, 0.1).finding.endswith("(+0.0 ± 0.5 points)")
     for more in (60, 40):
         found = checks.converged(few < 50, {"twice the steps": few < more}, 0.1)
         assert found.status == FAIL and "chance" not in found.finding
@@ -173,6 +181,15 @@ def test_what_did_not_come_out_broken_says_nothing():
     assert found.status == NOT_APPLICABLE and "not all of them came out masked" in found.finding
 
 
+def test_one_image_of_few_may_be_rounded():
+    none = Rate(0, 50)
+    assert [checks.gradients_exist(Rate(n, 50), none, none).status for n in (1, 2)] == [PASS, FAIL]
+    predicted, labels = torch.zeros(50), torch.zeros(50)
+    other = [torch.arange(50) < n for n in (1, 2)]
+    found = [checks.same_in_other_batches((predicted, each), (predicted, predicted), labels).status for each in other]
+    assert found == [PASS, FAIL]
+
+
 def test_what_is_found_under_fixed_noise_concerns_a_defender_with_fixed_noise():
     assert checks.holds_when_fresh(of(0.5), of(0.4), 0.1, concerned=True).concerns == checks.ALL
     assert checks.holds_when_fresh(of(0.5), of(0.4), 0.1).concerns == ()
@@ -183,6 +200,8 @@ def test_what_does_not_apply_says_so():
         checks.plateaus({}, of(0.5), 0.1),
         checks.holds_when_fresh(None, None, 0.1),
         checks.never_falls((0.1,), {}),
+        checks.converged(of(1), {"twice the steps": of(1)}, 0.1),  # where all are broken no more can be
+        checks.plateaus({"EOT": [(1, of(1)), (2, of(1))]}, of(1), 0.1),
     ):
         assert check.status == NOT_APPLICABLE and check.finding
 
@@ -433,7 +452,22 @@ def test_what_a_defender_prunes_the_snapshot_sees(make, tiny_images):
     run = _Assessment(BayesClassifier(make("gbz"), 5, prune=1.0), tiny_images.head(10), options, (), Parts(), silent)
     step = run.steps["apgd, snapshot"]
     assert run.on_few("apgd, snapshot", step)["adversarial"].isfinite().all()
-    assert run.losses().shape == (step.attack.steps + 1, 10)
+    assert run.losses("apgd, snapshot").shape == (step.attack.steps + 1, 10)
+
+
+def test_checks_are_at_an_eps_above_0_and_of_the_strongest_attack(make, tiny_images, monkeypatch):
+    options = dataclasses.replace(QUICK, images=10, checked_images=10, eps=(0.0, 0.2), steps=10)
+    run = _Assessment(BayesClassifier(make("gbz"), 2), tiny_images.head(10), options, (), Parts(), silent)
+    found = {name: run.attacked(name, step, run.data, run.eps) for name, step in run.steps.items()}
+    broken = {name: torch.arange(10).expand(2, 10) < 10 for name in found}
+    assert run.middle == 0.2
+    monkeypatch.setattr(run, "known_broken", lambda training: {"a CNN": known_broken(100)})
+    for strongest in ("pgd", "apgd, snapshot"):
+        strong = {strongest: of(0.5, 10)}
+        monkeypatch.setattr(run, "strength", lambda name, found, at=0, strong=strong: strong.get(name, of(0.4, 10)))
+        sheet = run.checks(found, broken, tiny_images)
+        assert sheet[3].finding.startswith(f"{strongest} 50.0% of 10 images at eps 0.2")
+        assert sheet[5].finding.endswith("the suite's strongest 50.0%")
 
 
 @pytest.mark.usefixtures("quickly_broken")
