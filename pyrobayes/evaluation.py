@@ -90,7 +90,7 @@ class Evaluation:
     Attributes:
         model, data, images: what was evaluated on what.
         accuracy: share of the images classified correctly.
-        changed: share of the images whose predicted class changes with another draw of the noise.
+        changed: share of the images whose predicted class changes with another draw of the noise, a fresh one where it is fixed.
         negative_log_likelihood: mean of -log p(y|x), nats.
         calibration_error: expected calibration error of the predicted class's posterior, 15 equal bins
             (Guo et al. 2017), from 0 to 1.
@@ -262,11 +262,11 @@ def evaluate(
         progress: called after every batch.
     """
     data = prepared(classifier, data, images, batch_size)
-    batches = []
+    batches, fresh = [], classifier.replaced(noise="fresh")
     with torch.no_grad():
         for indices, x, _ in distributed.share(data.batches(batch_size)):
             estimate = classifier.for_images(indices, DEFENDER).estimate(x)
-            other = classifier.for_images(indices, SECOND)(x).argmax(1)
+            other = fresh.for_images(indices, SECOND)(x).argmax(1)
             batches.append([each.cpu() for each in (estimate.log_joint, estimate.effective_sample_size, other)])
             progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
     log_joint, sample_sizes, other = (torch.cat(parts) for parts in zip(*distributed.gather(batches)))

@@ -64,9 +64,13 @@ def test_evaluation_of_a_model(make, tiny_images):
     json.dumps(result.as_dict(), allow_nan=False)
 
 
-def test_fixed_noise_leaves_nothing_to_change(make, tiny_images):
-    classifier = BayesClassifier(make("gfz"), particles=2, noise="fixed")
-    assert evaluation.evaluate(classifier, tiny_images, images=50).changed.count == 0
+def test_fixed_noise_too_is_compared_with_another_draw(make, tiny_images):
+    fixed = BayesClassifier(make("gfz"), particles=2, noise="fixed")
+    fresh = fixed.replaced(noise="fresh")
+    result = evaluation.evaluate(fixed, tiny_images, images=50)
+    x, _ = tiny_images.batch(indices := torch.arange(50))
+    changed = fixed(x).argmax(1) != fresh.for_images(indices, evaluation.SECOND)(x).argmax(1)
+    assert result.changed == Rate.of(changed) and changed.any()
 
 
 def test_models_of_labels_only_have_no_evidence(make, tiny_images):
