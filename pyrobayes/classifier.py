@@ -55,9 +55,11 @@ class BayesClassifier(nn.Module):
             Triton on a GPU. The weights are taken for constants.
         negligible: the gradient in the images leaves out the particles of a class whose share in it is below this part
             of the image's largest, among those computed at once, which then need no backward pass: where p(x|...) is a
-            network and nothing else depends on x. Not with `compile`. 0 leaves out none.
+            network and nothing else depends on x. Not with `compile`, nor where weights ask for a gradient, as those of
+            `build` do and those of `load` don't. 0 leaves out none.
         memory: MiB that the values in the networks may take. What takes more is computed in parts, images first, then
-            particles, and in parts again where its gradient is asked for; results differ by rounding only.
+            particles, and in parts again where its gradient is asked for; results differ by rounding only, but for
+            `negligible`, which is judged within a part.
     """
 
     def __init__(

@@ -236,7 +236,9 @@ class ClassifierOptions:
     negligible: float = option(
         0.0, "leave out of an attack's gradient particles whose share in it is below this part of the image's largest"
     )
-    memory: int = option(512, "MiB that the networks' values may take; changes memory and speed, not results")
+    memory: int = option(
+        512, "MiB that the networks' values may take; changes memory and speed, not results (but for negligible)"
+    )
 
     def __post_init__(self):
         take_numbers(self)

@@ -631,6 +631,18 @@ def test_images_must_be_in_their_range_for_any_classifier(bad, batch):
         attacks.get("fgsm")(Linear(), x.where(x > x.mean(), bad), y, 0.1)
 
 
+def test_images_of_less_precision_are_refused(batch):
+    x, y = batch
+    for dtype in (torch.float16, torch.bfloat16):
+        with pytest.raises(InputError, match=f"of 32 or 64 bits .*, got {dtype}"):
+            attacks.get("fgsm")(Linear(), x.to(dtype), y, 0.1)
+
+
+def test_logits_are_attacked_as_their_classifier_is(attack, classifier, batch):
+    of_classifier, of_logits = (attack(each, *batch, 0.1) for each in (classifier, classifier.as_logits()))
+    assert torch.equal(of_classifier, of_logits)
+
+
 def test_options_may_be_numpys(batch):
     attack = attacks.get("pgd", steps=np.int64(2), seed=np.int64(3), evade_weight=np.float64(2))
     assert attack == attacks.get("pgd", steps=2, seed=3, evade_weight=2.0) and json.dumps(attack.described())

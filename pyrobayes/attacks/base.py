@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrobayes.attacks.losses import LOSSES, MATCHING
-from pyrobayes.classifier import ATTACK, ATTACKER, check_range
+from pyrobayes.classifier import ATTACK, ATTACKER, Logits, check_range
 from pyrobayes.options import (
     LARGEST_SEED,
     NORMS,
@@ -204,8 +204,11 @@ class Problem:
         indices: Tensor | None = None,
         references: Tensor | None = None,
     ):
-        if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
-            raise InputError(f"x must be images [B, channels, height, width], floats in [0, 1], got {_described(x)}")
+        if not isinstance(x, Tensor) or x.dim() != 4 or x.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                "x must be images [B, channels, height, width], floats in [0, 1] of 32 or 64 bits (of fewer, rounding leaves the "
+                f"ball), got {_described(x)}"
+            )
         if not len(x):
             raise InputError(f"x holds no image to attack, got {_described(x)}")
         if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.dtype != torch.long:
@@ -215,6 +218,7 @@ class Problem:
         for images in (x,) if references is None else (x, references):
             check_range(images)
         indices = torch.arange(len(x)) if indices is None else torch.as_tensor(indices, dtype=torch.long)
+        classifier = _unwrapped(classifier)
         if hasattr(classifier, "for_images") and not classifier.pinned:
             classifier = classifier.for_images(indices, ATTACKER)
         self.attack, self.x, self.y, self.target, self.references = attack, x.detach(), y, None, references
@@ -234,7 +238,7 @@ class Problem:
 
     def against(self, classifier: nn.Module) -> "Problem":
         """The same problem with another classifier, which has noise of its own for each image."""
-        other = copy.copy(self)
+        other, classifier = copy.copy(self), _unwrapped(classifier)
         if hasattr(classifier, "for_images"):
             classifier = classifier.for_images(self.indices, ATTACKER)
         other._classifier = self._seen(classifier)
@@ -341,9 +345,11 @@ class Problem:
         return torch.stack(differences).mean(0)
 
     def project(self, images: Tensor, eps: float) -> Tensor:
-        """The images, or what is nearest to them in the ball of radius eps around x and in [0, 1].
+        """The images, brought into the ball of radius eps around x and into [0, 1].
 
-        What may change by area is known to the attack: of that only the range is seen to.
+        In L-infinity they become what is nearest to them there. In L2 the change is shortened, and then cut to [0, 1], which
+        may shorten it further. What may change by area is known to the attack: of that only
+        the range is seen to.
         """
         if self.attack.norm == "area":
             return images.clamp(0, 1)
@@ -390,6 +396,11 @@ def lengths(images: Tensor) -> Tensor:
 def redrawn(classifier: nn.Module, draw: int) -> nn.Module:
     """A random classifier with other noise for the same images; any other as it is."""
     return classifier.redrawn(draw) if hasattr(classifier, "redrawn") else classifier
+
+
+def _unwrapped(classifier: nn.Module) -> nn.Module:
+    """A classifier itself in place of its logits, which hide where its noise comes from."""
+    return classifier.classifier if isinstance(classifier, Logits) else classifier
 
 
 def _described(value) -> str:

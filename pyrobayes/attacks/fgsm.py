@@ -14,7 +14,8 @@ from pyrobayes.attacks.base import Attack, Problem, register
 class FGSM(Attack):
     """x + eps sign(gradient in x of -log p(y|x)), Goodfellow, Shlens and Szegedy (2015), equation 4.
 
-    In L2, x + eps times the gradient over its length (Miyato et al. 2017, the fast gradient method). The gradient goes
+    In L2, x + eps times the gradient over its length (Miyato et al. 2017, the fast gradient method), cut to [0, 1], which
+    leaves less than eps where pixels are black or white: iterative attacks make use of the rest. The gradient goes
     through the whole importance-sampled estimate: guide, samples, decoder, logsumexp. Its direction doesn't depend on
     eps, so one gradient serves all.
     """

@@ -46,7 +46,7 @@ class Uniform(RandomNoise):
 @register("gaussian")
 @dataclass(frozen=True)
 class Gaussian(RandomNoise):
-    """Normal noise: in L-infinity of standard deviation eps / 2, cut at eps; in L2 of length eps."""
+    """Normal noise: in L-infinity of standard deviation eps / 2, cut at eps; in L2 of length eps before it is cut to [0, 1]."""
 
     def drawn(self, problem: Problem, draw: int, eps: float) -> Tensor:
         noise = problem.normals(draw)
