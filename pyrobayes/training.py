@@ -145,6 +145,12 @@ class _Run:
         frequencies = training.labels.bincount(minlength=len(data.classes)) / len(training)
         for module in factorization.modules():
             if isinstance(module, DataClasses):
+                if not frequencies.all():
+                    missing = ", ".join(name for name, share in zip(data.classes, frequencies) if not share)
+                    raise InputError(
+                        f"{factorization.name} has p_D(y), the class frequencies of the training images, and there is none of "
+                        f"{missing}: train on images of every class"
+                    )
                 module.frequencies.copy_(frequencies)
         self.kept = copy.deepcopy(factorization).requires_grad_(False) if options.averaging else factorization
         self.epochs: list[Epoch] = []
@@ -327,12 +333,14 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def adversarial_eps(factorization: DeepBayes | type[DeepBayes], options: TrainingOptions) -> float:
-    """The bound of the attack that a model is trained under, 0 for none; :class:`InputError` if steps are given for none."""
+    """The bound of the attack that a model is trained under, 0 for none; :class:`InputError` if more is said of none."""
     eps = factorization.adversarial_eps if options.adversarial_eps is None else options.adversarial_eps
-    if options.adversarial_steps and not eps:
-        raise InputError(
-            f"adversarial steps say how to attack, but the adversarial eps of {factorization.name} is 0: give one, or leave them out"
-        )
+    for name in ("adversarial_steps", "adversarial_warmup"):
+        if getattr(options, name) and not eps:
+            raise InputError(
+                f"{name.replace('_', ' ')} says how to attack, but the adversarial eps of {factorization.name} is 0: give one, or "
+                "leave it out"
+            )
     return eps
 
 

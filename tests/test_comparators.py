@@ -143,6 +143,8 @@ def test_an_option_that_comes_later_leaves_runs_as_they_are(tiny_images):
 def test_steps_without_an_attack_are_refused(make, tiny_images):
     with pytest.raises(InputError, match="adversarial eps of cnn is 0: give one"):
         fit(make("cnn"), tiny_images, dataclasses.replace(FEW, adversarial_steps=3))
+    with pytest.raises(InputError, match="adversarial warmup says how to attack, but the adversarial eps of cnn is 0"):
+        fit(make("cnn"), tiny_images, dataclasses.replace(FEW, adversarial_eps=0.0, adversarial_warmup=0.3))
 
 
 def test_they_are_refused_before_the_first_model_is_trained(tmp_path):

@@ -343,6 +343,15 @@ def test_class_frequencies_are_those_of_the_training_part(make, tiny_images):
     assert len(training) + len(validation) == 240 and len(validation) == 20
 
 
+def test_a_class_without_images_is_refused_where_its_frequency_is_asked_for(make, tiny_images):
+    two = dataclasses.replace(tiny_images, labels=tiny_images.labels.clamp(min=2))
+    with pytest.raises(
+        InputError, match=f"there is none of {', '.join(two.classes[:2])}: train on images of every class"
+    ):
+        fit(make("gfy"), two, TrainingOptions(epochs=1))
+    fit(make("gfz"), two, TrainingOptions(epochs=1))
+
+
 def test_learning_rate_schedules():
     options = TrainingOptions(lr=1.0)
     rates = [learning_rate(options, step, 100) for step in range(100)]
