@@ -15,8 +15,8 @@ from pyrobayes.evaluation import NORMAL_95, Rate
 from pyrobayes.figures import COLOURS, MARKERS, STYLE, data_name, save
 
 quick, pretrained = (option in sys.argv for option in ("--quick", "--pretrained"))
-counts = (1, 2, 5, 10, 20, 50) if quick else (1, 2, 5, 10, 20, 50, 100)
-names = "correct (%); changed by another draw (%); effective sample size; log p(x, y), less last K's (nats)".split("; ")
+counts, last = ((1, 2, 5, 10, 20, 50), 50) if quick else ((1, 2, 5, 10, 20, 50, 100), 100)
+names = "correct (%)", "changed by another draw (%)", "effective sample size", f"log p(x, y) less K = {last}'s (nats)"
 test = pyrobayes.load_data("fashion-mnist" if pretrained else "fashion-mnist-mini", "test").head(20 if quick else 500)
 if pretrained:
     models = {name: pyrobayes.pretrained(name, device="cpu").factorization for name in ("gfz", "gbz", "dfx")}
@@ -32,7 +32,7 @@ def measured(classifier):
         draws = [classifier.for_images(indices, draw).estimate(x).log_weights for draw in (0, 1)]
         for row, count in zip(found, counts):
             # The first particles are the same whatever their number; K serve a class, or C K where they are shared.
-            serving = count * len(draws[0]) // counts[-1]
+            serving = count * len(draws[0]) // last
             ours, others = (pyrobayes.importance.ImportanceEstimate(log_weights[:serving]) for log_weights in draws)
             predicted, again = (each.log_joint.argmax(1, keepdim=True) for each in (ours, others))
             truth = ours.log_joint.gather(1, y[:, None])
@@ -60,7 +60,7 @@ with matplotlib.rc_context(STYLE), torch.no_grad():
         axes.minorticks_off()
     grid[2].set_yticks(counts, counts)
     for i, (name, estimator) in enumerate([(name, "per-class") for name in models] + [("gbz", "mixture")]):
-        classifier = pyrobayes.BayesClassifier(models[name].eval(), counts[-1], estimator=estimator)
+        classifier = pyrobayes.BayesClassifier(models[name].eval(), last, estimator=estimator)
         right, changed, sizes, log_joint, tails = measured(classifier)
         curves = share(right), share(changed), mean(sizes), mean(log_joint - log_joint[-1])
         line = ":" if estimator == "mixture" else "-" if classifier.factorization.generative else "--"
@@ -73,7 +73,7 @@ with matplotlib.rc_context(STYLE), torch.no_grad():
             row = (f"{a:.2f} [{a - below:.2f}, {a + above:.2f}]" for a, below, above in (each[:, j] for each in curves))
             print(f"K = {count}", *row, sep=" | ")
         tails = tails[-1].flatten().quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
-        print("Pareto k at the last K: median {1:.2f}, nine tenths from {0:.2f} to {2:.2f}".format(*tails))
+        print("Pareto k at the largest K: median {1:.2f}, nine tenths from {0:.2f} to {2:.2f}".format(*tails))
     figure.suptitle(f"{data_name(test.name)}, {len(test):,} test images (mixture: C K particles a class)", fontsize=9)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     print("\nDrawn in", *save(figure, "particles"))
