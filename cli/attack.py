@@ -56,7 +56,7 @@ def show_attack(results, folder) -> None:
             [
                 *([result.attack] if several else []),
                 result.model,
-                f"{eps:g}",
+                f"{eps:g}" + ("" if (norm := result.options["norm"]) == "linf" else f" ({norm})"),
                 result.clean_accuracy.percent(),
                 result.success(i).percent(),
                 result.flipped(i).percent(),

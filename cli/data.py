@@ -14,7 +14,9 @@ def command():
 @options.data
 @options.data_dir
 def fetch(data, data_dir):
-    """Fetch a data set into the cache, and check it as far as its checksums are known.
+    """Fetch a data set into the cache, and check it.
+
+    What is checked are SHA-256 checksums, as far as they are known.
 
     Tried in order: the cache, the Debian package where it is installed, torchvision's download, and on
     Debian the download of that package, for which nobody needs to be root.

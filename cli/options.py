@@ -97,11 +97,11 @@ class Eps(click.ParamType):
 
 eps_range = click.option(
     "--eps-range",
+    "--eps",
     "eps",
-    default="0:0.3:0.05",
-    show_default=True,
     type=Eps(),
-    help="sizes of the perturbation, STOP included where the steps reach it; or a comma list",
+    help="sizes of the perturbation, STOP included where the steps reach it; or a comma list  [default: 0:0.3:0.05, in "
+    "L2 0:3:0.5]",
 )
 
 

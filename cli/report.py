@@ -7,7 +7,7 @@ from pyrobayes_cli import options
 
 @click.command("report", short_help="Write the report of results again.")
 @options.runs
-@options.out
+@click.option("--out", type=click.Path(file_okay=False), help="folder of the results [default: --runs]")
 def command(runs, out):
     """Write report.html and report.md of the results in a folder.
 

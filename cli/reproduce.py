@@ -27,7 +27,13 @@ from pyrobayes_cli.train import show_training
     type=click.Choice(list(NETWORKS), case_sensitive=False),
     help="sizes [default: poster: paper, else small]",
 )
-@click.option("--seeds", default=1, show_default=True, help="trainings, with seeds that count up from --seed")
+@click.option(
+    "--seeds",
+    default=1,
+    type=click.IntRange(1),
+    show_default=True,
+    help="trainings, with seeds that count up from --seed",
+)
 @click.option(
     "--runs",
     type=click.Path(file_okay=False),

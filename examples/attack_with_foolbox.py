@@ -10,6 +10,7 @@ import foolbox
 import pyrobayes
 
 quick = "--quick" in sys.argv
+steps = 5 if quick else 40
 x, y = pyrobayes.load_data("fashion-mnist-mini", "test").head(20 if quick else 100).batch(slice(None))
 
 # Fixed noise makes the classifier a deterministic function of the image, as foolbox takes every model to be.
@@ -18,7 +19,7 @@ model = foolbox.PyTorchModel(classifier.as_logits().eval(), bounds=(0, 1))
 
 for name, attack, eps in (
     ("FGSM", foolbox.attacks.LinfFastGradientAttack(), 0.1),
-    ("PGD", foolbox.attacks.LinfPGD(steps=5 if quick else 40), 0.1),
+    ("PGD", foolbox.attacks.LinfPGD(rel_stepsize=2.5 / steps, steps=steps), 0.1),
     ("Carlini and Wagner, L2", foolbox.attacks.L2CarliniWagnerAttack(3, steps=5 if quick else 30), 1.5),
 ):
     _, adversarial, _ = attack(model, x, y, epsilons=eps)

@@ -16,7 +16,7 @@ from pyrobayes.attacks.base import lengths
 from pyrobayes.attacks.losses import log_odds_against
 from pyrobayes.classifier import ATTACKER, DEFENDER, REFERENCES, SECOND, BayesClassifier
 from pyrobayes.data import Images
-from pyrobayes.options import AttackOptions, InputError, checked_eps, whole
+from pyrobayes.options import EPS, InputError, checked_eps, whole
 from pyrobayes.progress import Progress, silent
 from pyrobayes.randomness import splitmix, uniforms
 
@@ -302,7 +302,7 @@ def calibration_error(posterior: Tensor, labels: Tensor, bins: int = 15) -> floa
 def attack(
     classifier: BayesClassifier,
     data: Images,
-    eps: float | Sequence[float] = AttackOptions.eps,
+    eps: float | Sequence[float] = EPS,
     *,
     by: Attack | str = "fgsm",
     attacker: Mapping = MappingProxyType({}),

@@ -281,12 +281,16 @@ class EvaluationOptions(ClassifierOptions):
         return ClassifierOptions(**{field.name: getattr(self, field.name) for field in fields(ClassifierOptions)})
 
 
+EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+EPS_IN_L2 = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+
+
 @dataclass(frozen=True)
 class AttackOptions(EvaluationOptions):
     """How a trained model is attacked: see :class:`pyrobayes.attacks.Attack`. What is None is as each attack has it."""
 
     attack: tuple[str, ...] = option(("fgsm",), "the attack; may be given several times", ATTACKS)
-    eps: tuple[float, ...] = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+    eps: tuple[float, ...] | None = None
     norm: str | None = option(
         None,
         "norm of the perturbation that eps bounds  [default: linf, cw l2, patch area (its share of the image)]",
@@ -331,8 +335,10 @@ class AttackOptions(EvaluationOptions):
             object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
         if self.loss is not None:
             object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES))
-        for name in self.attack:
-            norm = self.norm or ATTACKS[name][0]
+        norms = {name: self.norm or ATTACKS[name][0] for name in self.attack}
+        if self.eps is None:
+            object.__setattr__(self, "eps", EPS_IN_L2 if set(norms.values()) == {"l2"} else EPS)
+        for name, norm in norms.items():
             possible(name, norm, ATTACKS[name])
             object.__setattr__(self, "eps", checked_eps(self.eps, norm))
         if self.term is not None:
@@ -440,7 +446,7 @@ class Recipe:
     training: dict
     apart: dict = field(default_factory=dict)
     data: str = "fashion-mnist"
-    eps: tuple[float, ...] = AttackOptions.eps
+    eps: tuple[float, ...] = EPS
     evaluated: int | None = None
     attacked: int | None = None
     verdict: dict = field(default_factory=lambda: dict(BESIDE_FGSM))
@@ -514,9 +520,8 @@ def checked_eps(values, norm: str = "linf") -> tuple[float, ...]:
         raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
     for value in values:
         if not 0 <= value <= (LARGEST_L2 if norm == "l2" else 1):
-            raise InputError(
-                f"eps must lie in [0, 1], the range of a pixel, or in L2 from 0 to {LARGEST_L2:,}, got {value!r}"
-            )
+            in_l2 = f", or in L2 from 0 to {LARGEST_L2:,}" if norm == "l2" else ""
+            raise InputError(f"eps must lie in [0, 1], the range of a pixel{in_l2}, got {value!r}")
     values = sorted({abs(value) for value in values})  # and no -0.0
     for one, other in itertools.pairwise(values):
         if f"{one:g}" == f"{other:g}":

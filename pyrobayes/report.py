@@ -341,7 +341,7 @@ def _detections(found: Found, figures: Sequence[str]) -> list[str]:
     for model, name in dict.fromkeys((result.model, result.attack) for result in found.results):
         which = found.options.which(model, name)
         caption = (
-            "ROC curves of the tests; below, where the attack evaded them too, what passes undetected, and dotted what does of "
+            "ROC curves of the tests, dotted the threshold; below, where the attack evaded them too, what passes undetected, and dotted what does of "
             "the attack that didn't."
         )
         blocks += _figure(
@@ -478,7 +478,7 @@ def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
         blocks.append(table(["what should hold", "what was found"], sheet, left=2))
         title, caption = (
             f"Robustness, {_name(verdict.model)}",
-            "Images classified correctly against eps, and the checks.",
+            "Images classified correctly against eps; in brackets the failed checks.",
         )
         blocks += _figure(f"robustness-{verdict.model}", title, caption, figures)
     return [*blocks, *caveats(found.results, _name)]

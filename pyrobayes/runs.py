@@ -53,6 +53,7 @@ from pyrobayes.robustness import Parts, Verdict, assess
 from pyrobayes.training import Epoch, adversarial_eps, begun, fit, must_be_new, must_be_the_same, saved_config
 
 PARTS = "robustness-parts"
+RESUMED = ("attack", "evaluate")  # commands that keep what an earlier run left, where they are asked to
 TRANSFERRING = ("dfx", "cnn")  # decode nothing
 
 
@@ -149,7 +150,8 @@ def attack(
 ) -> list[AttackResult]:
     """Attack trained models; writes `attack.json`, `figure1` and one `figure2-MODEL` each (PDF and PNG) to `out`.
 
-    With several attacks, figure 1 has a panel for each, and figure 2 is `figure2-MODEL-ATTACK`.
+    With several attacks, figure 1 has a panel for each, and figure 2 is `figure2-MODEL-ATTACK`. An earlier `attack.json`, of other models, weights,
+    data or options, is kept there as `attack.1.json` and so on; so it is with the results of the other commands.
 
     Args:
         models: their names, in any case; every trained model under `runs` where left out.
@@ -186,6 +188,8 @@ def attack(
                 save_tensors(folder / f"adversarial-{which}.safetensors", tensors, {"attack": result.attack})
             found[result.attack, result.model] = dataclasses.replace(result, examples=result.examples[:, :8].clone())
             if folder:
+                if not kept:
+                    _set_aside("attack", folder, options, test, trained)
                 figures.remove(folder / "figure1")  # until it is drawn of all that there are now
                 figures.save(figures.adversarial_examples(result, test.classes), folder / f"figure2-{which}")
                 write_json(folder / FILES["attack"], content(filter(None, found.values()), options, test, trained))
@@ -259,6 +263,7 @@ def detect(
                 found += [detection.detect(detector, result, name, models_images=models_images) for name in tests]
             results += found
             if folder:
+                _set_aside("detect", folder, options, test, trained)
                 figures.save(
                     figures.detection(found), folder / f"detection-{options.which(result.model, result.attack)}"
                 )
@@ -291,7 +296,6 @@ def robustness(
     """
     distributed.join(choose_device(device))
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    test.head(options.images)  # refused before anything is computed
     folder = _result_folder(_results_in(out, runs))
     if folder:
         report.check(folder, written=("robustness",))
@@ -325,7 +329,7 @@ def _judged(
             results.append(verdict)
             if folder:
                 if len(results) == 1:
-                    _set_aside(folder, options, test, trained)
+                    _set_aside("robustness", folder, options, test, trained)
                     figures.remove(folder / "robustness")  # until it is drawn of all that there are now
                 figures.save(figures.robustness(verdict), folder / f"robustness-{verdict.model}")
                 write_json(folder / FILES["robustness"], content(results, options, test, trained))
@@ -337,13 +341,15 @@ def _judged(
     return results
 
 
-def _set_aside(folder: Path, options: RobustnessOptions, test: Images, trained: Mapping[str, Trained]) -> None:
-    """Keep a verdict that took hours under another name, unless the command is the same, of the same weights."""
-    path = folder / FILES["robustness"]
+def _set_aside(
+    command: str, folder: Path, options: EvaluationOptions, test: Images, trained: Mapping[str, Trained]
+) -> None:
+    """Keep earlier results of a command under another name, unless it is the same now, of the same weights."""
+    path = folder / FILES[command]
     if not path.is_file():
         return
     try:
-        there = read_results(folder, ["robustness"])["robustness"]
+        there = read_results(folder, [command])[command]
         again = (there.options, there.data, there.models) == (options, described(test), tuple(trained))
         again = again and there.trained.items() <= trained.items()
     except InputError:  # it is damaged
@@ -567,6 +573,8 @@ def evaluate(
             )
             found[result.model] = result
             if folder:
+                if not kept:
+                    _set_aside("evaluate", folder, options, test, trained)
                 figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
                 write_json(folder / FILES["evaluate"], content(filter(None, found.values()), options, test, trained))
         return [found[name] for name in named]
@@ -588,7 +596,13 @@ def _writing(command: str, out: str | os.PathLike | None, runs: str | os.PathLik
     folder = _result_folder(_results_in(out, runs))
     taken = f"is where another process writes the results of 'pyrobayes {command}'; choose another folder (--out)"
     with locked(folder, taken, f".{command}.lock") if folder else contextlib.nullcontext():
-        yield folder
+        try:
+            yield folder
+        except KeyboardInterrupt as interrupt:
+            kept = f"interrupted; the results of models that were finished are in {_results_in(out, runs) / FILES[command]}"
+            raise KeyboardInterrupt(
+                str(interrupt) or kept + (", and --resume keeps them" if command in RESUMED else "")
+            ) from None
 
 
 def _kept(
@@ -629,13 +643,16 @@ def open_runs(
     """Trained models, and the test images of the data set that they were trained on, or of a subset of it.
 
     Raises:
-        InputError: there are none, they were trained on different data, or on other data than asked for.
+        InputError: there are none, they were trained on different data, or on other data than asked for; or there are fewer test
+            images than are asked for.
     """
     folder = Path(runs)
     found = [name for name in factorizations.names(comparators=True) if _is_trained(folder / name)]
     names = _names(models) or found
     if not names:
         raise InputError(f"no trained model found under {folder}: train one with 'pyrobayes train', or see --runs")
+    if folder == PRETRAINED and (others := [name for name in names if name not in found]):
+        raise InputError(f"no trained model in the package for {', '.join(others)}: it has {', '.join(found)}")
     configs = {name: Config.read(folder / name) for name in names}
     expected = MINI if folder == PRETRAINED else configs[names[0]].data
     expected = choice("data set", data, DATASETS) if data else expected
@@ -644,10 +661,12 @@ def open_runs(
             raise InputError(f"{folder / name} holds a '{config.model}'; a run's folder must have its model's name")
         if config.data not in (expected, SUBSETS.get(expected)):
             raise InputError(
-                f"{folder / name} was trained on {config.data}, not on {expected}; name the models to take"
+                f"{folder / name} was trained on {config.data}, not on {expected}"
+                + ("" if models else "; name the models to take")
             )
-    classifiers = [load(folder / name, device=device, **vars(options.classifier)) for name in names]
-    return classifiers, _load_data(expected, "test", data_dir)
+    test = _load_data(expected, "test", data_dir)
+    test.head(options.images)  # refused before anything is computed
+    return [load(folder / name, device=device, **vars(options.classifier)) for name in names], test
 
 
 def _is_trained(run: Path) -> bool:

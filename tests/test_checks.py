@@ -109,7 +109,9 @@ def test_other_batches_must_not_change_the_success_of_pgd():
 
 def test_a_difference_counts_beyond_its_interval():
     gap, half = checks.difference(of(0.5), of(0.4))
-    assert gap == pytest.approx(0.1) and half == pytest.approx(1.96 * ((41 / 402 - (40 / 402) ** 2) / 402) ** 0.5, rel=1e-3)
+    assert gap == pytest.approx(0.1) and half == pytest.approx(
+        1.96 * ((41 / 402 - (40 / 402) ** 2) / 402) ** 0.5, rel=1e-3
+    )
     assert checks.larger(of(0.5), of(0.4)) and not checks.larger(of(0.4), of(0.5))
     for shares in (False, True):  # of images, and of draws
         ours, theirs = (each.double() if shares else each for each in (of(0.5), of(0.4)))

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from pyrobayes import attacks, checkpoint, factorizations, load, load_data
-from pyrobayes.options import ATTACKS, COMPARATORS, MODELS, OF_ATTACKS
+from pyrobayes.options import ATTACKS, COMPARATORS, EPS, MODELS, OF_ATTACKS, AttackOptions
 from pyrobayes.results import Trained
 from pyrobayes_cli.main import main
 from pyrobayes_cli.output import Progress
@@ -274,10 +274,38 @@ def test_evaluate(runs, tmp_path):
     assert result.exit_code == 0, result.output
     assert "changed (%)" in result.stdout
     assert {path.name for path in tmp_path.iterdir()} == {
-        "evaluation.json", "confusion-gbz.pdf", "confusion-gbz.png", "confusion-dbx.pdf", "confusion-dbx.png",
+        "evaluation.json", "confusion-gbz.pdf", "confusion-gbz.png", "confusion-dbx.pdf", "confusion-dbx.png", ".evaluate.lock",
     }  # fmt: skip
     shown = json.loads(invoke("evaluate", "gbz", "--runs", runs, "--out", tmp_path, "--images", 30, "--json").stdout)
     assert shown[0]["accuracy"]["total"] == 30
+
+
+@pytest.mark.parametrize("command, file", [("attack", "attack"), ("evaluate", "evaluation"), ("detect", "detection")])
+def test_earlier_results_are_kept_under_another_name(command, file, runs, tmp_path):
+    given = ["--runs", runs, "--out", tmp_path, "--particles", 1, *(["--eps", "0.1"] if command != "evaluate" else [])]
+    for images in (20, 10, 10):  # the third is the second again
+        assert invoke(command, "dbx", *given, "--images", images).exit_code == 0
+    kept = {path.name: json.loads(path.read_text())["options"]["images"] for path in tmp_path.glob(f"{file}*.json")}
+    assert kept == {f"{file}.json": 10, f"{file}.1.json": 20}
+    if command != "detect":
+        assert invoke(command, "gbz", *given, "--images", 10, "--resume").exit_code == 0
+        assert len(list(tmp_path.glob(f"{file}*.json"))) == 2  # nothing was lost
+
+
+def test_who_interrupts_is_told_what_was_kept(runs, tmp_path, monkeypatch):
+    def interrupted(*given, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyrobayes.evaluation.attack", interrupted)
+    result = invoke("attack", "gbz", "--runs", runs, "--out", tmp_path)
+    assert result.exit_code == 130
+    assert f"finished are in {tmp_path / 'attack.json'}, and --resume keeps them" in result.stderr
+
+
+def test_eps_are_those_of_the_norm(runs, tmp_path):
+    result = invoke("attack", "dbx", "--norm", "l2", "--runs", runs, "--out", tmp_path, "--images", 5, "--particles", 1)
+    assert [line.split()[1:3] for line in result.stdout.splitlines()[2:9]] == [[f"{e / 2:g}", "(l2)"] for e in range(7)]
+    assert AttackOptions(attack=("fgsm", "cw")).eps == AttackOptions().eps == EPS
 
 
 def test_generate(runs, tmp_path):
