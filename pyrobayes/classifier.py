@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyrobayes import importance
-from pyrobayes.conditionals import for_classification
 from pyrobayes.factorizations import DeepBayes, parents_in
 from pyrobayes.importance import ImportanceEstimate
+from pyrobayes.networks import for_classification
 from pyrobayes.options import TERMS, ClassifierOptions, InputError, choice, whole
 from pyrobayes.randomness import splitmix, standard_normals
 

@@ -10,7 +10,7 @@ from conftest import as_on_a_gpu
 from test_factorizations import density, linear_gaussian
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyrobayes import BayesClassifier, InputError, Networks, build, conditionals, evaluation, factorizations, importance
+from pyrobayes import BayesClassifier, InputError, Networks, build, evaluation, factorizations, importance, networks
 from pyrobayes import classifier as classifier_module
 from pyrobayes.factorizations import parents_in
 from pyrobayes.importance import mixture
@@ -269,7 +269,7 @@ def test_a_guide_with_two_latent_sites_is_refused(make, batch):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_generated_code_gives_the_same_and_follows_the_weights(make, batch, monkeypatch, capfd):
-    monkeypatch.setitem(conditionals.TILE, "cpu", 8 * 1024)  # several whole tiles, and a rest
+    monkeypatch.setitem(networks.TILE, "cpu", 8 * 1024)  # several whole tiles, and a rest
     factorization, x = make("gbz"), batch[0]
     plain, compiled = (BayesClassifier(factorization, particles=7, noise="fixed", compile=c) for c in (False, True))
     for _ in range(2):
@@ -296,7 +296,7 @@ def test_a_compiler_that_fails_is_told(make, batch, monkeypatch):
         return generated
 
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setitem(conditionals.TILE, "cpu", 8 * 1024)
+    monkeypatch.setitem(networks.TILE, "cpu", 8 * 1024)
     with torch.no_grad(), pytest.raises(InputError, match="compile needs a C.. compiler .* says: none found$"):
         BayesClassifier(make("gbz"), compile=True)(batch[0])
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pyrobayes import BayesClassifier, InputError, Networks, TrainingOptions, build, fit
-from pyrobayes.conditionals import Decoder, DiagonalNormal, Upsampling, Winograd, WithGradient, last_of, pixels
+from pyrobayes.distributions import DiagonalNormal, pixels
+from pyrobayes.networks import Decoder, Upsampling, Winograd, WithGradient, last_of
 from pyrobayes.options import LIKELIHOODS
 
 

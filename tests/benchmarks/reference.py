@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyrobayes.conditionals import ImageFeatures
 from pyrobayes.factorizations import DeepBayes, parents_in
+from pyrobayes.networks import ImageFeatures
 
 
 def features(encoder: ImageFeatures, x: Tensor) -> Tensor:
