@@ -522,7 +522,8 @@ def graphical_model(factorization: DeepBayes) -> Figure:
         axes.set_ylim(bottom - 0.15, top + 0.15)
         axes.set_aspect("equal")
         axes.axis("off")
-        axes.set_title(f"{factorization.name.upper()}\n{factorization.formula()}", fontsize=8)
+        formula = factorization.formula().replace(") p", r")\,\,p")
+        axes.set_title(f"{factorization.name.upper()}\n${formula}$", fontsize=9)
     return figure
 
 
