@@ -56,7 +56,7 @@ class PGD(Iterative):
     """Steps along the sign of the gradient (in L2: its direction), each projected back (Madry et al. 2018).
 
     Args:
-        step_size: of each step, in the norm; None for 2.5 eps / steps (their section 4).
+        step_size: of each step, in the norm; None for 2.5 eps / steps (theirs in L2).
     """
 
     step_size: float | None = None
@@ -84,6 +84,8 @@ class PGD(Iterative):
 @dataclass(frozen=True)
 class MIM(PGD):
     """Iterative FGSM with momentum (Dong et al. 2018, equations 6 and 7); starts at the image.
+
+    Its steps are PGD's, by default 2.5 eps / steps; theirs are eps / steps.
 
     Args:
         decay: mu, of the accumulated gradient; each gradient is divided by its L1 norm.

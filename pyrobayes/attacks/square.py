@@ -59,7 +59,7 @@ def signs(numbers: Tensor) -> Tensor:
 
 
 def share(step: int, steps: int) -> float:
-    """The share of the image that a square covers; section 4.2's schedule, stretched to so many steps."""
+    """The share of the image that a square covers; the schedule of its authors' code, stretched to so many steps."""
     return SHARE / 2 ** sum(step * 10_000 / steps > after for after in HALVED)
 
 
