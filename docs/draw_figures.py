@@ -1,8 +1,8 @@
 """Draw the figures of the pages, as PDF and PNG: `python docs/draw_figures.py`.
 
-Those of robustness, detection and reproduction are of the files in `docs/results`, the graphs of the running models. The others take
-measurements of their own: `pyrobayes attack all --pretrained --data fashion-mnist --images 1000` for figure 1,
-`pyrobayes attack gbz --pretrained` for figure 2, and `examples/effect_of_particles.py --pretrained`.
+Figure 1 and those of robustness, detection and reproduction are of the files in `docs/results`, the graphs of the running models. Two need more than
+files hold, and are drawn by what makes them: figure 2 by `pyrobayes attack gbz --pretrained`, that of the particles by
+`examples/effect_of_particles.py --pretrained`.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ RESULTS = DOCS / "results"
 
 def drawn() -> Iterator[tuple[str, Figure]]:
     """The figures with their names."""
+    yield "figure1", figures.success_rates(read_results(RESULTS)["attack"].results)
     verdicts = read_results(RESULTS)["robustness"].results
     yield "robustness", figures.worst_cases(verdicts)
     for verdict in verdicts:

@@ -1,8 +1,9 @@
 """Write what was measured of the models in the package into the pages: `python docs/write_results.py`.
 
-What was measured is in `docs/results`, `evaluation.json` and `robustness.json` as two commands wrote them:
+What was measured is in `docs/results`, `evaluation.json`, `attack.json` and `robustness.json` as three commands wrote them:
 
     pyrobayes evaluate --pretrained --data fashion-mnist
+    pyrobayes attack all --pretrained --data fashion-mnist --images 1000
     pyrobayes robustness all --pretrained --data fashion-mnist --images 1000
         --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
 
