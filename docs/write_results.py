@@ -280,6 +280,19 @@ def aims(folder: str) -> str:
     return table(header, rows)
 
 
+def trainings(folder: str) -> str:
+    """Clean accuracy, FGSM and the worst case at one eps, of every training by itself."""
+    rows: dict[str, list] = {"clean accuracy": [], f"FGSM {MIDDLE:g}": [], f"worst case {MIDDLE:g}": []}
+    for part in sorted((RESULTS / folder).glob("seed-*")):
+        found = read_reproduction(part)
+        at = {each.model: each for each in found["comparisons"] if each.eps == MIDDLE}
+        measured = found["clean"], *({model: getattr(at[model], what) for model in AIMS} for what in ("ours", "worst"))
+        for trained, of_models in zip(rows.values(), measured):
+            trained.append([f"seed {found['seeds'][0]}", *(share(of_models[model]) for model in AIMS)])
+    lines = [[f"{what}, {seed}", *cells] for what, trained in rows.items() for seed, *cells in trained]
+    return table(["", *map(str.upper, AIMS)], lines)
+
+
 def differences(folder: str) -> str:
     """Published and our success rates of FGSM, and the worst case, by model and eps."""
     return report.compared(read_reproduction(RESULTS / folder)["comparisons"])
@@ -316,6 +329,7 @@ TABLES = {
         detections,
         evasions,
         aims,
+        trainings,
         differences,
         claims,
         fgsm_variants,
