@@ -21,8 +21,9 @@ RESULTS = DOCS / "results"
 
 def drawn() -> Iterator[tuple[str, Figure]]:
     """The figures with their names."""
-    yield "figure1", figures.success_rates(read_results(RESULTS)["attack"].results)
-    verdicts = read_results(RESULTS)["robustness"].results
+    found = read_results(RESULTS, ["attack", "robustness"])
+    yield "figure1", figures.success_rates(found["attack"].results)
+    verdicts = found["robustness"].results
     yield "robustness", figures.worst_cases(verdicts)
     for verdict in verdicts:
         yield f"robustness-{verdict.model}", figures.robustness(verdict)

@@ -186,9 +186,10 @@ def attack(
                 labels = test.head(options.images).labels
                 tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
                 save_tensors(folder / f"adversarial-{which}.safetensors", tensors, {"attack": result.attack})
+            first = not kept and not any(found.values())  # that is written
             found[result.attack, result.model] = dataclasses.replace(result, examples=result.examples[:, :8].clone())
             if folder:
-                if not kept:
+                if first:
                     _set_aside("attack", folder, options, test, trained)
                 figures.remove(folder / "figure1")  # until it is drawn of all that there are now
                 figures.save(figures.adversarial_examples(result, test.classes), folder / f"figure2-{which}")
@@ -263,7 +264,8 @@ def detect(
                 found += [detection.detect(detector, result, name, models_images=models_images) for name in tests]
             results += found
             if folder:
-                _set_aside("detect", folder, options, test, trained)
+                if len(results) == len(found):  # the first that is written
+                    _set_aside("detect", folder, options, test, trained)
                 figures.save(
                     figures.detection(found), folder / f"detection-{options.which(result.model, result.attack)}"
                 )
@@ -571,9 +573,10 @@ def evaluate(
             result = evaluation.evaluate(
                 classifier, test, images=options.images, batch_size=options.batch_size, progress=progress
             )
+            first = not any(found.values())  # that is written
             found[result.model] = result
             if folder:
-                if not kept:
+                if first:
                     _set_aside("evaluate", folder, options, test, trained)
                 figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
                 write_json(folder / FILES["evaluate"], content(filter(None, found.values()), options, test, trained))
