@@ -13,6 +13,7 @@ EXAMPLES = sorted(Path(__file__).parents[1].glob("examples/*.py"))
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(example, monkeypatch, tmp_path, capsys):
+    assert len(example.read_text().splitlines()) < 80
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(example), "--quick"])
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
@@ -23,4 +24,3 @@ def test_example_runs(example, monkeypatch, tmp_path, capsys):
             raise
         pytest.skip(f"{missing.name} is not installed")
     assert capsys.readouterr().out
-    assert len(example.read_text().splitlines()) < 80
