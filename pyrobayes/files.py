@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import tempfile
@@ -13,8 +14,11 @@ from pyrobayes.options import InputError
 TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # what a lock that another process has says
 
 
-def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
+def write_atomically(path: str | os.PathLike, content: bytes | str, aside: Path | None = None) -> None:
     """Replace the file at `path` by `content` in one step; on failure, what was there stays.
+
+    Args:
+        aside: where what was there is moved, once the content is on the disk.
 
     Raises:
         InputError: the folder can't be written to, or the disk is full.
@@ -29,6 +33,8 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
+        if aside:
+            os.replace(path, aside)
         os.replace(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -37,9 +43,15 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike, content) -> None:
-    """Write `content` as JSON, atomically. Numbers that JSON can't hold are refused."""
-    write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+def write_json(path: str | os.PathLike, content, aside: Path | None = None) -> None:
+    """Write `content` as JSON, as :func:`write_atomically` does. Numbers that JSON can't hold are refused."""
+    write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n", aside)
+
+
+def another_name(path: Path) -> Path:
+    """A name for a file that is to be kept though another takes its place: `attack.1.json`, or the next number that is free."""
+    names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def writable_folder(path: str | os.PathLike) -> Path:

@@ -14,6 +14,7 @@ from pyrobayes.checks import Check
 from pyrobayes.data import Images
 from pyrobayes.detection import RATES, Detection
 from pyrobayes.evaluation import LOOKED_AT, AttackResult, Evaluation, Rate
+from pyrobayes.files import another_name, write_json
 from pyrobayes.options import (
     AttackOptions,
     DetectionOptions,
@@ -31,6 +32,7 @@ FILES = {
     "robustness": "robustness.json",
 }  # by command
 REPRODUCTION = "reproduction.json"
+HOW = ("recipe", "particles", "data", "seeds", "images", "versions")  # of its entries, what tells one from another
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,66 @@ def content(results: Iterable, options: EvaluationOptions, test: Images, trained
     }
 
 
+class ResultsFile:
+    """The file of a command's results, written again whenever more are made.
+
+    Earlier results in it stand until the same are made again, where they are by the same options and versions, of the same data and weights. Else the file
+    is kept under another name, as `attack.1.json`, and with it the adversarial images that were saved.
+
+    Args:
+        resumed: results of other models may stand too.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        command: str,
+        options: EvaluationOptions,
+        test: Images,
+        trained: Mapping[str, Trained],
+        resumed: bool = False,
+    ):
+        self.folder, self.command, self.resumed = folder, command, resumed
+        self.options, self.test, self.trained = options, test, trained
+        self._standing: list | None = None  # earlier results, once something has been written
+
+    def write(self, results: Iterable) -> None:
+        """All results that were made so far."""
+        path, aside = self.folder / FILES[self.command], None
+        if self._standing is None:
+            self._standing, aside = self._earlier(), None
+            if self._standing is None and path.is_file():
+                aside = another_name(path)
+            self._standing = self._standing or []
+        results = list(results)
+        made = {_of(result) for result in results}
+        results += [result for result in self._standing if _of(result) not in made]
+        write_json(path, content(results, self.options, self.test, self.trained), aside)
+        for images in self.folder.glob("adversarial-*.safetensors") if aside and self.command == "attack" else ():
+            if "." not in images.stem:
+                images.rename(images.with_name(f"{images.stem}{aside.suffixes[0]}{images.suffix}"))
+
+    def _earlier(self) -> list | None:
+        """The results that stand; None where there are none, or others."""
+        try:
+            there = read_results(self.folder, [self.command]).get(self.command)
+        except InputError:  # it is damaged
+            return None
+        if there is None or (there.options, there.data, there.versions) != (
+            self.options,
+            described(self.test),
+            versions(),
+        ):
+            return None
+        same = self.resumed or there.models == tuple(self.trained)
+        return there.results if same and there.trained.items() <= self.trained.items() else None
+
+
+def _of(result) -> tuple:
+    """What a result is of; the same for what takes its place."""
+    return result.model, getattr(result, "attack", None)
+
+
 def described(test: Images) -> dict[str, str]:
     """Data as results name them."""
     return {"name": test.name, "split": test.split, "sha256": test.sha256}
@@ -110,7 +172,7 @@ def read_reproduction(folder: str | os.PathLike) -> dict | None:
                 each["eps"],
                 each["published"],
                 _spread(each["ours"]),
-                each["worst"] and _spread(each["worst"]),
+                *(each[name] and _spread(each[name]) for name in ("worst", "judged")),
             )
             for each in saved["comparisons"]
         ]
@@ -126,6 +188,17 @@ def read_reproduction(folder: str | os.PathLike) -> dict | None:
     return saved | {"comparisons": comparisons, "claims": claims, "clean": clean}
 
 
+def write_reproduction(folder: Path, saved: Mapping) -> None:
+    """Write the content of `reproduction.json`; an earlier one of another recipe, or of other seeds, versions or images, is kept under another name."""
+    path = folder / REPRODUCTION
+    try:
+        there = json.loads(path.read_text())
+        same = all(there[name] == json.loads(json.dumps(saved[name])) for name in HOW)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        same = False
+    write_json(path, saved, another_name(path) if path.is_file() and not same else None)
+
+
 def _read(path: Path, command: str) -> Found:
     record, result = READERS[command]
     try:
@@ -136,7 +209,7 @@ def _read(path: Path, command: str) -> Found:
             options=record(**saved["options"]),
             data={name: str(saved["data"][name]) for name in ("name", "split", "sha256")},
             versions={str(name): str(version) for name, version in saved["versions"].items()},
-            models=tuple(map(str, saved.get("models", saved["trained"]))),
+            models=tuple(map(str, saved["models"])),
             trained={model: _trained(each) for model, each in saved["trained"].items()},
             results=[result(each) for each in saved["results"]],
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 from pyrobayes import attacks, detection, distributed, evaluation, factorizations, figures, generation, report
 from pyrobayes.attacks import Attack, Problem
@@ -25,7 +26,7 @@ from pyrobayes.data import Images, load_data
 from pyrobayes.detection import Detection, Detector, fit_detector
 from pyrobayes.evaluation import CHECKED, LOOKED_AT, AttackResult, Evaluation
 from pyrobayes.factorizations import parents_in
-from pyrobayes.files import locked, writable_folder, write_json
+from pyrobayes.files import locked, writable_folder
 from pyrobayes.options import (
     DATASETS,
     DETECTION_TESTS,
@@ -48,13 +49,22 @@ from pyrobayes.options import (
 )
 from pyrobayes.progress import Progress, silent
 from pyrobayes.reproduction import Reproduction, claims, compare
-from pyrobayes.results import FILES, REPRODUCTION, Trained, content, described, read_reproduction, read_results
+from pyrobayes.results import (
+    FILES,
+    ResultsFile,
+    Trained,
+    described,
+    read_reproduction,
+    read_results,
+    write_reproduction,
+)
 from pyrobayes.robustness import Parts, Verdict, assess
 from pyrobayes.training import Epoch, adversarial_eps, begun, fit, must_be_new, must_be_the_same, saved_config
 
 PARTS = "robustness-parts"
 RESUMED = ("attack", "evaluate")  # commands that keep what an earlier run left, where they are asked to
 TRANSFERRING = ("dfx", "cnn")  # decode nothing
+EXAMPLES = 32  # adversarial images that are kept, among which figure 2 finds several classes
 
 
 def train(
@@ -176,24 +186,24 @@ def attack(
         found = dict.fromkeys((by.name, classifier.factorization.name) for by, classifier in planned)
         # What transfers is of the other models too, which may be others now.
         found |= {(each.attack, each.model): each for each in kept if each.attack != "transfer" or each.model in beside}
-        attacked, examples = _attacking(test, options, progress), None if save_adversarial else 8
+        file = ResultsFile(folder, "attack", options, test, trained, resume) if folder else None
+        attacked, examples = _attacking(test, options, progress), None if save_adversarial else EXAMPLES
         for by, classifier in planned:
             if found[by.name, classifier.factorization.name]:
                 continue
             result = attacked(classifier, by, examples)
             which = options.which(result.model, result.attack)
+            found[result.attack, result.model] = dataclasses.replace(
+                result, examples=result.examples[:, :EXAMPLES].clone()
+            )
+            if file:
+                file.write(filter(None, found.values()))
+                figures.remove(folder / "figure1")  # until it is drawn of all that there are now
+                _draw(folder / f"figure2-{which}", figures.adversarial_examples, result, test.classes)
             if folder and save_adversarial:
                 labels = test.head(options.images).labels
                 tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
                 save_tensors(folder / f"adversarial-{which}.safetensors", tensors, {"attack": result.attack})
-            first = not kept and not any(found.values())  # that is written
-            found[result.attack, result.model] = dataclasses.replace(result, examples=result.examples[:, :8].clone())
-            if folder:
-                if first:
-                    _set_aside("attack", folder, options, test, trained)
-                figures.remove(folder / "figure1")  # until it is drawn of all that there are now
-                figures.save(figures.adversarial_examples(result, test.classes), folder / f"figure2-{which}")
-                write_json(folder / FILES["attack"], content(filter(None, found.values()), options, test, trained))
         results = list(found.values())
         if folder:
             place = {name: i for i, name in enumerate(factorizations.names(comparators=True))}
@@ -256,6 +266,7 @@ def detect(
         attacks_on = [(classifier, against(by, detectors[classifier])) for by, classifier in planned]
         results: list[Detection] = []
         attacked = _attacking(test, options, progress)
+        file = ResultsFile(folder, "detect", options, test, trained) if folder else None
         for classifier, chosen in attacks_on:
             detector, found = detectors[classifier], []
             models_images = classifier.factorization.models_images
@@ -263,13 +274,9 @@ def detect(
                 result = attacked(classifier, by, 0)
                 found += [detection.detect(detector, result, name, models_images=models_images) for name in tests]
             results += found
-            if folder:
-                if len(results) == len(found):  # the first that is written
-                    _set_aside("detect", folder, options, test, trained)
-                figures.save(
-                    figures.detection(found), folder / f"detection-{options.which(result.model, result.attack)}"
-                )
-                write_json(folder / FILES["detect"], content(results, options, test, trained))
+            if file:
+                file.write(results)
+                _draw(folder / f"detection-{options.which(result.model, result.attack)}", figures.detection, found)
         return results
 
 
@@ -300,7 +307,7 @@ def robustness(
     classifiers, test = open_runs(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
     folder = _result_folder(_results_in(out, runs))
     if folder:
-        report.check(folder, written=("robustness",))
+        report.refuse_damaged(folder, written=("robustness",))
     results = _judged(classifiers, test, options, data_dir, runs, out, device, progress)
     if folder:
         report.write(folder, runs)
@@ -310,7 +317,7 @@ def robustness(
 def _judged(
     classifiers, test: Images, options, data_dir, runs, out, device, progress, resume: bool = False
 ) -> list[Verdict]:
-    """The same of opened models, without a report; with `resume` verdicts on all of them that are there are kept."""
+    """Verdicts on opened models, written without a report; with `resume` those that are there, and on all of them, are kept."""
     kept = _results_in(out, runs) / PARTS
     with _writing("robustness", out, runs) as folder:
         trained = _how_trained(classifiers, runs)
@@ -319,6 +326,7 @@ def _judged(
         # A verdict is of the other models too: all are kept or none. Of those that were interrupted the parts are there.
         results = known if len(known) == len(classifiers) else []
         training, parts = _load_data(test.name, "train", data_dir), Parts(kept)
+        file = ResultsFile(folder, "robustness", options, test, trained) if folder else None
         for classifier in classifiers[len(results) :]:
             others = [other for other in classifiers if other is not classifier]
             others = others or _another(classifier.factorization.name, options, test, data_dir, runs, device)
@@ -329,36 +337,16 @@ def _judged(
                     f"interrupted; what was computed is kept in {kept}, and the same command goes on from there"
                 ) from None
             results.append(verdict)
-            if folder:
-                if len(results) == 1:
-                    _set_aside("robustness", folder, options, test, trained)
-                    figures.remove(folder / "robustness")  # until it is drawn of all that there are now
-                figures.save(figures.robustness(verdict), folder / f"robustness-{verdict.model}")
-                write_json(folder / FILES["robustness"], content(results, options, test, trained))
+            if file:
+                file.write(results)
+                figures.remove(folder / "robustness")  # until it is drawn of all that there are now
+                _draw(folder / f"robustness-{verdict.model}", figures.robustness, verdict)
         distributed.wait_for_all()  # before what the others may still read is removed
         if folder:
             if len(results) > 1:
                 figures.save(figures.worst_cases(results), folder / "robustness")
             parts.remove()
     return results
-
-
-def _set_aside(
-    command: str, folder: Path, options: EvaluationOptions, test: Images, trained: Mapping[str, Trained]
-) -> None:
-    """Keep earlier results of a command under another name, unless it is the same now, of the same weights."""
-    path = folder / FILES[command]
-    if not path.is_file():
-        return
-    try:
-        there = read_results(folder, [command])[command]
-        again = (there.options, there.data, there.models) == (options, described(test), tuple(trained))
-        again = again and there.trained.items() <= trained.items()
-    except InputError:  # it is damaged
-        again = False
-    if not again:
-        names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
-        path.rename(next(name for name in names if not name.exists()))
 
 
 def _another(
@@ -423,7 +411,7 @@ def reproduce(
     for few in (recipe.evaluated, recipe.attacked, judged[0].images):
         test.head(few)
     for each, folder in zip(counted, folders):  # refuse before the first is trained, not after hours
-        report.check(folder, written=("evaluate", "attack", "robustness", "reproduce"))
+        report.refuse_damaged(folder, written=("evaluate", "attack", "robustness", "reproduce"))
         for name in names:
             if begun(folder / name):
                 wanted = dataclasses.replace(
@@ -470,11 +458,11 @@ def reproduce(
         attacks,
         verdicts,
         compare(attacks, verdicts) if known else [],
-        claims(attacks) if known else [],
+        claims(attacks, counted) if known else [],
     )
     if known and (folder := _result_folder(runs)):
         how = {"recipe": dataclasses.asdict(recipe) | {"networks": preset}, "particles": particles}
-        write_json(folder / REPRODUCTION, how | result.as_dict() | {"versions": versions()})
+        write_reproduction(folder, how | result.as_dict() | {"versions": versions()})
         figures.save(figures.reproduction(read_reproduction(folder)), folder / "reproduction")
     for folder in dict.fromkeys([*folders, *([Path(runs)] if known else [])]):
         report.write(folder)
@@ -567,20 +555,24 @@ def evaluate(
         kept, beside = _kept("evaluate", options, test, named, _results_in(out, runs)) if resume else ([], {})
         trained = named | beside
         found = dict.fromkeys(named) | {result.model: result for result in kept}
+        file = ResultsFile(folder, "evaluate", options, test, trained, resume) if folder else None
         for classifier in classifiers:
             if found[classifier.factorization.name]:
                 continue
             result = evaluation.evaluate(
                 classifier, test, images=options.images, batch_size=options.batch_size, progress=progress
             )
-            first = not any(found.values())  # that is written
             found[result.model] = result
-            if folder:
-                if first:
-                    _set_aside("evaluate", folder, options, test, trained)
-                figures.save(figures.confusion_matrix(result, test.classes), folder / f"confusion-{result.model}")
-                write_json(folder / FILES["evaluate"], content(filter(None, found.values()), options, test, trained))
+            if file:
+                file.write(filter(None, found.values()))
+                _draw(folder / f"confusion-{result.model}", figures.confusion_matrix, result, test.classes)
         return [found[name] for name in named]
+
+
+def _draw(path: Path, drawn: Callable[..., Figure], *given) -> None:
+    """Draw a figure in place of one that may be of earlier results, and isn't left beside others if this one fails."""
+    figures.remove(path)
+    figures.save(drawn(*given), path)
 
 
 def _results_in(out: str | os.PathLike | None, runs: str | os.PathLike) -> Path:
@@ -628,7 +620,7 @@ def _kept(
 
 
 def _how_trained(classifiers: Iterable[BayesClassifier], runs: str | os.PathLike) -> dict[str, Trained]:
-    """The same of each, asked when they are loaded, since who trains on replaces the files."""
+    """By name how each model was trained, asked when they are loaded, since who trains on replaces the files."""
     return {
         name: Trained.read(Path(runs) / name) for name in dict.fromkeys(each.factorization.name for each in classifiers)
     }
@@ -662,14 +654,19 @@ def open_runs(
     for name, config in configs.items():
         if config.model != name:
             raise InputError(f"{folder / name} holds a '{config.model}'; a run's folder must have its model's name")
-        if config.data not in (expected, SUBSETS.get(expected)):
+        if not _fitting([config], expected):
             raise InputError(
                 f"{folder / name} was trained on {config.data}, not on {expected}"
-                + ("" if models else "; name the models to take")
+                + ("; name the models to take" if not models and _fitting(configs.values(), expected) else "")
             )
     test = _load_data(expected, "test", data_dir)
     test.head(options.images)  # refused before anything is computed
     return [load(folder / name, device=device, **vars(options.classifier)) for name in names], test
+
+
+def _fitting(configs: Iterable[Config], data: str) -> list[Config]:
+    """Those of models that were trained on a data set, or on what it is a subset of."""
+    return [config for config in configs if config.data in (data, SUBSETS.get(data))]
 
 
 def _is_trained(run: Path) -> bool:

@@ -91,6 +91,7 @@ def save(folder, command, results, options, **changes):
         "options": dataclasses.asdict(options),
         "data": {"name": "fashion-mnist", "split": "test", "sha256": "7" * 64},
         "versions": versions(),
+        "models": list(dict.fromkeys(result.model for result in results)),
         "trained": {
             result.model: {"epochs": 20, "weights": "5" * 64, "config": dataclasses.asdict(config)}
             for result in results
@@ -418,8 +419,8 @@ def test_damaged_detections_are_refused(changes, folder):
     content["results"][0] |= changes
     write_json(folder / "detection.json", content)
     with pytest.raises(InputError, match=r"damaged file .*detection\.json: .*'pyrobayes detect'"):
-        report.check(folder, written=("robustness",))
-    report.check(folder, written=("detect",))
+        report.refuse_damaged(folder, written=("robustness",))
+    report.refuse_damaged(folder, written=("detect",))
 
 
 def test_the_figure_of_several_models_has_their_rates(folder):
