@@ -1,10 +1,10 @@
 """Draw the figures of the pages, as PDF and PNG: `python docs/draw_figures.py`.
 
-Figure 1 and those of robustness, detection and reproduction are of the files in `docs/results`, the graphs of the running models. Two need more than
-files hold, and are drawn by what makes them: figure 2 by `pyrobayes attack gbz --pretrained`, that of the particles by
-`examples/effect_of_particles.py --pretrained`.
+All are of the files in `docs/results`, but the graphs, which are of the running models, and figure 2, which needs the images and is drawn by what makes
+them: `pyrobayes attack gbz --pretrained`.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from pyrobayes import build, figures
 from pyrobayes.options import MODELS
+from pyrobayes.particles import Effect
 from pyrobayes.results import read_reproduction, read_results
 
 DOCS = Path(__file__).parent
@@ -30,6 +31,8 @@ def drawn() -> Iterator[tuple[str, Figure]]:
     for name, folder, attack in (("detection", RESULTS, "pgd"), ("detection-evading", RESULTS / "evading", "pgd")):
         found = read_results(folder, ["detect"])["detect"].of("gbz")
         yield f"{name}-gbz", figures.detection([each for each in found if each.attack == attack])
+    measured = json.loads((RESULTS / "particles.json").read_text())
+    yield "particles", figures.particles([Effect.of_dict(each) for each in measured])
     for path in sorted(RESULTS.glob("*/reproduction.json")):
         yield f"reproduction-{path.parent.name}", figures.reproduction(read_reproduction(path.parent))
     for name in MODELS:

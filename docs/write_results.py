@@ -1,4 +1,4 @@
-"""Write what was measured of the models in the package into the pages: `python docs/write_results.py`.
+"""Write what was measured into the pages: `python docs/write_results.py`.
 
 What was measured is in `docs/results`, `evaluation.json`, `attack.json` and `robustness.json` as three commands wrote them:
 
@@ -7,9 +7,10 @@ What was measured is in `docs/results`, `evaluation.json`, `attack.json` and `ro
     pyrobayes robustness all --pretrained --data fashion-mnist --images 1000
         --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
 
-`detection.json`, and that in `evading`, as the commands in `docs/robustness.md`, `reproduction.json` in `small` as `pyrobayes reproduce` does, and
-`ablations.json` as `docs/ablations.py`, `kernel_density.json` as `docs/kernel_density.py`, `poster/fgsm_variants.json` as `docs/fgsm_variants.py`. It goes into the cards of the
-models, into tables of `docs`, and into columns of the README's. A test sees that it is there.
+`detection.json`, and that in `evading`, are as the commands in `docs/robustness.md` wrote them, `reproduction.json` in `own` and `poster` as
+`pyrobayes reproduce --seeds 3` and `--recipe poster`, `particles.json` as `examples/effect_of_particles.py --pretrained`; `ablations.json`,
+`kernel_density.json` and `poster/fgsm_variants.json` as the programs of these names beside this one. All goes into the cards of the models, into tables
+of `docs`, and into the README's. A test sees that it is there.
 """
 
 import json
@@ -24,6 +25,7 @@ from pyrobayes.checks import FAIL, NOT_APPLICABLE
 from pyrobayes.detection import Detection
 from pyrobayes.evaluation import Evaluation, Rate
 from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
+from pyrobayes.particles import Effect
 from pyrobayes.report import table
 from pyrobayes.results import Found, read_reproduction, read_results
 from pyrobayes.robustness import Verdict
@@ -31,6 +33,11 @@ from pyrobayes.robustness import Verdict
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 MIDDLE = 0.1  # the eps at which every attack is told
+PARTICLES = (1, 10, 100)  # of which the tables tell
+TOLD_OF_PARTICLES = {
+    "accuracy": "correct (%)", "changed": "changed by another draw (%)", "size": "effective sample size",
+    "bias": "bias of log p(x, y) (nats)", "pareto": "Pareto k: median (nine tenths)",
+}  # fmt: skip
 # Clean accuracy to reach, and the success rate of FGSM at that eps to stay below, in per cent.
 AIMS = {
     "gfz": (90, 35), "gfy": (90, 35), "gbz": (88, 30), "gby": (88, 35), "dfx": (92, None), "dfz": (92, None), "dbx": (90, None),
@@ -54,11 +61,6 @@ CARD = """# {name}, small networks, Fashion-MNIST
 """
 
 
-def failed(verdict: Verdict) -> str:
-    """The numbers of the checks that failed."""
-    return ", ".join(str(check.number) for check in verdict.checks if check.status == FAIL) or "none"
-
-
 def card(evaluation: Evaluation, verdict: Verdict, particles: int) -> str:
     """The card of a model."""
     model = verdict.model
@@ -79,7 +81,7 @@ def card(evaluation: Evaluation, verdict: Verdict, particles: int) -> str:
         attacks=len(verdict.success),
         attacked=verdict.images,
         worst=", ".join(f"{rate.sentence()} at eps {eps:g}" for eps, rate in zip(verdict.eps, verdict.worst)),
-        failed=failed(verdict),
+        failed=", ".join(map(str, verdict.failed)) or "none",
         **vars(config.networks) | vars(config.training),
     )
 
@@ -90,7 +92,7 @@ def share(rate) -> str:
 
 
 def results(command: str, folder: str = "") -> list:
-    """Of a command."""
+    """The results of a command that `docs/results`, or a folder in it, has."""
     return read_results(RESULTS / folder, [command])[command].results
 
 
@@ -255,6 +257,29 @@ def kernel_density() -> str:
     return table(header, [line(row) for row in rows])
 
 
+def particles(what: str) -> str:
+    """What the number of particles does, as `examples/effect_of_particles.py` measured it, for a few of them."""
+    effects = [Effect.of_dict(each) for each in json.loads((RESULTS / "particles.json").read_text())]
+    best = {effect.model: effect for effect in sorted(effects, key=lambda effect: effect.serving)}
+
+    def cell(effect: Effect) -> str:
+        if what in ("accuracy", "changed"):
+            return getattr(effect, what).percent()
+        if what == "pareto":
+            return "{1:.2f} ({0:.2f} to {2:.2f})".format(*effect.pareto_k) if effect.pareto_k else "-"
+        mean = effect.effective_sample_size if what == "size" else effect.bias(best[effect.model])
+        value, low, high = (f"{round(each, 2) + 0.0:.2f}" for each in (mean.value, *mean.interval))
+        return f"{value} [{low}, {high}]"
+
+    rows: dict[str, list[str]] = {}
+    for effect in effects:
+        if effect.particles in PARTICLES:
+            name = effect.model.upper() + (", mixture" if effect.estimator == "mixture" else "")
+            rows.setdefault(name, []).append(cell(effect))
+    header = [TOLD_OF_PARTICLES[what], *(f"K = {count}" for count in PARTICLES)]
+    return table(header, [[name, *cells] for name, cells in rows.items()])
+
+
 def aims(folder: str) -> str:
     """Clean accuracy and FGSM at one eps against what was aimed at, with the worst case; what is reached in bold."""
     found = read_reproduction(RESULTS / folder)
@@ -268,10 +293,10 @@ def aims(folder: str) -> str:
         rows.append(
             [
                 model.upper(),
-                share(1 - theirs[0.0]) if theirs else "-",
+                f"{100 * (1 - theirs[0.0]):.2f}" if theirs else "-",
                 f"{accuracy:g}",
                 told[0],
-                share(theirs[MIDDLE]) if theirs else "-",
+                f"{100 * theirs[MIDDLE]:.2f}" if theirs else "-",
                 "as measured" if fgsm is None else f"below {fgsm:g}",
                 told[1],
                 at[model].worst.percent() if at[model].worst else "-",
@@ -282,15 +307,19 @@ def aims(folder: str) -> str:
 
 def trainings(folder: str) -> str:
     """Clean accuracy, FGSM and the worst case at one eps, of every training by itself."""
-    rows: dict[str, list] = {"clean accuracy": [], f"FGSM {MIDDLE:g}": [], f"worst case {MIDDLE:g}": []}
-    for part in sorted((RESULTS / folder).glob("seed-*")):
-        found = read_reproduction(part)
-        at = {each.model: each for each in found["comparisons"] if each.eps == MIDDLE}
-        measured = found["clean"], *({model: getattr(at[model], what) for model in AIMS} for what in ("ours", "worst"))
-        for trained, of_models in zip(rows.values(), measured):
-            trained.append([f"seed {found['seeds'][0]}", *(share(of_models[model]) for model in AIMS)])
-    lines = [[f"{what}, {seed}", *cells] for what, trained in rows.items() for seed, *cells in trained]
-    return table(["", *map(str.upper, AIMS)], lines)
+    found = read_reproduction(RESULTS / folder)
+    at = {each.model: each for each in found["comparisons"] if each.eps == MIDDLE}
+    measured = {
+        "clean accuracy": found["clean"],
+        f"FGSM {MIDDLE:g}": {model: each.ours for model, each in at.items()},
+        f"worst case {MIDDLE:g}": {model: each.worst for model, each in at.items()},
+    }
+    rows = [
+        [f"{what}, seed {seed}", *(share(of_models[model].shares[i]) for model in AIMS)]
+        for what, of_models in measured.items()
+        for i, seed in enumerate(found["seeds"])
+    ]
+    return table(["", *map(str.upper, AIMS)], rows)
 
 
 def differences(folder: str) -> str:
@@ -301,7 +330,7 @@ def differences(folder: str) -> str:
 def claims(folder: str) -> str:
     """What became of the poster's claims."""
     found = read_reproduction(RESULTS / folder)
-    return report.tested(found["claims"], found["seeds"])
+    return report.tested(found["claims"])
 
 
 def fgsm_variants() -> str:
@@ -330,6 +359,7 @@ TABLES = {
         evasions,
         aims,
         trainings,
+        particles,
         differences,
         claims,
         fgsm_variants,
@@ -337,7 +367,10 @@ TABLES = {
         kernel_density,
     )
 }
-PAGES = ("README.md", *(f"docs/{page}.md" for page in ("pretrained", "reproduction", "robustness", "training")))
+PAGES = (
+    "README.md",
+    *(f"docs/{page}.md" for page in ("importance-sampling", "pretrained", "reproduction", "robustness", "training")),
+)
 
 
 def pages() -> dict[Path, str]:

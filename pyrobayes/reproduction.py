@@ -16,7 +16,7 @@ import torch
 
 from pyrobayes.checks import difference
 from pyrobayes.evaluation import NORMAL_95, AttackResult, Evaluation, Rate, in_percent
-from pyrobayes.robustness import Verdict
+from pyrobayes.robustness import WORST, Verdict
 from pyrobayes.training import Epoch
 
 POSTER_IMAGES = 10_000  # of its success rates
@@ -85,6 +85,7 @@ class Comparison:
         published: share, or None where the poster has none.
         ours: shares of all seeds.
         worst: of the worst case over the attacks of the verdicts on the same models; None where there is none at this eps.
+        judged: of FGSM in the verdicts, on the images that `worst` is of, which are fewer than those of `ours`; None with `worst`.
     """
 
     model: str
@@ -92,6 +93,7 @@ class Comparison:
     published: float | None
     ours: Spread
     worst: Spread | None = None
+    judged: Spread | None = None
 
     @property
     def difference(self) -> tuple[float, float] | None:
@@ -104,7 +106,8 @@ class Comparison:
 
     def as_dict(self) -> dict:
         """As plain JSON values."""
-        return asdict(self) | {"ours": self.ours.as_dict(), "worst": self.worst and self.worst.as_dict()}
+        spreads = {name: getattr(self, name) for name in ("ours", "worst", "judged")}
+        return asdict(self) | {name: spread and spread.as_dict() for name, spread in spreads.items()}
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Claim:
         statement: what is claimed.
         outcome: `holds` where it does for every seed and every eps from 0.05 to 0.3, beyond the interval of each; `fails` where
             it doesn't at any, beyond an interval that allows for as many comparisons (Bonferroni's); else `not decided`.
-        seed, eps: where it fails, or comes closest to failing; the seed is the place in their list.
+        seed, eps: where it fails, or comes closest to failing.
         gap: by how much the discriminative model fares worse there, a share of all images.
         half: half the width of the 95% interval of the gap.
     """
@@ -184,8 +187,8 @@ def compare(results: Sequence[Sequence[AttackResult]], verdicts: Sequence[Sequen
     theirs = published()
     judged = {each[0].model: each for each in zip(*verdicts, strict=True)}
 
-    def worst(model: str, eps: float) -> Spread | None:
-        known = [dict(zip(verdict.eps, verdict.worst)).get(eps) for verdict in judged.get(model, ())]
+    def beside(row: str, model: str, eps: float) -> Spread | None:
+        known = [dict(zip(verdict.eps, verdict.rows[row])).get(eps) for verdict in judged.get(model, ())]
         return Spread.of(known) if known and None not in known else None
 
     return [
@@ -194,17 +197,22 @@ def compare(results: Sequence[Sequence[AttackResult]], verdicts: Sequence[Sequen
             eps=eps,
             published=theirs.get(models[0].model, {}).get(eps),
             ours=Spread.of([result.success(i) for result in models]),
-            worst=worst(models[0].model, eps),
+            worst=beside(WORST, models[0].model, eps),
+            judged=beside("fgsm", models[0].model, eps),
         )
         for models in zip(*results, strict=True)
         for i, eps in enumerate(models[0].eps)
     ]
 
 
-def claims(results: Sequence[Sequence[AttackResult]]) -> list[Claim]:
-    """The poster's two claims for every pair of a generative and a discriminative model; arguments as :func:`compare`.
+def claims(results: Sequence[Sequence[AttackResult]], seeds: Sequence[int]) -> list[Claim]:
+    """The poster's two claims for every pair of a generative and a discriminative model.
 
     A generative model's success rate stays below a discriminative one's, and it rises less above that at eps 0.
+
+    Args:
+        results: of FGSM for every seed, the same models in the same order.
+        seeds: of the trainings.
     """
     found = []
     generative, discriminative = (
@@ -215,7 +223,7 @@ def claims(results: Sequence[Sequence[AttackResult]]) -> list[Claim]:
             for theirs in discriminative:
                 gaps = [
                     (*_gap(_named(each, ours), _named(each, theirs), eps, relative), seed, eps)
-                    for seed, each in enumerate(results)
+                    for seed, each in zip(seeds, results, strict=True)
                     for eps in each[0].eps
                     if CLAIMED[0] <= eps <= CLAIMED[1]
                 ]

@@ -8,10 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from click.testing import CliRunner
 from scipy import stats
 from test_cli import invoke
-from test_docs import script
 
 from pyrobayes import (
     InputError,
@@ -81,10 +79,14 @@ def test_an_interval_over_seeds_is_of_the_images_too():
 
 
 def test_the_worst_case_stands_beside_it_where_it_is_known():
-    verdicts = [[SimpleNamespace(model="gbz", eps=(0.1, 0.3), worst=[Rate(n, 50), Rate(50, 50)])] for n in (20, 30)]
+    def verdict(fgsm, worst):
+        rows = {"fgsm": [Rate(fgsm, 50), Rate(50, 50)], "worst case": [Rate(worst, 50), Rate(50, 50)]}
+        return SimpleNamespace(model="gbz", eps=(0.1, 0.3), rows=rows)
+
     seeds = [[result("gbz", (10, 30, 50))], [result("gbz", (14, 34, 54))]]
-    found = [each.worst for each in reproduction.compare(seeds, verdicts)]
-    assert found == [None, Spread((0.4, 0.6), 50), None]
+    found = reproduction.compare(seeds, [[verdict(15, 20)], [verdict(25, 30)]])
+    assert [each.worst for each in found] == [None, Spread((0.4, 0.6), 50), None]
+    assert [each.judged for each in found] == [None, Spread((0.3, 0.5), 50), None]
 
 
 def test_quantiles_of_students_t():
@@ -94,11 +96,11 @@ def test_quantiles_of_students_t():
 
 def test_claims_hold_beyond_the_interval_for_every_seed():
     dbx = result("dbx", (20, 60, 20))
-    clear = reproduction.claims([[result("gbz", (20, 30, 90)), dbx]])
+    clear = reproduction.claims([[result("gbz", (20, 30, 90)), dbx]], [5])
     assert [claim.statement for claim in clear] == ["success rate stays below", "degradation is slower"]
     assert all(claim.outcome == "holds" and claim.eps == 0.1 and claim.gap == pytest.approx(0.3) for claim in clear)
-    close = reproduction.claims([[result("gbz", (20, 30, 90)), dbx], [result("gbz", (0, 59, 90)), dbx]])
-    assert [(claim.seed, claim.outcome) for claim in close] == [(1, "not decided"), (1, "fails")]
+    close = reproduction.claims([[result("gbz", (20, 30, 90)), dbx], [result("gbz", (0, 59, 90)), dbx]], [5, 6])
+    assert [(claim.seed, claim.outcome) for claim in close] == [(6, "not decided"), (6, "fails")]
     assert close[1].gap == pytest.approx(-0.19)
 
 
@@ -151,7 +153,7 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     assert written["comparisons"][1]["ours"]["shares"] == [each[0].success(1).share for each in found.attacks]
     show_comparison(found, tmp_path)
     told, ours = capsys.readouterr().out, found.comparisons[1]
-    assert [*told.splitlines()[3].split()[:4]] == ["gbz", "0.1", "40.4", f"{100 * ours.ours.share:.1f}"]
+    assert [*told.splitlines()[3].split()[:4]] == ["gbz", "0.1", "40.41", f"{100 * ours.ours.share:.1f}"]
     assert f"{100 * (ours.ours.share - 0.4041):+.1f}" in told and ours.worst.percent() in told
     show_worst_cases(found.verdicts[0])
     worst = capsys.readouterr().out
@@ -161,7 +163,10 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
         assert re.split(" {2,}", row)[1:] == [verdict.worst[0].percent(), failed, str(len(verdict.success)), "20"]
     assert [len(each) for each in found.verdicts] == [2, 2] and written["comparisons"][1]["worst"]["images"] == 20
     said = (tmp_path / "report.md").read_text()
-    assert all(f"| GBZ | {row} |" in said for row in ("published", "ours", "difference", "worst case"))
+    assert all(
+        f"| GBZ | {row} |" in said
+        for row in ("published", "ours", "difference", "worst case, 20 images", "FGSM, 20 images")
+    )
     assert "Networks small, K = 10, seeds 3 and 4; training: epochs 1; GBZ: latent 3, batch size 50." in said
     configs = [checkpoint.Config.read(tmp_path / "seed-3" / name) for name in ("gbz", "dfx")]
     assert [(each.networks.latent, each.training.batch_size) for each in configs] == [(3, 50), (TINY.latent, 128)]
@@ -170,12 +175,19 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     for claim in found.claims:
         outcome = {"holds": "holds", "fails": "FAILS"}.get(claim.outcome, "not decided")
         line = f"gbz against dfx: {claim.statement} (FGSM): {outcome}; closest at eps 0.1, seed "
-        assert f"{line}{found.seeds[claim.seed]}: {100 * claim.gap:+.1f} points" in told
+        assert f"{line}{claim.seed}: {100 * claim.gap:+.1f} points" in told
 
-    # Made apart, they say the same together.
+    # Made apart, they say the same together, and nothing is made anew.
+    (tmp_path / "reproduction.json").unlink()
     for n in (3, 4):
         runs.reproduce(recipe, images=60, seed=n, runs=tmp_path / f"seed-{n}")
-    assert CliRunner().invoke(script("merge_seeds").main, [str(tmp_path)]).exit_code == 0
+    alone = json.loads((tmp_path / "seed-4" / "reproduction.json").read_text())
+    assert alone["seeds"] == [4] and {claim["seed"] for claim in alone["claims"]} == {4}
+    (tmp_path / "seed-4" / "reproduction.json").unlink()
+    with monkeypatch.context() as patched:
+        for name in ("attack", "evaluate"):
+            patched.setattr(evaluation, name, lambda *given, **named: pytest.fail("made anew"))
+        runs.reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
     assert json.loads((tmp_path / "reproduction.json").read_text()) == written
 
     # An interrupted run goes on: nothing is computed again but what is missing, and the results are the same.
