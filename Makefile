@@ -1,5 +1,7 @@
 # make reproduce [QUICK=1]   environment, data, training of all seven models, attacks, figures, report; and the site
 # make test                  environment and test suite; of models this small two processes are faster than two threads
+# make lint                  what ruff finds, and whether the code is formatted
+# make results               tables, cards and figures of the pages, from docs/results
 # make docs                  the site, in docs/_build; every warning is an error
 # make benchmark             speed and memory against a plain reference, in about half an hour
 
@@ -7,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: reproduce test docs benchmark clean
+.PHONY: reproduce test lint results docs benchmark clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/pyrobayes reproduce $(if $(QUICK),--quick)
@@ -15,6 +17,14 @@ reproduce: $(VENV)/installed
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+
+results: $(VENV)/installed
+	$(BIN)/python docs/write_results.py
+	$(BIN)/python docs/draw_figures.py
 
 docs: $(VENV)/installed
 	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build

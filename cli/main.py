@@ -26,6 +26,12 @@ class Main(click.Group):
             refuse(error.format_message(), error.exit_code)
         except PyrobayesError as error:
             refuse(str(error))
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            refuse(
+                "not enough memory: take smaller networks, fewer particles or smaller batches, or a smaller --memory"
+            )
         except OSError as error:
             refuse(f"{error.filename or 'input or output'}: {error.strerror or error}")
 

@@ -13,6 +13,7 @@ from pyrobayes_cli.output import results_of, table, tell_caveats
 @options.models
 @click.option(
     "--eps-range",
+    "--eps",
     "eps",
     default=",".join(f"{value:g}" for value in RobustnessOptions.eps),
     show_default=True,
@@ -80,27 +81,26 @@ def show_verdict(result) -> None:
     click.echo()
     for check in result.checks:
         click.echo(
-            f"{check.number:2d}  {check.status.upper() if check.status == 'fail' else check.status}  {check.name}"
+            f"{check.number:2d}  {check.status.upper() if check.number in result.failed else check.status}  {check.name}"
         )
         click.echo(f"    {check.finding}")
-        if check.status == "fail":
+        if check.number in result.failed:
             click.echo(f"    in doubt: {check.doubts}")
 
 
 def show_worst_cases(results) -> None:
     """Print the worst cases of several verdicts, and which of their checks failed; the sheets are in the report."""
-    failed = [[str(check.number) for check in result.checks if check.status == "fail"] for result in results]
     table(
         ["worst case (%) at eps", *(f"{eps:g}" for eps in results[0].eps), "failed checks", "attacks", "images"],
         [
             [
                 result.model,
                 *(rate.percent() for rate in result.worst),
-                ", ".join(numbers) or "none",
+                ", ".join(map(str, result.failed)) or "none",
                 f"{len(result.success)}",
                 f"{result.images}",
             ]
-            for result, numbers in zip(results, failed, strict=True)
+            for result in results
         ],
     )
     tell_caveats(results)

@@ -89,7 +89,7 @@ class Config:
         try:
             return cls.parse(path.read_text())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"damaged file {path}: {error}; train the model again") from error
+            raise InputError(f"damaged file {path}: {error}; {_advice(path)}") from error
 
     def text(self) -> str:
         """The configuration as JSON, with the versions it was made under."""
@@ -179,6 +179,13 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     write_atomically(path, safetensors.torch.save(tensors, metadata | {"sha256": digest(tensors, metadata)}))
 
 
+def _advice(path: Path) -> str:
+    """What a user can do about a file of a run that is missing or damaged."""
+    if path.name != RESUME and (path.parent / RESUME).is_file():
+        return "go on with its training ('pyrobayes train --resume'), finished or not, which writes it again"
+    return "train the model again ('pyrobayes train --overwrite')"
+
+
 class Unreadable(InputError):
     """A file can't be read, which says nothing of what is in it."""
 
@@ -186,7 +193,7 @@ class Unreadable(InputError):
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read tensors and metadata; :class:`InputError` if the file is missing or damaged, :class:`Unreadable` if it can't be read."""
     if not path.is_file():
-        raise InputError(f"missing file {path}; train the model, or go on with its training ('--resume')")
+        raise InputError(f"missing file {path}; {_advice(path)}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -194,9 +201,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except OSError as error:
         raise Unreadable(f"can't read {path}: {error.strerror or error}") from error
     except safetensors.SafetensorError as error:
-        raise InputError(f"damaged file {path}: {error}; train the model again") from error
+        raise InputError(f"damaged file {path}: {error}; {_advice(path)}") from error
     if metadata.pop("sha256", None) != digest(tensors, metadata):
-        raise InputError(f"damaged file {path}: its checksum is wrong; train the model again")
+        raise InputError(f"damaged file {path}: its checksum is wrong; {_advice(path)}")
     return tensors, metadata
 
 

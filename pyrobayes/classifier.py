@@ -14,7 +14,7 @@ from pyrobayes import importance
 from pyrobayes.factorizations import DeepBayes, parents_in
 from pyrobayes.importance import ImportanceEstimate
 from pyrobayes.networks import for_classification
-from pyrobayes.options import TERMS, ClassifierOptions, InputError, choice, whole
+from pyrobayes.options import LARGEST_SEED, TERMS, ClassifierOptions, InputError, choice, whole
 from pyrobayes.randomness import splitmix, standard_normals
 
 # What random numbers are for: each has draws of its own.
@@ -134,7 +134,7 @@ class BayesClassifier(nn.Module):
             indices: [B] the images' places in their data set.
             draw: tells independent draws of the noise of one image apart.
         """
-        whole("draw", draw, least=0)
+        whole("draw", draw, least=0, most=LARGEST_SEED)
         indices = torch.as_tensor(indices, dtype=torch.long)
         if (indices < 0).any():
             raise InputError(f"indices must be places in a data set, from 0, got {indices.min()}")
@@ -163,7 +163,7 @@ class BayesClassifier(nn.Module):
         Number 0 is the classifier itself. Without :meth:`for_images`, every call has new noise anyway; under fixed noise
         nothing changes.
         """
-        whole("number", number, least=0)
+        whole("number", number, least=0, most=LARGEST_SEED)
         if not self.pinned:
             return self
         other = copy.copy(self)

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Patch
 from torch import Tensor
 
 from pyrobayes.checks import BLIND, ITERATIVE, SINGLE_STEP
@@ -21,6 +21,7 @@ from pyrobayes.evaluation import AttackResult, Evaluation, Rate
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import write_atomically
 from pyrobayes.options import MINI
+from pyrobayes.particles import Effect
 from pyrobayes.reproduction import POSTER_IMAGES, Comparison, Spread
 from pyrobayes.robustness import WORST, Verdict
 
@@ -325,8 +326,8 @@ def _with_doubts(verdict: Verdict, row: str, name: str | None = None) -> str:
 def detection(results: Sequence[Detection]) -> Figure:
     """ROC curves of the tests of one model under one attack, a panel a test, a line an eps; dotted where its threshold is.
 
-    Below, where the attack also evaded the tests: images that pass undetected against the weight of the evasion,
-    and dotted those of the attack that doesn't.
+    Below, where the attack also evaded the tests: images that are misclassified and accepted against the weight of the evasion, and
+    as a band those of the attack that doesn't evade them.
     """
     plain = [result for result in results if result.options["evade"] is None]
     adaptive = [result for result in results if result.options["evade"] is not None]
@@ -345,8 +346,13 @@ def detection(results: Sequence[Detection]) -> Figure:
         lines = [
             Line2D([], [], color=colour, label=rf"$\epsilon$ = {eps:g}") for colour, eps in zip(colours, first.eps)
         ]
-        dotted = "threshold" + (";\nwithout evasion" if adaptive else "")
-        lines.append(Line2D([], [], color="black", linewidth=0.8, linestyle=DOTTED, label=dotted))
+        upright = {"color": "black", "linestyle": "none", "marker": "|", "markersize": 9, "markeredgewidth": 0.8}
+        lines.append(Line2D([], [], label="threshold", **upright))
+        if adaptive:
+            lines += [
+                Line2D([], [], color=OTHER, linestyle="none", marker="o", markersize=3.5, label="evading the test"),
+                Patch(facecolor=OTHER, alpha=0.2, linewidth=0, label="not evading it"),
+            ]
         figure.legend(handles=lines, loc="outside right center", fontsize=8)
         images = first.false_alarms.total
         figure.suptitle(
@@ -388,29 +394,99 @@ def _evasion(axes, without: Detection, results: Sequence[Detection], colours: Se
     axes.set_xlabel(r"weight $\lambda$ in the attack")
 
 
-def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int = 5) -> Figure:
-    """Figure 2: rows of images, columns of eps; above each its predicted class and posterior, wrong ones marked."""
-    rows, columns = min(rows, result.examples.shape[1]), len(result.eps)
+def particles(effects: Sequence[Effect]) -> Figure:
+    """What the number of particles does, a line a model and estimator, with 95% intervals.
+
+    The bias of log p(x, y) is told against the estimate of the same model that most particles serve; of Pareto k the median, with bars
+    that hold nine tenths of images and classes.
+    """
+    lines: dict[tuple[str, str], list[Effect]] = {}
+    for effect in effects:
+        lines.setdefault((effect.model, effect.estimator), []).append(effect)
+    best = {effect.model: effect for effect in sorted(effects, key=lambda effect: effect.serving)}
+    counts = sorted({effect.particles for effect in effects})
+    several = len({estimator for _, estimator in lines}) > 1
     with matplotlib.rc_context(STYLE):
-        figure = _figure(1.05 * columns + 0.6, 1.3 * rows + 0.5)
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for row in range(rows):
+        figure = _figure(WIDTH, 4.6)
+        grid = figure.subplots(2, 3).flatten()
+        names = (
+            "correct (%)",
+            "changed by another draw (%)",
+            "effective sample size",
+            "bias of log p(x, y) (nats)",
+            "Pareto k",
+        )
+        for axes, name in zip(grid, names):
+            axes.set_xscale("log")
+            axes.set_xticks(counts, counts, fontsize=7)
+            axes.minorticks_off()
+            axes.set_xlabel("particles K")
+            axes.set_ylabel(name, fontsize=8)
+            axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+        grid[2].set_yscale("log")
+        grid[2].set_yticks(counts, counts)
+        grid[2].minorticks_off()
+        grid[4].axhline(0.7, color="black", linewidth=0.8, linestyle=DOTTED)
+        for i, ((model, estimator), shown) in enumerate(lines.items()):
+            first = shown[0]
+            line = DOTTED if estimator == "mixture" else "-" if first.generative else DASHED
+            colour = COLOURS.get(model, OTHER)
+            look = {
+                "color": colour, "linestyle": line, "linewidth": 1.2, "elinewidth": 0.7, "capsize": 1.5, "markersize": 3.5,
+                "marker": MARKERS.get(model, "v"), "markerfacecolor": colour if first.generative else "white",
+                "label": f"{model.upper()}{f', {estimator}' if several else ''}",
+            }  # fmt: skip
+            apart = 1.04 ** (i - (len(lines) - 1) / 2)  # so that no bar hides another
+            at = [apart * effect.particles for effect in shown]
+            for axes, what in zip(grid, ("accuracy", "changed")):
+                rates = [getattr(effect, what) for effect in shown]
+                _with_intervals(axes, list(zip(at, rates)), **look)
+            for axes, means in (
+                (grid[2], [effect.effective_sample_size for effect in shown]),
+                (grid[3], [effect.bias(best[model]) for effect in shown]),
+            ):
+                axes.errorbar(at, [mean.value for mean in means], [mean.half for mean in means], **look)
+            if tails := [(k, effect.pareto_k) for k, effect in zip(at, shown) if effect.pareto_k]:
+                middle = [median for _, (_, median, _) in tails]
+                reach = [[m - low for _, (low, m, _) in tails], [high - m for _, (_, m, high) in tails]]
+                grid[4].errorbar([k for k, _ in tails], middle, reach, **look)
+        grid[4].set_xlim(grid[0].get_xlim())
+        grid[5].axis("off")
+        grid[5].legend(*grid[0].get_legend_handles_labels(), loc="center", fontsize=8, handlelength=3)
+        first = effects[0]
+        figure.suptitle(f"{data_name(first.data)}, {first.accuracy.total:,} test images", fontsize=9)
+    return figure
+
+
+def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int = 5) -> Figure:
+    """Figure 2: rows of images, columns of eps; above each its predicted class and posterior, wrong ones marked.
+
+    Of the images that were kept the first of each class, and then others, in their order.
+    """
+    labels, columns = result.labels[: result.examples.shape[1]], len(result.eps)
+    repeated = sorted(range(len(labels)), key=lambda i: (labels[i] in labels[:i], i))
+    chosen = sorted(repeated[:rows])
+    with matplotlib.rc_context(STYLE):
+        panel = min(1.0, (WIDTH - 0.3) / columns)
+        figure = _figure(panel * columns + 0.3, (panel + 0.3) * len(chosen) + 0.6)
+        grid = figure.subplots(len(chosen), columns, squeeze=False)
+        for row, i in enumerate(chosen):
             for column in range(columns):
                 axes = grid[row][column]
-                _image(axes, result.examples[column, row])
-                predicted, truth = result.predictions[column][row], result.labels[row]
+                _image(axes, result.examples[column, i])
+                predicted, truth = result.predictions[column][i], result.labels[i]
                 wrong = predicted != truth
-                title = f"{'✗ ' if wrong else ''}{classes[predicted]}\n{result.posteriors[column][row]:.2f}"
-                axes.set_title(title, fontsize=6.5, color=WRONG if wrong else "black", pad=2)
+                title = f"{'✗ ' if wrong else ''}{classes[predicted]}\n{result.posteriors[column][i]:.2f}"
+                axes.set_title(title, fontsize=7, color=WRONG if wrong else "black", pad=2)
                 if wrong:
                     _frame(axes, WRONG)
                 if column == 0:
                     axes.set_ylabel(classes[truth], fontsize=7)
-                if row == rows - 1:
+                if row == len(chosen) - 1:
                     axes.set_xlabel(rf"$\epsilon$ = {result.eps[column]:g}", fontsize=8)
         figure.suptitle(
-            f"{result.model.upper()} under {result.attack.upper()}: predicted class and its posterior "
-            "(left: true class; ✗ and frame: misclassified)",
+            f"{result.model.upper()} under {result.attack.upper()}, {data_name(result.data)}\n"
+            "above: predicted class, its posterior; left: true class; ✗ and frame: misclassified",
             fontsize=8,
         )
     return figure

@@ -32,7 +32,7 @@ def generate(factorization: DeepBayes, per_class: int = 8, *, candidates: int = 
     Raises:
         InputError: the model has no p(x|...), or an argument is out of range.
     """
-    whole("per_class", per_class, least=1)
+    whole("per_class", per_class, least=1, most=1000)
     whole("candidates", candidates, least=1)
     need_images(factorization, "can't generate images")
     device = next(factorization.parameters()).device

@@ -46,7 +46,7 @@ DETECTION_TESTS = ("marginal", "logit", "kl")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LARGEST_SEED = 2**63 - 1
 LARGEST_BATCH = 2**31 - 1
-LARGEST_L2 = 1_000_000
+LARGEST_L2 = LARGEST_STEP = LARGEST_COUNT = 1_000_000
 DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
 MINI = "fashion-mnist-mini"
 SUBSETS = {MINI: "fashion-mnist"}  # its training images are some of those of the other, and its test images too
@@ -80,11 +80,11 @@ def take_numbers(record) -> None:
             object.__setattr__(record, each.name, value.item())
 
 
-def whole(name: str, value, least: int, most: int | None = None) -> None:
-    """Refuse a `value` of argument `name` that is no whole number from `least` up, to `most` if given."""
+def whole(name: str, value, least: int, most: int = LARGEST_COUNT) -> None:
+    """Refuse a `value` of argument `name` that is no whole number from `least` up to `most`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if most is not None and value > most:
+    if value > most:
         raise InputError(f"{name} must be at most {most}, got {value}")
 
 
@@ -94,10 +94,12 @@ def flag(name: str, value) -> None:
         raise InputError(f"{name} must be True or False, got {value!r}")
 
 
-def positive(name: str, value) -> None:
-    """Refuse a `value` of argument `name` that is no finite number above 0."""
+def positive(name: str, value, least: float = 0.0, most: float = math.inf) -> None:
+    """Refuse a `value` of argument `name` that is no finite number above 0, nor from `least` to `most`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
         raise InputError(f"{name} must be a finite number above 0, got {value!r}")
+    if not least <= value <= most:
+        raise InputError(f"{name} must be from {least:g} to {most:g}, got {value:g}")
 
 
 def part(name: str, value) -> None:
@@ -129,7 +131,7 @@ class Networks:
         for name in ("latent", "hidden", "channels"):
             whole(name, getattr(self, name), least=1)
         object.__setattr__(self, "likelihood", choice("likelihood", self.likelihood, LIKELIHOODS))
-        positive("variance", self.variance)
+        positive("variance", self.variance, least=1e-6, most=1e6)
 
 
 NETWORKS = {"paper": Networks(), "small": Networks(channels=32)}

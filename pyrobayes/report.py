@@ -1,7 +1,7 @@
 """A report of results: `report.md`, and the same as one HTML page, `report.html`, that needs no other file.
 
-It is made of the files that are in a folder, `evaluation.json`, `attack.json`, `detection.json`, `robustness.json` and
-the figures, so that it can be written again at any time. The same files give the same bytes.
+It is made of the files that are in a folder, `evaluation.json`, `attack.json`, `detection.json`, `robustness.json`,
+`reproduction.json` and the figures, so that it can be written again at any time. The same files give the same bytes.
 """
 
 import dataclasses
@@ -68,7 +68,7 @@ def write(folder: str | os.PathLike, runs: str | os.PathLike | None = None) -> l
     return list(written)
 
 
-def check(folder: str | os.PathLike, written: Sequence[str]) -> None:
+def refuse_damaged(folder: str | os.PathLike, written: Sequence[str]) -> None:
     """Refuse damaged results that a report would be of, but for those that these commands are about to write."""
     read_results(folder, [command for command in FILES if command not in written])
     if "reproduce" not in written:
@@ -341,8 +341,8 @@ def _detections(found: Found, figures: Sequence[str]) -> list[str]:
     for model, name in dict.fromkeys((result.model, result.attack) for result in found.results):
         which = found.options.which(model, name)
         caption = (
-            "ROC curves of the tests, dotted the threshold; below, where the attack evaded them too, what passes undetected, and dotted what does of "
-            "the attack that didn't."
+            "ROC curves of the tests; the dotted line is the threshold in use. Below, where the attack evaded the tests too: images that are "
+            "misclassified and accepted, against the weight of the evasion; the band is of the attack that ignores the test."
         )
         blocks += _figure(
             f"detection-{which}", f"Detection, {_name(model)} under {_text(name.upper())}", caption, figures
@@ -404,7 +404,7 @@ def _worst(verdict: Verdict) -> str:
 
 
 def _failed(verdict: Verdict) -> str:
-    failed = [str(check.number) for check in verdict.checks if check.status == FAIL]
+    failed = list(map(str, verdict.failed))
     out = sum(check.status == NOT_APPLICABLE for check in verdict.checks)
     said = f"Of {len(verdict.checks)} checks, {len(failed) or 'none'} failed"
     said += f" (number{'s' if len(failed) > 1 else ''} {_listed(failed)})" if failed else ""
@@ -512,7 +512,11 @@ def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
         table(["model", "clean accuracy (%)", "test images"], clean, left=1),
         f"Success rates of FGSM in per cent, published (poster by Delavande and Megdoud, {POSTER_IMAGES:,} test images) and ours, of "
         f"{saved['images']:,} test images; their difference in points"
-        + (f"; and our worst case over several attacks, of {judged:,} images" if judged else "")
+        + (
+            f"; and our worst case over several attacks, of {judged:,} images, beside FGSM on the same"
+            if judged
+            else ""
+        )
         + ". In brackets 95% intervals, which are for the choice of the images"
         + (" and of the seeds." if len(seeds) > 1 else " and not of the seed."),
         compared(comparisons),
@@ -522,7 +526,7 @@ def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
         "The poster's claims for pairs of a generative and a discriminative model, on the same images, at every eps from 0.05 to "
         "0.3 and for every seed; and where each fails, or comes closest to it. It holds where every gap is beyond its 95% interval, and "
         "fails where one is the other way, beyond an interval that allows for so many comparisons. These are claims about FGSM, and not about robustness.",
-        tested(saved["claims"], seeds),
+        tested(saved["claims"]),
     ]
 
 
@@ -534,23 +538,26 @@ def compared(comparisons: Sequence[Comparison]) -> str:
     for model in dict.fromkeys(each.model for each in comparisons):
         ours = [at[model, value] for value in eps]
         if any(each.published is not None for each in ours):
-            rows.append([_name(model), "published", *(_number(each.published, 1, 100) for each in ours)])
+            rows.append([_name(model), "published", *(_number(each.published, 2, 100) for each in ours)])
         rows.append([_name(model), "ours", *(each.ours.percent() for each in ours)])
         if any(each.difference for each in ours):
             rows.append([_name(model), "difference", *(_points(each.difference) for each in ours)])
-        if any(each.worst for each in ours):
-            rows.append([_name(model), "worst case", *(each.worst.percent() if each.worst else "-" for each in ours)])
+        for name, what in (("FGSM", "judged"), ("worst case", "worst")):
+            spreads = [getattr(each, what) for each in ours]
+            if known := [spread for spread in spreads if spread]:
+                cells = (spread.percent() if spread else "-" for spread in spreads)
+                rows.append([_name(model), f"{name}, {known[0].images:,} images", *cells])
     return table(["model", "", *(f"eps {value:g}" for value in eps)], rows, left=2)
 
 
-def tested(claims: Sequence[Claim], seeds: Sequence[int]) -> str:
+def tested(claims: Sequence[Claim]) -> str:
     """A table of what became of the claims: a row a pair of models, and two columns a claim."""
     statements = list(dict.fromkeys(claim.statement for claim in claims))
     pairs: dict[tuple, list[str]] = {}
     for claim in claims:
         cells = pairs.setdefault((claim.generative, claim.discriminative), [])
         cells.append("**fails**" if claim.outcome == "fails" else claim.outcome)
-        cells.append(f"{_points((claim.gap, claim.half))} at eps {claim.eps:g}, seed {seeds[claim.seed]}")
+        cells.append(f"{_points((claim.gap, claim.half))} at eps {claim.eps:g}, seed {claim.seed}")
     header = ["pair", *(title for statement in statements for title in (_text(statement), "smallest gap"))]
     return table(header, [[", ".join(map(_name, pair)), *cells] for pair, cells in pairs.items()], left=len(header))
 

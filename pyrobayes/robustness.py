@@ -120,9 +120,14 @@ class Verdict:
         return [check.number for check in self.checks if check.status == FAIL and kind in check.concerns]
 
     @property
+    def failed(self) -> list[int]:
+        """The numbers of the checks that failed."""
+        return [check.number for check in self.checks if check.status == FAIL]
+
+    @property
     def clean_doubted(self) -> bool:
         """Whether another draw changes too many predictions on clean images: check 10."""
-        return any(check.number == 10 and check.status == FAIL for check in self.checks)
+        return 10 in self.failed
 
     def as_dict(self) -> dict:
         """As plain JSON values."""

@@ -598,15 +598,19 @@ class _Folder:
         trained = {"epoch": str(len(run.epochs))}
         save_tensors(self.path / MODEL, run.kept.state_dict(), self.owner | trained)
         write_atomically(self.path / CONFIG, self.config.text())
-        write_atomically(self.path / METRICS, "".join(json.dumps(vars(epoch)) + "\n" for epoch in run.epochs))
+        write_atomically(self.path / METRICS, self._metrics(run))
+
+    @staticmethod
+    def _metrics(run: _Run) -> str:
+        return "".join(json.dumps(vars(epoch)) + "\n" for epoch in run.epochs)
 
     def complete(self, run: _Run) -> None:
         """Publish what isn't there, of a run that was killed between its last writes."""
         try:
             _, metadata = read_tensors(self.path / MODEL)
-            there = Config.read(self.path) == self.config and (self.path / METRICS).is_file()
+            there = Config.read(self.path) == self.config and (self.path / METRICS).read_text() == self._metrics(run)
             published = there and metadata == self.owner | {"epoch": str(len(run.epochs))}
-        except InputError:
+        except (InputError, OSError, ValueError):
             published = False
         if not published:
             self.publish(run)
@@ -645,7 +649,9 @@ def saved_config(path: Path) -> Config:
     try:
         return Config.parse(metadata["configuration"])
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path / RESUME} was written by another version: {error}; train the model again") from error
+        raise InputError(
+            f"{path / RESUME} was written by another version: {error}; train the model again (--overwrite)"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -217,7 +217,7 @@ def test_every_command_and_public_module_has_a_page():
         assert (ROOT / f"docs/commands/{name}.md").exists() and f"({name}.md)" in index
     for name in (
         "pyrobayes", "importance", "attacks", "evaluation", "detection", "robustness", "checks", "runs", "data",
-        "factorizations", "conditionals", "networks", "distributions", "options", "reproduction", "results", "report", "figures", "distributed", "training",
+        "factorizations", "conditionals", "networks", "distributions", "options", "reproduction", "results", "report", "figures", "distributed", "training", "particles",
     ):  # fmt: skip
         assert (ROOT / f"docs/api/{name}.md").exists()
 

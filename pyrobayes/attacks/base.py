@@ -217,7 +217,11 @@ class Problem:
             raise InputError(f"{attack.loss} needs references: an image of another class for each of {len(x)} images")
         for images in (x,) if references is None else (x, references):
             check_range(images)
-        indices = torch.arange(len(x)) if indices is None else torch.as_tensor(indices, dtype=torch.long)
+        indices = torch.arange(len(x)) if indices is None else torch.as_tensor(indices)
+        if indices.dtype not in (torch.long, torch.int) or indices.shape != (len(x),):
+            raise InputError(
+                f"indices must hold one whole number for each of {len(x)} images, got {_described(indices)}"
+            )
         classifier = _unwrapped(classifier)
         if hasattr(classifier, "for_images") and not classifier.pinned:
             classifier = classifier.for_images(indices, ATTACKER)
@@ -305,7 +309,11 @@ class Problem:
         with torch.enable_grad():
             loss = self._loss(images, draw, self.target)
             if not loss.requires_grad:
-                raise InputError(f"the term {self.attack.term} doesn't depend on the image here: leave it out")
+                raise InputError(
+                    f"the term {self.attack.term} doesn't depend on the image here: leave it out"
+                    if self.attack.term
+                    else "what the classifier gives doesn't depend on the images differentiably: there is no gradient to climb"
+                )
             return loss.detach(), torch.autograd.grad(loss.sum(), images)[0]
 
     @torch.no_grad()
