@@ -1,7 +1,7 @@
 """Draw the figures of the pages, as PDF and PNG: `python docs/draw_figures.py`.
 
-All are of the files in `docs/results`, but the graphs, which are of the running models, and figure 2, which needs the images and is drawn by what makes
-them: `pyrobayes attack gbz --pretrained`.
+All are of the files in `docs/results`, but the graphs, which are of the running models, and figures 2, which need the images and are drawn by what makes
+them: `pyrobayes attack gbz --pretrained`, and `pyrobayes attack gbz` of the first training by our own recipe.
 """
 
 import json
