@@ -10,6 +10,8 @@ from pyrobayes.options import PyrobayesError
 from pyrobayes.torchrun import rank
 from pyrobayes_cli import attack, data, detect, evaluate, generate, report, reproduce, robustness, show, train
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch says it
+
 
 class Main(click.Group):
     """Turns whatever the user can mend into one line on standard error and a non-zero exit status."""
@@ -27,11 +29,10 @@ class Main(click.Group):
         except PyrobayesError as error:
             refuse(str(error))
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "memory" not in str(error):
+            if isinstance(error, RuntimeError) and not any(said in str(error) for said in OUT_OF_MEMORY):
                 raise
-            refuse(
-                "not enough memory: take smaller networks, fewer particles or smaller batches, or a smaller --memory"
-            )
+            told = (str(error).splitlines() or ["no more is left"])[0]
+            refuse(f"not enough memory: take smaller networks or batches, or fewer particles ({told})")
         except OSError as error:
             refuse(f"{error.filename or 'input or output'}: {error.strerror or error}")
 

@@ -16,7 +16,7 @@ from pyrobayes.attacks.base import lengths
 from pyrobayes.attacks.losses import log_odds_against
 from pyrobayes.classifier import ATTACKER, DEFENDER, REFERENCES, SECOND, BayesClassifier
 from pyrobayes.data import Images
-from pyrobayes.options import EPS, InputError, checked_eps, whole
+from pyrobayes.options import EPS, LARGEST_BATCH, InputError, checked_eps, whole
 from pyrobayes.progress import Progress, silent
 from pyrobayes.randomness import splitmix, uniforms
 
@@ -490,7 +490,7 @@ def over_images(
 def prepared(classifier: BayesClassifier, data: Images, images: int | None, batch_size: int) -> Images:
     """The first images, on the classifier's device; refused where they or the batch size are none that it can take."""
     factorization = classifier.factorization
-    whole("batch size", batch_size, least=1)
+    whole("batch size", batch_size, least=1, most=LARGEST_BATCH)
     if factorization.image_shape != data.image_shape or factorization.num_classes != len(data.classes):
         raise InputError(
             f"{factorization.name} classifies images {list(factorization.image_shape)} into {factorization.num_classes} "

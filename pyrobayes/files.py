@@ -35,7 +35,12 @@ def write_atomically(path: str | os.PathLike, content: bytes | str, aside: Path 
         os.chmod(temporary, 0o644)
         if aside:
             os.replace(path, aside)
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if aside:
+                os.replace(aside, path)
+            raise
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
@@ -48,10 +53,10 @@ def write_json(path: str | os.PathLike, content, aside: Path | None = None) -> N
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n", aside)
 
 
-def another_name(path: Path) -> Path:
-    """A name for a file that is to be kept though another takes its place: `attack.1.json`, or the next number that is free."""
-    names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
-    return next(name for name in names if not name.exists())
+def other_names(*paths: Path) -> list[Path]:
+    """Names for files that are to be kept though others take their place: `attack.1.json`, or the next number that is free for all."""
+    names = ([path.with_name(f"{path.stem}.{n}{path.suffix}") for path in paths] for n in itertools.count(1))
+    return next(each for each in names if not any(name.exists() for name in each))
 
 
 def writable_folder(path: str | os.PathLike) -> Path:

@@ -14,7 +14,7 @@ from pyrobayes.checks import Check
 from pyrobayes.data import Images
 from pyrobayes.detection import RATES, Detection
 from pyrobayes.evaluation import LOOKED_AT, AttackResult, Evaluation, Rate
-from pyrobayes.files import another_name, write_json
+from pyrobayes.files import other_names, write_json
 from pyrobayes.options import (
     AttackOptions,
     DetectionOptions,
@@ -113,19 +113,29 @@ class ResultsFile:
 
     def write(self, results: Iterable) -> None:
         """All results that were made so far."""
-        path, aside = self.folder / FILES[self.command], None
+        path, moved = self.folder / FILES[self.command], {}
         if self._standing is None:
-            self._standing, aside = self._earlier(), None
+            self._standing = self._earlier()
             if self._standing is None and path.is_file():
-                aside = another_name(path)
-            self._standing = self._standing or []
+                saved = [path, *(self._images() if self.command == "attack" else ())]
+                moved = dict(zip(saved, other_names(*saved)))
+        self._standing = self._standing or []
         results = list(results)
         made = {_of(result) for result in results}
         results += [result for result in self._standing if _of(result) not in made]
-        write_json(path, content(results, self.options, self.test, self.trained), aside)
-        for images in self.folder.glob("adversarial-*.safetensors") if aside and self.command == "attack" else ():
-            if "." not in images.stem:
-                images.rename(images.with_name(f"{images.stem}{aside.suffixes[0]}{images.suffix}"))
+        images = [each for each in moved if each != path]
+        for each in images:
+            each.rename(moved[each])
+        try:
+            write_json(path, content(results, self.options, self.test, self.trained), moved.get(path))
+        except InputError:  # nothing is replaced
+            for each in images:
+                moved[each].rename(each)
+            raise
+
+    def _images(self) -> list[Path]:
+        """The adversarial images that were saved with the results."""
+        return [path for path in self.folder.glob("adversarial-*.safetensors") if "." not in path.stem]
 
     def _earlier(self) -> list | None:
         """The results that stand; None where there are none, or others."""
@@ -196,7 +206,7 @@ def write_reproduction(folder: Path, saved: Mapping) -> None:
         same = all(there[name] == json.loads(json.dumps(saved[name])) for name in HOW)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         same = False
-    write_json(path, saved, another_name(path) if path.is_file() and not same else None)
+    write_json(path, saved, other_names(path)[0] if path.is_file() and not same else None)
 
 
 def _read(path: Path, command: str) -> Found:

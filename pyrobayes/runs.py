@@ -185,7 +185,13 @@ def attack(
         trained = named | beside
         found = dict.fromkeys((by.name, classifier.factorization.name) for by, classifier in planned)
         # What transfers is of the other models too, which may be others now.
-        found |= {(each.attack, each.model): each for each in kept if each.attack != "transfer" or each.model in beside}
+        found |= {
+            (each.attack, each.model): each
+            for each in kept
+            if each.model in beside
+            or each.attack != "transfer"
+            and _is_drawn(_results_in(out, runs) / f"figure2-{options.which(each.model, each.attack)}")
+        }
         file = ResultsFile(folder, "attack", options, test, trained, resume) if folder else None
         attacked, examples = _attacking(test, options, progress), None if save_adversarial else EXAMPLES
         for by, classifier in planned:
@@ -325,6 +331,9 @@ def _judged(
         known = [verdict for verdict in known if verdict.model in trained]
         # A verdict is of the other models too: all are kept or none. Of those that were interrupted the parts are there.
         results = known if len(known) == len(classifiers) else []
+        for verdict in results if folder else ():
+            if not _is_drawn(folder / f"robustness-{verdict.model}"):
+                _draw(folder / f"robustness-{verdict.model}", figures.robustness, verdict)
         training, parts = _load_data(test.name, "train", data_dir), Parts(kept)
         file = ResultsFile(folder, "robustness", options, test, trained) if folder else None
         for classifier in classifiers[len(results) :]:
@@ -406,12 +415,14 @@ def reproduce(
         raise InputError(f"{runs} holds one training of the models, and several {elsewhere}")
     if seeds == 1 and any(Path(runs).glob(f"seed-*/*/{CONFIG}")):
         raise InputError(f"{runs} holds several trainings, in seed-N each, of the models, and one {elsewhere}")
+    known = recipe.data == "fashion-mnist"  # what is published is of it
     distributed.join(choose_device(device))
     test = _load_data(recipe.data, "test", data_dir)
     for few in (recipe.evaluated, recipe.attacked, judged[0].images):
         test.head(few)
     for each, folder in zip(counted, folders):  # refuse before the first is trained, not after hours
-        report.refuse_damaged(folder, written=("evaluate", "attack", "robustness", "reproduce"))
+        here = ("reproduce",) if known and seeds == 1 else ()
+        report.refuse_damaged(folder, written=("evaluate", "attack", "robustness", *here))
         for name in names:
             if begun(folder / name):
                 wanted = dataclasses.replace(
@@ -449,7 +460,6 @@ def reproduce(
         for name in names:
             if parents_in(factorizations.get(name).formula())["x"]:
                 draw_samples(name, seed=each, runs=folder, data_dir=data_dir, device=device)
-    known = recipe.data == "fashion-mnist"
     result = Reproduction(
         list(counted),
         folders,
@@ -556,6 +566,9 @@ def evaluate(
         trained = named | beside
         found = dict.fromkeys(named) | {result.model: result for result in kept}
         file = ResultsFile(folder, "evaluate", options, test, trained, resume) if folder else None
+        for result in kept if folder else ():
+            if not _is_drawn(folder / f"confusion-{result.model}"):
+                _draw(folder / f"confusion-{result.model}", figures.confusion_matrix, result, test.classes)
         for classifier in classifiers:
             if found[classifier.factorization.name]:
                 continue
@@ -573,6 +586,11 @@ def _draw(path: Path, drawn: Callable[..., Figure], *given) -> None:
     """Draw a figure in place of one that may be of earlier results, and isn't left beside others if this one fails."""
     figures.remove(path)
     figures.save(drawn(*given), path)
+
+
+def _is_drawn(path: Path) -> bool:
+    """Whether a figure is there; it is drawn after its results are written, so that an interruption may leave them without."""
+    return path.with_name(f"{path.name}.png").is_file()
 
 
 def _results_in(out: str | os.PathLike | None, runs: str | os.PathLike) -> Path:

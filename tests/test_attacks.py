@@ -656,3 +656,23 @@ def test_a_single_eps_may_be_numpys_or_torchs(batch):
     for eps in (None, "0.25", ["a"], [None]):
         with pytest.raises(InputError, match="eps must be a number, or a list of numbers, got"):
             attacks.get("fgsm")(Linear(), *batch, eps)
+
+
+def test_indices_are_whole_numbers_one_an_image(batch):
+    x, y = batch
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(49, 10))
+    by = attacks.get("uniform", draws=1)
+    long, short = (by(net, x, y, 0.1, indices=torch.arange(4, dtype=kind)) for kind in (torch.long, torch.int32))
+    assert torch.equal(long, short)
+    for indices in (torch.arange(3), torch.rand(4), torch.ones(4, dtype=torch.bool)):
+        with pytest.raises(InputError, match="indices must hold one whole number for each of 4 images"):
+            by(net, x, y, 0.1, indices=indices)
+
+
+def test_a_step_that_leaves_the_numbers_and_a_constant_are_refused(batch):
+    x, y = batch
+    with pytest.raises(InputError, match=r"step size must be from 0 to 1e\+06, got 1e\+39"):
+        attacks.get("pgd", step_size=1e39)
+    with pytest.raises(InputError, match="there is no gradient to climb"):
+        attacks.get("pgd", steps=1)(lambda images: torch.zeros(len(images), 10), x, y, 0.1)

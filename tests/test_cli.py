@@ -527,3 +527,16 @@ def test_what_is_known_without_torch_is_what_is_registered():
     for option, able in OF_ATTACKS.items():
         if option != "source":
             assert set(able) == {name for name in attacks.names() if option in attacks.options(name)}
+
+
+@pytest.mark.parametrize(
+    "said, told", [("can't allocate memory: you tried", True), ("a single memory location", False)]
+)
+def test_memory_that_runs_out_is_said(said, told, runs, monkeypatch):
+    def fails(*given, **more):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("pyrobayes.runs.evaluate", fails)
+    result = invoke("evaluate", "--runs", runs)
+    assert result.exit_code == 1 and ("not enough memory: take smaller networks" in result.stderr) == told
+    assert isinstance(result.exception, SystemExit if told else RuntimeError)

@@ -5,11 +5,13 @@ import json
 
 import pytest
 import torch
+from test_report import verdict
 
 from pyrobayes import InputError, RobustnessOptions, evaluation, figures, files, runs
 from pyrobayes.checkpoint import read_tensors
 from pyrobayes.files import write_json
 from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, EvaluationOptions
+from pyrobayes.progress import silent
 from pyrobayes.results import FILES, read_results, write_reproduction
 
 FEW = {"images": 2, "particles": 1}
@@ -102,6 +104,28 @@ def test_a_figure_that_can_not_be_written_costs_no_result(where, tmp_path, monke
     assert read_results(tmp_path, ["attack"])["attack"].options == more
     assert json.loads((tmp_path / "attack.1.json").read_text())["options"]["images"] == 2
     assert not list(tmp_path.glob("figure*"))  # of the earlier results none is left beside the new ones
+    monkeypatch.undo()
+    runs.attack(["dfx"], more, resume=True, **where)
+    assert len(list(tmp_path.glob("figure*"))) == 4  # whoever resumes has them
+
+
+@pytest.mark.parametrize("command, figure", [("evaluate", "confusion"), ("robustness", "robustness")])
+def test_a_figure_that_an_interruption_left_out_is_drawn_when_it_goes_on(command, figure, where, tmp_path, monkeypatch):
+    classifiers, test = runs.open_runs(["dfx"], OPTIONS[command], data=where["data"], runs=PRETRAINED)
+    monkeypatch.setattr(runs, "assess", lambda classifier, *given, **more: verdict(classifier.factorization.name))
+
+    def run():
+        if command == "evaluate":
+            return runs.evaluate(["dfx"], OPTIONS[command], resume=True, **where)
+        given = (OPTIONS[command], None, PRETRAINED, tmp_path, "cpu", silent)
+        return runs._judged(classifiers, test, *given, resume=True)
+
+    run()
+    figures.remove(tmp_path / f"{figure}-dfx")
+    monkeypatch.setattr(evaluation, "evaluate", lambda *given, **more: pytest.fail("made anew"))
+    monkeypatch.setattr(runs, "assess", lambda *given, **more: pytest.fail("made anew"))
+    run()
+    assert len(list(tmp_path.glob(f"{figure}-dfx.p*"))) == 2
 
 
 def test_results_that_can_not_be_written_leave_the_earlier_ones_in_their_place(where, tmp_path, monkeypatch):

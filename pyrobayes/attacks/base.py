@@ -218,10 +218,12 @@ class Problem:
         for images in (x,) if references is None else (x, references):
             check_range(images)
         indices = torch.arange(len(x)) if indices is None else torch.as_tensor(indices)
-        if indices.dtype not in (torch.long, torch.int) or indices.shape != (len(x),):
+        counted = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
+        if not counted or indices.shape != (len(x),):
             raise InputError(
                 f"indices must hold one whole number for each of {len(x)} images, got {_described(indices)}"
             )
+        indices = indices.to(torch.long)
         classifier = _unwrapped(classifier)
         if hasattr(classifier, "for_images") and not classifier.pinned:
             classifier = classifier.for_images(indices, ATTACKER)
