@@ -80,11 +80,10 @@ def show_verdict(result) -> None:
     table(["success rate (%) at eps", *(f"{eps:g}" for eps in result.eps), "doubted by"], rows)
     click.echo()
     for check in result.checks:
-        click.echo(
-            f"{check.number:2d}  {check.status.upper() if check.number in result.failed else check.status}  {check.name}"
-        )
+        failed = check.number in result.failed
+        click.echo(f"{check.number:2d}  {check.status.upper() if failed else check.status}  {check.name}")
         click.echo(f"    {check.finding}")
-        if check.number in result.failed:
+        if failed:
             click.echo(f"    in doubt: {check.doubts}")
 
 

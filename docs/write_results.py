@@ -25,7 +25,7 @@ from pyrobayes.checks import FAIL, NOT_APPLICABLE
 from pyrobayes.detection import Detection
 from pyrobayes.evaluation import Evaluation, Rate
 from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
-from pyrobayes.particles import Effect
+from pyrobayes.particles import Effect, references
 from pyrobayes.report import table
 from pyrobayes.results import Found, read_reproduction, read_results
 from pyrobayes.robustness import Verdict
@@ -260,7 +260,7 @@ def kernel_density() -> str:
 def particles(what: str) -> str:
     """What the number of particles does, as `examples/effect_of_particles.py` measured it, for a few of them."""
     effects = [Effect.of_dict(each) for each in json.loads((RESULTS / "particles.json").read_text())]
-    best = {effect.model: effect for effect in sorted(effects, key=lambda effect: effect.serving)}
+    best = references(effects)
 
     def cell(effect: Effect) -> str:
         if what in ("accuracy", "changed"):

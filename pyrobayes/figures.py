@@ -21,7 +21,7 @@ from pyrobayes.evaluation import AttackResult, Evaluation, Rate
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import write_atomically
 from pyrobayes.options import MINI
-from pyrobayes.particles import Effect
+from pyrobayes.particles import Effect, references
 from pyrobayes.reproduction import POSTER_IMAGES, Comparison, Spread
 from pyrobayes.robustness import WORST, Verdict
 
@@ -144,7 +144,7 @@ def _success_rate(axes, result: AttackResult) -> None:
     _with_intervals(axes, [(eps, result.success(i)) for i, eps in enumerate(result.eps)], **_line(result))
 
 
-def _line(result: AttackResult | Verdict) -> dict:
+def _line(result: AttackResult | Verdict | Effect) -> dict:
     """How a model's line is drawn everywhere."""
     colour = COLOURS.get(result.model, OTHER)
     return {
@@ -403,7 +403,7 @@ def particles(effects: Sequence[Effect]) -> Figure:
     lines: dict[tuple[str, str], list[Effect]] = {}
     for effect in effects:
         lines.setdefault((effect.model, effect.estimator), []).append(effect)
-    best = {effect.model: effect for effect in sorted(effects, key=lambda effect: effect.serving)}
+    best = references(effects)
     counts = sorted({effect.particles for effect in effects})
     several = len({estimator for _, estimator in lines}) > 1
     with matplotlib.rc_context(STYLE):
@@ -429,13 +429,9 @@ def particles(effects: Sequence[Effect]) -> Figure:
         grid[4].axhline(0.7, color="black", linewidth=0.8, linestyle=DOTTED)
         for i, ((model, estimator), shown) in enumerate(lines.items()):
             first = shown[0]
-            line = DOTTED if estimator == "mixture" else "-" if first.generative else DASHED
-            colour = COLOURS.get(model, OTHER)
-            look = {
-                "color": colour, "linestyle": line, "linewidth": 1.2, "elinewidth": 0.7, "capsize": 1.5, "markersize": 3.5,
-                "marker": MARKERS.get(model, "v"), "markerfacecolor": colour if first.generative else "white",
-                "label": f"{model.upper()}{f', {estimator}' if several else ''}",
-            }  # fmt: skip
+            look = _line(first) | {"linewidth": 1.2, "elinewidth": 0.7, "capsize": 1.5, "markersize": 3.5}
+            look |= {"linestyle": DOTTED} if estimator == "mixture" else {}
+            look |= {"label": f"{model.upper()}, {estimator}"} if several else {}
             apart = 1.04 ** (i - (len(lines) - 1) / 2)  # so that no bar hides another
             at = [apart * effect.particles for effect in shown]
             for axes, what in zip(grid, ("accuracy", "changed")):

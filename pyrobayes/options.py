@@ -46,7 +46,9 @@ DETECTION_TESTS = ("marginal", "logit", "kl")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LARGEST_SEED = 2**63 - 1
 LARGEST_BATCH = 2**31 - 1
-LARGEST_L2 = LARGEST_STEP = LARGEST_COUNT = 1_000_000
+LARGEST_L2 = 1_000_000
+LARGEST_STEP = 1_000_000
+LARGEST_COUNT = 1_000_000
 DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
 MINI = "fashion-mnist-mini"
 SUBSETS = {MINI: "fashion-mnist"}  # its training images are some of those of the other, and its test images too
@@ -100,6 +102,12 @@ def positive(name: str, value, least: float = 0.0, most: float = math.inf) -> No
         raise InputError(f"{name} must be a finite number above 0, got {value!r}")
     if not least <= value <= most:
         raise InputError(f"{name} must be from {least:g} to {most:g}, got {value:g}")
+
+
+def step_size(value) -> None:
+    """Refuse an attack's step size; None stands for its own."""
+    if value is not None:
+        positive("step size", value, most=LARGEST_STEP)
 
 
 def part(name: str, value) -> None:

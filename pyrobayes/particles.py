@@ -82,6 +82,11 @@ class Effect:
         )
 
 
+def references(measured: Sequence[Effect]) -> dict[str, Effect]:
+    """By model, the effect of which most particles serve: what the bias of the others is told against."""
+    return {effect.model: effect for effect in sorted(measured, key=lambda effect: effect.serving)}
+
+
 def effects(
     classifier: BayesClassifier,
     data: Images,
@@ -111,27 +116,27 @@ def effects(
     if not counts or len(data) < 2:
         raise InputError(f"counts and two images at least are needed, got counts {counts} and {len(data)} images")
     most = classifier.replaced(particles=counts[-1], prune=None, noise="fresh")
+    shared = classifier.factorization.num_classes if most.options.estimator == "mixture" else 1
     found: list[list[tuple[Tensor, ...]]] = [[] for _ in counts]
     with torch.no_grad():
         for indices, x, y in data.batches(batch_size):
             y = y.cpu()
             draws = [most.for_images(indices, draw).estimate(x).log_weights.cpu() for draw in (DEFENDER, SECOND)]
             for batches, count in zip(found, counts):
-                serving = count * len(draws[0]) // counts[-1]
-                ours, others = (ImportanceEstimate(log_weights[:serving]) for log_weights in draws)
+                ours, others = (ImportanceEstimate(log_weights[: count * shared]) for log_weights in draws)
                 predicted, again = (each.log_joint.argmax(1) for each in (ours, others))
                 log_joint = ours.log_joint.gather(1, y[:, None])[:, 0]
                 sizes = ours.effective_sample_size.mean(1)
                 batches.append((predicted == y, predicted != again, sizes, log_joint, ours.pareto_k))
             progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
     return [
-        _effect(most, data, count, len(draws[0]) // counts[-1], *(torch.cat(parts) for parts in zip(*batches)))
+        _effect(most, data, count, count * shared, *(torch.cat(parts) for parts in zip(*batches)))
         for count, batches in zip(counts, found)
     ]
 
 
 def _effect(
-    classifier: BayesClassifier, data: Images, count: int, shared: int, right, changed, sizes, log_joint, tails
+    classifier: BayesClassifier, data: Images, count: int, serving: int, right, changed, sizes, log_joint, tails
 ):
     quantiles = tails.flatten().quantile(tails.new_tensor([0.05, 0.5, 0.95])).tolist()
     return Effect(
@@ -140,7 +145,7 @@ def _effect(
         data=data.name,
         generative=classifier.factorization.generative,
         particles=count,
-        serving=count * shared,
+        serving=serving,
         accuracy=Rate.of(right),
         changed=Rate.of(changed),
         effective_sample_size=Mean.of(sizes),

@@ -113,13 +113,7 @@ class ResultsFile:
 
     def write(self, results: Iterable) -> None:
         """All results that were made so far."""
-        path, moved = self.folder / FILES[self.command], {}
-        if self._standing is None:
-            self._standing = self._earlier()
-            if self._standing is None and path.is_file():
-                saved = [path, *(self._images() if self.command == "attack" else ())]
-                moved = dict(zip(saved, other_names(*saved)))
-        self._standing = self._standing or []
+        path, moved = self.folder / FILES[self.command], self._begin() if self._standing is None else {}
         results = list(results)
         made = {_of(result) for result in results}
         results += [result for result in self._standing if _of(result) not in made]
@@ -133,29 +127,35 @@ class ResultsFile:
                 moved[each].rename(each)
             raise
 
+    def _begin(self) -> dict[Path, Path]:
+        """Find the results that stand; new names for the files of others."""
+        there, path = earlier(self.folder, self.command, self.options, self.test), self.folder / FILES[self.command]
+        if there and there.trained.items() <= self.trained.items():
+            if self.resumed or there.models == tuple(self.trained):
+                self._standing = there.results
+                return {}
+        self._standing = []
+        saved = [path, *(self._images() if self.command == "attack" else ())]
+        return dict(zip(saved, other_names(*saved))) if path.is_file() else {}
+
     def _images(self) -> list[Path]:
         """The adversarial images that were saved with the results."""
         return [path for path in self.folder.glob("adversarial-*.safetensors") if "." not in path.stem]
-
-    def _earlier(self) -> list | None:
-        """The results that stand; None where there are none, or others."""
-        try:
-            there = read_results(self.folder, [self.command]).get(self.command)
-        except InputError:  # it is damaged
-            return None
-        if there is None or (there.options, there.data, there.versions) != (
-            self.options,
-            described(self.test),
-            versions(),
-        ):
-            return None
-        same = self.resumed or there.models == tuple(self.trained)
-        return there.results if same and there.trained.items() <= self.trained.items() else None
 
 
 def _of(result) -> tuple:
     """What a result is of; the same for what takes its place."""
     return result.model, getattr(result, "attack", None)
+
+
+def earlier(folder: Path, command: str, options: EvaluationOptions, test: Images) -> Found | None:
+    """What a command left in a folder, if it was by the same options and versions, of the same data, and isn't damaged."""
+    try:
+        found = read_results(folder, [command]).get(command)
+    except InputError:  # it is damaged, and made anew
+        return None
+    wanted = options, described(test), versions()
+    return found if found and (found.options, found.data, found.versions) == wanted else None
 
 
 def described(test: Images) -> dict[str, str]:

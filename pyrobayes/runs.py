@@ -53,9 +53,8 @@ from pyrobayes.results import (
     FILES,
     ResultsFile,
     Trained,
-    described,
+    earlier,
     read_reproduction,
-    read_results,
     write_reproduction,
 )
 from pyrobayes.robustness import Parts, Verdict, assess
@@ -331,9 +330,7 @@ def _judged(
         known = [verdict for verdict in known if verdict.model in trained]
         # A verdict is of the other models too: all are kept or none. Of those that were interrupted the parts are there.
         results = known if len(known) == len(classifiers) else []
-        for verdict in results if folder else ():
-            if not _is_drawn(folder / f"robustness-{verdict.model}"):
-                _draw(folder / f"robustness-{verdict.model}", figures.robustness, verdict)
+        _draw_missing(folder, "robustness", results, figures.robustness)
         training, parts = _load_data(test.name, "train", data_dir), Parts(kept)
         file = ResultsFile(folder, "robustness", options, test, trained) if folder else None
         for classifier in classifiers[len(results) :]:
@@ -566,9 +563,7 @@ def evaluate(
         trained = named | beside
         found = dict.fromkeys(named) | {result.model: result for result in kept}
         file = ResultsFile(folder, "evaluate", options, test, trained, resume) if folder else None
-        for result in kept if folder else ():
-            if not _is_drawn(folder / f"confusion-{result.model}"):
-                _draw(folder / f"confusion-{result.model}", figures.confusion_matrix, result, test.classes)
+        _draw_missing(folder, "confusion", kept, figures.confusion_matrix, test.classes)
         for classifier in classifiers:
             if found[classifier.factorization.name]:
                 continue
@@ -586,6 +581,13 @@ def _draw(path: Path, drawn: Callable[..., Figure], *given) -> None:
     """Draw a figure in place of one that may be of earlier results, and isn't left beside others if this one fails."""
     figures.remove(path)
     figures.save(drawn(*given), path)
+
+
+def _draw_missing(folder: Path | None, name: str, results: Sequence, drawn: Callable[..., Figure], *given) -> None:
+    """Draw the figures that an interruption left out, of results that are kept."""
+    for result in results if folder else ():
+        if not _is_drawn(path := folder / f"{name}-{result.model}"):
+            _draw(path, drawn, result, *given)
 
 
 def _is_drawn(path: Path) -> bool:
@@ -625,12 +627,9 @@ def _kept(
 
     Of models that aren't named now they are kept too; how these were trained comes second.
     """
-    try:
-        found = read_results(folder, [command]).get(command)
-    except InputError:
-        found = None  # it is damaged, and made anew
+    found = earlier(folder, command, options, test)
     distributed.wait_for_all()  # before the first process writes what the others read
-    if found is None or (found.options, found.data, found.versions) != (options, described(test), versions()):
+    if found is None:
         return [], {}
     same = {model: each for model, each in found.trained.items() if named.get(model, each) == each}
     beside = {model: each for model, each in same.items() if model not in named}
@@ -672,19 +671,23 @@ def open_runs(
     for name, config in configs.items():
         if config.model != name:
             raise InputError(f"{folder / name} holds a '{config.model}'; a run's folder must have its model's name")
-        if not _fitting([config], expected):
+        if not _fits(config, expected):
             raise InputError(
                 f"{folder / name} was trained on {config.data}, not on {expected}"
-                + ("; name the models to take" if not models and _fitting(configs.values(), expected) else "")
+                + (
+                    "; name the models to take"
+                    if not models and any(_fits(each, expected) for each in configs.values())
+                    else ""
+                )
             )
     test = _load_data(expected, "test", data_dir)
     test.head(options.images)  # refused before anything is computed
     return [load(folder / name, device=device, **vars(options.classifier)) for name in names], test
 
 
-def _fitting(configs: Iterable[Config], data: str) -> list[Config]:
-    """Those of models that were trained on a data set, or on what it is a subset of."""
-    return [config for config in configs if config.data in (data, SUBSETS.get(data))]
+def _fits(config: Config, data: str) -> bool:
+    """Whether a model was trained on a data set, or on what it is a subset of."""
+    return config.data in (data, SUBSETS.get(data))
 
 
 def _is_trained(run: Path) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrobayes.attacks.base import EACH, Attack, Problem, lengths, register
-from pyrobayes.options import LARGEST_STEP, InputError, positive, whole
+from pyrobayes.options import InputError, step_size, whole
 
 FIRST_WEIGHT = 0.1  # c of the first search
 
@@ -46,8 +46,7 @@ class CW(Attack):
         super().__post_init__()
         whole("steps", self.steps, least=1)
         whole("searches", self.searches, least=1)
-        if self.step_size is not None:
-            positive("step size", self.step_size, most=LARGEST_STEP)
+        step_size(self.step_size)
         if not isinstance(self.confidence, numbers.Real) or not 0 <= self.confidence < math.inf:
             raise InputError(f"confidence must be a finite number of nats from 0, got {self.confidence!r}")
         if self.target == EACH or self.evade is not None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyrobayes.attacks.base import Problem, register
 from pyrobayes.attacks.pgd import Iterative
 from pyrobayes.attacks.square import square
-from pyrobayes.options import LARGEST_STEP, positive
+from pyrobayes.options import step_size
 
 
 @register("patch")
@@ -31,8 +31,7 @@ class Patch(Iterative):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.step_size is not None:
-            positive("step size", self.step_size, most=LARGEST_STEP)
+        step_size(self.step_size)
 
     def from_start(self, problem: Problem, eps: float, restart: int, draw: int) -> Tensor:
         side = math.floor(math.sqrt(eps * problem.x.shape[-2:].numel()) + 1e-6)

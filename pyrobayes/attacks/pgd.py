@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrobayes.attacks.base import Attack, Problem, register, worst
-from pyrobayes.options import LARGEST_STEP, InputError, flag, positive, whole
+from pyrobayes.options import InputError, flag, step_size, whole
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class PGD(Iterative):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.step_size is not None:
-            positive("step size", self.step_size, most=LARGEST_STEP)
+        step_size(self.step_size)
 
     def climb(self, problem: Problem, eps: float, start: Tensor, draw: int) -> Tensor:
         size = self.step_size or 2.5 * eps / self.steps
