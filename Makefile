@@ -1,6 +1,6 @@
 # make reproduce [QUICK=1]   environment, data, training of all seven models, attacks, figures, report; and the site
 # make test                  environment and test suite; of models this small two processes are faster than two threads
-# make lint                  what ruff finds, and whether the code is formatted
+# make lint                  what ruff finds, whether the code is formatted, and whether imports keep to the layers
 # make results               tables, cards and figures of the pages, from docs/results
 # make docs                  the site, in docs/_build; every warning is an error
 # make benchmark             speed and memory against a plain reference, in about half an hour
@@ -21,6 +21,7 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --check --quiet .
+	$(BIN)/lint-imports
 
 results: $(VENV)/installed
 	$(BIN)/python docs/write_results.py

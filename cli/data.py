@@ -25,6 +25,6 @@ def fetch(data, data_dir):
     Example:
       pyrobayes data fetch --data fashion-mnist
     """
-    from pyrobayes.data import fetch
+    from pyrobayes.data.sources import fetch
 
     click.echo(f"{data}: complete, from: {fetch(data, data_dir)}")

@@ -6,7 +6,7 @@ import sys
 import click
 
 from pyrobayes import __version__
-from pyrobayes.options import PyrobayesError
+from pyrobayes.errors import PyrobayesError
 from pyrobayes.torchrun import rank
 from pyrobayes_cli import attack, data, detect, evaluate, generate, report, reproduce, robustness, show, train
 

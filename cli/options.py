@@ -7,7 +7,8 @@ import typing
 
 import click
 
-from pyrobayes.options import COMPARATORS, DATASETS, DEVICES, MINI, MODELS, PRETRAINED, InputError, choice, parse_eps
+from pyrobayes.errors import InputError, choice
+from pyrobayes.options import COMPARATORS, DATASETS, DEVICES, MINI, MODELS, PRETRAINED, parse_eps
 
 DATA = {"type": click.Choice(DATASETS, case_sensitive=False)}
 data = click.option(

@@ -103,17 +103,17 @@ def warn_of_unfinished(models, runs) -> None:
     """Say which models were taken although their training hasn't ended."""
     from pathlib import Path
 
-    from pyrobayes.results import Trained
+    from pyrobayes.results.store import Provenance
 
     for model in () if rank() else models:
-        run = Trained.read(Path(runs) / model)
+        run = Provenance.read(Path(runs) / model)
         if run.epochs < (epochs := run.config.training.epochs):
             click.echo(f"warning: {model} has {run.epochs} of {epochs} epochs of its training behind it", err=True)
 
 
 def tell_caveats(results) -> None:
     """Say what noise and approximations change of results."""
-    from pyrobayes.evaluation import caveats
+    from pyrobayes.results.caveats import caveats
 
     for line in caveats(results):
         click.echo(line)

@@ -18,6 +18,6 @@ def command(runs, out):
     Example:
       pyrobayes report
     """
-    from pyrobayes.report import write
+    from pyrobayes.results.report import write
 
     click.echo(f"Wrote {' and '.join(map(str, write(out or runs, runs)))}.")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from pyrobayes.options import NETWORKS, RECIPES, InputError
+from pyrobayes.errors import InputError
+from pyrobayes.options import NETWORKS, RECIPES
 from pyrobayes_cli import options
 from pyrobayes_cli.attack import show_attack
 from pyrobayes_cli.evaluate import show_evaluation
@@ -76,7 +77,7 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, images, part
         f"Everything goes to {folder}; interrupted, the same command goes on where it stopped."
     )
 
-    from pyrobayes.runs import reproduce
+    from pyrobayes.commands.runs import reproduce
 
     with Progress() as progress:
         result = reproduce(

@@ -20,7 +20,8 @@ def command(model, figure, as_json):
     Example:
       pyrobayes show gbz --figure gbz
     """
-    from pyrobayes import build, figures
+    from pyrobayes import build
+    from pyrobayes.results import figures
 
     factorization = build(model, networks="small")
     parents = factorization.parents()

@@ -7,7 +7,8 @@ import sys
 
 import click
 
-from pyrobayes.options import NETWORKS, InputError, Networks, TrainingOptions
+from pyrobayes.errors import InputError
+from pyrobayes.options import NETWORKS, Networks, TrainingOptions
 from pyrobayes_cli import options
 from pyrobayes_cli.output import Progress, table
 
@@ -51,7 +52,7 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
     if not resume:  # else they are changes of options that aren't known yet
         TrainingOptions(**training_changes)
 
-    from pyrobayes.runs import train
+    from pyrobayes.commands.runs import train
 
     with Progress() as progress:
         try:

@@ -13,12 +13,14 @@ from pathlib import Path
 import click
 import torch
 
-from pyrobayes import attacks, evaluation, load, load_data, report, runs
-from pyrobayes.checkpoint import MODEL as WEIGHTS
-from pyrobayes.checkpoint import digest, read_tensors, versions
-from pyrobayes.evaluation import Rate
+from pyrobayes import attacks, evaluation, load, load_data
+from pyrobayes.commands import runs
+from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
 from pyrobayes.options import NETWORKS, RECIPES, Networks, TrainingOptions
+from pyrobayes.results import report
+from pyrobayes.training.checkpoint import MODEL as WEIGHTS
+from pyrobayes.training.checkpoint import digest, read_tensors, versions
 
 MODEL, EPS, STEPS, EPOCHS = "gbz", 0.1, 20, 10
 CHANGES = (

@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 from matplotlib.figure import Figure
 
-from pyrobayes import build, figures
+from pyrobayes import build
+from pyrobayes.evaluation.particles import Effect
 from pyrobayes.options import MODELS
-from pyrobayes.particles import Effect
-from pyrobayes.results import read_reproduction, read_results
+from pyrobayes.results import figures
+from pyrobayes.results.store import read_reproduction, read_results
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from pyrobayes import load, load_data
 from pyrobayes.attacks.losses import log_odds_against
-from pyrobayes.checkpoint import versions
-from pyrobayes.evaluation import Rate
+from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
 from pyrobayes.options import MODELS
+from pyrobayes.training.checkpoint import versions
 
 EPS = (0.05, 0.1, 0.3)
 RESULTS = Path(__file__).parent / "results" / "poster" / "fgsm_variants.json"

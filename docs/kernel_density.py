@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pyrobayes import attacks, load_data
-from pyrobayes.checkpoint import versions
-from pyrobayes.data import Images
-from pyrobayes.evaluation import Rate
+from pyrobayes.data.images import Images
+from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
+from pyrobayes.training.checkpoint import versions
 
 VARIANCES, EPS, STEPS = (0.1, 0.25, 0.5, 1.0, 2.0), 0.1, 20
 RESULTS = Path(__file__).parent / "results" / "kernel_density.json"

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from pyrobayes import factorizations
-from pyrobayes.checkpoint import CONFIG, MODEL, digest, read_tensors, save_tensors
 from pyrobayes.options import PRETRAINED
+from pyrobayes.training.checkpoint import CONFIG, MODEL, digest, read_tensors, save_tensors
 
 
 @click.command()

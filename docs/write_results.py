@@ -19,16 +19,19 @@ from pathlib import Path
 
 import click
 
-from pyrobayes import factorizations, report, reproduction
-from pyrobayes.checkpoint import Config
-from pyrobayes.checks import FAIL, NOT_APPLICABLE
-from pyrobayes.detection import Detection
-from pyrobayes.evaluation import Evaluation, Rate
+from pyrobayes import factorizations
+from pyrobayes.evaluation import reproduction
+from pyrobayes.evaluation.clean import Evaluation
+from pyrobayes.evaluation.detection import Detection
+from pyrobayes.evaluation.particles import Effect, references
+from pyrobayes.evaluation.rates import Rate
+from pyrobayes.evaluation.robustness.checks import FAIL, NOT_APPLICABLE
+from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
-from pyrobayes.particles import Effect, references
-from pyrobayes.report import table
-from pyrobayes.results import Found, read_reproduction, read_results
-from pyrobayes.robustness import Verdict
+from pyrobayes.results import report
+from pyrobayes.results.report import table
+from pyrobayes.results.store import Found, read_reproduction, read_results
+from pyrobayes.training.checkpoint import Config
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

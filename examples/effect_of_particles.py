@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pyrobayes
-from pyrobayes import figures, particles
+from pyrobayes.evaluation import particles
+from pyrobayes.results import figures
 
 quick, pretrained = (option in sys.argv for option in ("--quick", "--pretrained"))
 test = pyrobayes.load_data("fashion-mnist" if pretrained else "fashion-mnist-mini", "test").head(20 if quick else 500)

@@ -16,14 +16,14 @@ classifier = pyrobayes.pretrained("gfz", device="cpu")
 # The decoder's mean at z drawn from p(z|y): all that the model knows of a class, [per_class, classes, 1, 28, 28].
 samples = pyrobayes.generate(classifier.factorization, per_class, seed=0)
 title = "GFZ: mean of p(x|z, y) at z drawn from p(z|y)"
-pyrobayes.figures.save(pyrobayes.figures.image_grid(samples, test.classes, title), "samples")
+pyrobayes.results.figures.save(pyrobayes.results.figures.image_grid(samples, test.classes, title), "samples")
 
 # What of an image passes through z: the mean of p(x|z, y) at z drawn from q(z|x, y), for the true class.
 first = torch.stack([torch.nonzero(test.labels == c)[0, 0] for c in range(len(test.classes))])
 x, y = test.batch(first)
 reconstructed = pyrobayes.reconstruct(classifier.factorization, x, y, seed=0)
-figure = pyrobayes.figures.reconstructions(x, reconstructed, test.classes, "GFZ: test images")
-pyrobayes.figures.save(figure, "reconstructions")
+figure = pyrobayes.results.figures.reconstructions(x, reconstructed, test.classes, "GFZ: test images")
+pyrobayes.results.figures.save(figure, "reconstructions")
 
 # A drawn image should be taken for one of its own class, by the model that drew it.
 for name, drawn in zip(test.classes, samples.transpose(0, 1)):

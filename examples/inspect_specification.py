@@ -18,5 +18,5 @@ print("Parents of every site, read from the running model:")
 for site, parents in factorization.parents().items():
     print(f"  {site}: {', '.join(parents) or '-'}")
 
-written = pyrobayes.figures.save(pyrobayes.figures.graphical_model(factorization), "graph")
+written = pyrobayes.results.figures.save(pyrobayes.results.figures.graphical_model(factorization), "graph")
 print("Drawn in", *written)

@@ -9,7 +9,7 @@ import sys
 import torch
 
 import pyrobayes
-from pyrobayes.evaluation import Rate
+from pyrobayes.evaluation.rates import Rate
 
 quick = "--quick" in sys.argv
 training = pyrobayes.TrainingOptions(epochs=1 if quick else 6, batch_size=32)

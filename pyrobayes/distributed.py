@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.distributed.nn.functional  # noqa: F401
 from torch import Tensor
 
-from pyrobayes.options import InputError
+from pyrobayes.errors import InputError
 from pyrobayes.torchrun import local_rank, rank, started
 
 # How long a process waits for one that is at work, or downloads; if one ends, torchrun ends the others at once.

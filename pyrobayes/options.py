@@ -4,13 +4,25 @@ One record serves the Python call, the command's options and the configuration s
 Nothing here imports torch, so that a command line can be parsed, or refused, at once.
 """
 
-import difflib
-import itertools
 import math
 import numbers
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from pyrobayes.errors import (
+    LARGEST_BATCH,
+    LARGEST_SEED,
+    InputError,
+    check_eps,
+    check_flag,
+    check_fraction,
+    check_integer,
+    check_norm,
+    check_positive,
+    choice,
+    plain_numbers,
+)
 
 LIKELIHOODS = ("gaussian", "bernoulli", "laplace", "discretized-logistic")
 SCHEDULES = ("one-cycle", "cosine", "constant")
@@ -44,76 +56,12 @@ LOSSES = ("cross-entropy", "margin", "dlr", "logit-matching", "latent-matching")
 TERMS = ("x", "y", "z")
 DETECTION_TESTS = ("marginal", "logit", "kl")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-LARGEST_SEED = 2**63 - 1
-LARGEST_BATCH = 2**31 - 1
-LARGEST_L2 = 1_000_000
-LARGEST_STEP = 1_000_000
-LARGEST_COUNT = 1_000_000
 DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
 MINI = "fashion-mnist-mini"
 SUBSETS = {MINI: "fashion-mnist"}  # its training images are some of those of the other, and its test images too
 PRETRAINED = (
     Path(__file__).parent / "resources" / "pretrained"
 )  # models that come with the package, as a folder of runs
-
-
-class PyrobayesError(Exception):
-    """What went wrong in a way that its message explains."""
-
-
-class InputError(PyrobayesError, ValueError):
-    """Something the user gave can't be used; the message says what, what was expected, and what to do."""
-
-
-def choice(kind: str, given: str, known) -> str:
-    """The one of `known` that `given` names, in any case; :class:`InputError` with the nearest name otherwise."""
-    by_name = {name.lower(): name for name in known}
-    if str(given).lower() in by_name:
-        return by_name[str(given).lower()]
-    near = difflib.get_close_matches(str(given).lower(), by_name, n=1)
-    hint = f"did you mean '{by_name[near[0]]}'? " if near else ""
-    raise InputError(f"unknown {kind} '{given}': {hint}known are {', '.join(by_name.values())}")
-
-
-def take_numbers(record) -> None:
-    """Make the numbers of numpy's in a record Python's, which JSON can hold and no arithmetic overflows."""
-    for each in fields(record):
-        if isinstance(value := getattr(record, each.name), numbers.Number) and hasattr(value, "item"):
-            object.__setattr__(record, each.name, value.item())
-
-
-def whole(name: str, value, least: int, most: int = LARGEST_COUNT) -> None:
-    """Refuse a `value` of argument `name` that is no whole number from `least` up to `most`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if value > most:
-        raise InputError(f"{name} must be at most {most}, got {value}")
-
-
-def flag(name: str, value) -> None:
-    """Refuse a `value` of argument `name` that is neither True nor False."""
-    if not isinstance(value, bool):
-        raise InputError(f"{name} must be True or False, got {value!r}")
-
-
-def positive(name: str, value, least: float = 0.0, most: float = math.inf) -> None:
-    """Refuse a `value` of argument `name` that is no finite number above 0, nor from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
-        raise InputError(f"{name} must be a finite number above 0, got {value!r}")
-    if not least <= value <= most:
-        raise InputError(f"{name} must be from {least:g} to {most:g}, got {value:g}")
-
-
-def step_size(value) -> None:
-    """Refuse an attack's step size; None stands for its own."""
-    if value is not None:
-        positive("step size", value, most=LARGEST_STEP)
-
-
-def part(name: str, value) -> None:
-    """Refuse a `value` of argument `name` that is no share above 0 and below 1."""
-    if not isinstance(value, numbers.Real) or not 0 < value < 1:
-        raise InputError(f"{name} must be a share above 0 and below 1, got {value!r}")
 
 
 def option(default: Any, help: str, choices=None) -> Any:
@@ -135,11 +83,11 @@ class Networks:
     variance: float = option(0.5, "variance of every pixel under the likelihood (not used by bernoulli)")
 
     def __post_init__(self):
-        take_numbers(self)
+        plain_numbers(self)
         for name in ("latent", "hidden", "channels"):
-            whole(name, getattr(self, name), least=1)
+            check_integer(name, getattr(self, name), least=1)
         object.__setattr__(self, "likelihood", choice("likelihood", self.likelihood, LIKELIHOODS))
-        positive("variance", self.variance, least=1e-6, most=1e6)
+        check_positive("variance", self.variance, least=1e-6, most=1e6)
 
 
 NETWORKS = {"paper": Networks(), "small": Networks(channels=32)}
@@ -188,17 +136,17 @@ class TrainingOptions:
         return cls(**OWN_TRAINING.get(model.lower(), {}) | changes)
 
     def __post_init__(self):
-        take_numbers(self)
+        plain_numbers(self)
         eps = self.adversarial_eps
         if eps is not None and (isinstance(eps, bool) or not isinstance(eps, numbers.Real) or not 0 <= eps <= 1):
             raise InputError(f"adversarial eps must be a number from 0 to 1, got {eps!r}")
         if self.adversarial_steps is not None:
-            whole("adversarial steps", self.adversarial_steps, least=1)
-        whole("epochs", self.epochs, least=1)
-        positive("lr", self.lr)
+            check_integer("adversarial steps", self.adversarial_steps, least=1)
+        check_integer("epochs", self.epochs, least=1)
+        check_positive("lr", self.lr)
         object.__setattr__(self, "schedule", choice("schedule", self.schedule, SCHEDULES))
-        whole("batch size", self.batch_size, least=1, most=LARGEST_BATCH)
-        whole("train particles", self.train_particles, least=1)
+        check_integer("batch size", self.batch_size, least=1, most=LARGEST_BATCH)
+        check_integer("train particles", self.train_particles, least=1)
         for name, known in (("bound", BOUNDS), ("augmentation", AUGMENTATIONS)):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, choice(name, getattr(self, name), known))
@@ -207,7 +155,7 @@ class TrainingOptions:
         if self.bound == "importance-weighted" and self.train_particles == 1:
             raise InputError("with one particle the importance-weighted bound is the ELBO: give more train particles")
         if self.antithetic is not None:
-            flag("antithetic", self.antithetic)
+            check_flag("antithetic", self.antithetic)
             object.__setattr__(self, "antithetic", self.antithetic or None)
         if self.antithetic and self.train_particles % 2:
             raise InputError(
@@ -218,12 +166,12 @@ class TrainingOptions:
                 "antithetic particles are for the ELBO: of pairs, the importance-weighted bound is another one"
             )
         if self.averaging is not None:
-            part("averaging", self.averaging)
+            check_fraction("averaging", self.averaging)
         for name in ("kl_warmup", "adversarial_warmup"):
             share = getattr(self, name)
             if share is not None and (not isinstance(share, numbers.Real) or not 0 <= share <= 1):
                 raise InputError(f"{name.replace('_', ' ')} must be a share of the run from 0 to 1, got {share!r}")
-        whole("seed", self.seed, least=0, most=LARGEST_SEED)
+        check_integer("seed", self.seed, least=0, most=LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -251,20 +199,20 @@ class ClassifierOptions:
     )
 
     def __post_init__(self):
-        take_numbers(self)
-        whole("particles", self.particles, least=1)
+        plain_numbers(self)
+        check_integer("particles", self.particles, least=1)
         object.__setattr__(self, "noise", choice("noise", self.noise, NOISES))
-        whole("seed", self.seed, least=0, most=LARGEST_SEED)
+        check_integer("seed", self.seed, least=0, most=LARGEST_SEED)
         object.__setattr__(self, "estimator", choice("estimator", self.estimator, ESTIMATORS))
         object.__setattr__(self, "precision", choice("precision", self.precision, PRECISIONS))
         if self.prune is not None:
-            positive("prune", self.prune)
+            check_positive("prune", self.prune)
             if self.estimator != "per-class":
                 raise InputError("prune leaves out classes' own particles, which only the estimator per-class has")
         if not isinstance(self.negligible, numbers.Real) or not 0 <= self.negligible < 1:
             raise InputError(f"negligible must be a part from 0 to below 1, got {self.negligible!r}")
-        whole("memory", self.memory, least=1)
-        flag("compile", self.compile)
+        check_integer("memory", self.memory, least=1)
+        check_flag("compile", self.compile)
 
     @property
     def exact(self) -> bool:
@@ -281,9 +229,9 @@ class EvaluationOptions(ClassifierOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        whole("batch size", self.batch_size, least=1, most=LARGEST_BATCH)
+        check_integer("batch size", self.batch_size, least=1, most=LARGEST_BATCH)
         if self.images is not None:
-            whole("images", self.images, least=1)
+            check_integer("images", self.images, least=1)
 
     @property
     def classifier(self) -> ClassifierOptions:
@@ -336,7 +284,7 @@ class AttackOptions(EvaluationOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        flag("snapshot", self.snapshot)
+        check_flag("snapshot", self.snapshot)
         names = (self.attack,) if isinstance(self.attack, str) else tuple(self.attack or ())
         if not names:
             raise InputError(f"no attack given: known are {', '.join(ATTACKS)}")
@@ -349,8 +297,8 @@ class AttackOptions(EvaluationOptions):
         if self.eps is None:
             object.__setattr__(self, "eps", EPS_IN_L2 if set(norms.values()) == {"l2"} else EPS)
         for name, norm in norms.items():
-            possible(name, norm, ATTACKS[name])
-            object.__setattr__(self, "eps", checked_eps(self.eps, norm))
+            check_norm(name, norm, ATTACKS[name])
+            object.__setattr__(self, "eps", check_eps(self.eps, norm))
         if self.term is not None:
             object.__setattr__(self, "term", choice("term", self.term, TERMS))
         if self.target is not None:
@@ -363,9 +311,9 @@ class AttackOptions(EvaluationOptions):
                 raise InputError(f"{', '.join(self.attack)} has no option {name}, only {', '.join(able)}")
         for name in ("steps", "restarts", "draws", "eot", "attack_particles"):
             if getattr(self, name) is not None:
-                whole(name.replace("_", " "), getattr(self, name), least=1)
+                check_integer(name.replace("_", " "), getattr(self, name), least=1)
         if self.step_size is not None:
-            positive("step size", self.step_size)
+            check_positive("step size", self.step_size)
         if self.attack_estimator is not None:
             object.__setattr__(self, "attack_estimator", choice("estimator", self.attack_estimator, ESTIMATORS))
 
@@ -382,7 +330,7 @@ class AttackOptions(EvaluationOptions):
 
 @dataclass(frozen=True)
 class DetectionOptions(AttackOptions):
-    """How tests are fitted that reject adversarial images, and attacked: see :mod:`pyrobayes.detection`."""
+    """How tests are fitted that reject adversarial images, and attacked: see :mod:`pyrobayes.evaluation.detection`."""
 
     false_alarms: float = option(0.05, "share of the training images that each test may reject")
     train_images: int = option(5000, "the tests are fitted to the first N training images")
@@ -392,11 +340,11 @@ class DetectionOptions(AttackOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        part("false alarms", self.false_alarms)
-        whole("train images", self.train_images, least=2)
+        check_fraction("false alarms", self.false_alarms)
+        check_integer("train images", self.train_images, least=2)
         weights = (self.evade_weight,) if isinstance(self.evade_weight, numbers.Real) else tuple(self.evade_weight)
         for weight in weights:
-            positive("evade weight", weight)
+            check_positive("evade weight", weight)
         if weights and self.loss and self.loss.endswith("matching"):
             raise InputError(f"{self.loss} goes towards another image and has nothing to weigh: leave one of them out")
         object.__setattr__(self, "evade_weight", tuple(sorted(set(weights))))
@@ -404,7 +352,7 @@ class DetectionOptions(AttackOptions):
 
 @dataclass(frozen=True)
 class RobustnessOptions(EvaluationOptions):
-    """How a verdict on robustness is reached: see :mod:`pyrobayes.robustness`."""
+    """How a verdict on robustness is reached: see :mod:`pyrobayes.evaluation.robustness.verdict`."""
 
     images: int | None = option(1000, "take only the first N test images")
     eps: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
@@ -418,12 +366,12 @@ class RobustnessOptions(EvaluationOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "eps", checked_eps(self.eps))
+        object.__setattr__(self, "eps", check_eps(self.eps))
         if not any(self.eps):
             raise InputError("a verdict needs an eps above 0")
         for name in ("steps", "redraws", "checked_images"):
-            whole(name.replace("_", " "), getattr(self, name), least=1)
-        flag("brief", self.brief)
+            check_integer(name.replace("_", " "), getattr(self, name), least=1)
+        check_flag("brief", self.brief)
 
 
 QUICK_ROBUSTNESS = {
@@ -502,43 +450,6 @@ RECIPES = {
 }
 
 
-def possible(attack: str, norm: str, norms) -> None:
-    """Refuse a norm that an attack can't be bounded in."""
-    if norm not in norms:
-        raise InputError(f"{attack} is bounded in {' or '.join(norms)}, not in {norm}: leave the norm out")
-
-
-def is_number(value) -> bool:
-    """Whether it is one number: Python's, numpy's or a tensor without dimensions."""
-    return isinstance(value, numbers.Real) or getattr(value, "ndim", None) == 0
-
-
-def numbers_in(values) -> tuple[float, ...]:
-    """Sizes of a perturbation, in their order; :class:`InputError` unless they are numbers."""
-    try:
-        if not isinstance(values, str):
-            return tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        pass
-    raise InputError(f"eps must be a number, or a list of numbers, got {values!r}")
-
-
-def checked_eps(values, norm: str = "linf") -> tuple[float, ...]:
-    """The perturbation sizes as an increasing tuple; :class:`InputError` unless each is possible in the norm."""
-    values = (float(values),) if is_number(values) else numbers_in(values)
-    if not values:
-        raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
-    for value in values:
-        if not 0 <= value <= (LARGEST_L2 if norm == "l2" else 1):
-            in_l2 = f", or in L2 from 0 to {LARGEST_L2:,}" if norm == "l2" else ""
-            raise InputError(f"eps must lie in [0, 1], the range of a pixel{in_l2}, got {value!r}")
-    values = sorted({abs(value) for value in values})  # and no -0.0
-    for one, other in itertools.pairwise(values):
-        if f"{one:g}" == f"{other:g}":
-            raise InputError(f"eps {one!r} and {other!r} are as good as the same: leave one of them out")
-    return tuple(values)
-
-
 def parse_eps(text: str) -> tuple[float, ...]:
     """Read `START:STOP:STEP`, STOP included where the steps reach it, or a comma list; what is too much, the norm says.
 
@@ -550,7 +461,7 @@ def parse_eps(text: str) -> tuple[float, ...]:
     expected = "expected START:STOP:STEP such as 0:0.3:0.05, or a comma list such as 0.05,0.1"
     try:
         if ":" not in text:
-            return checked_eps([float(part) for part in text.split(",")], "l2")
+            return check_eps([float(part) for part in text.split(",")], "l2")
         start, stop, step = (float(part) for part in text.split(":"))
     except InputError:
         raise
@@ -558,8 +469,8 @@ def parse_eps(text: str) -> tuple[float, ...]:
         raise InputError(f"can't read the eps range '{text}': {expected}") from None
     if not all(math.isfinite(value) for value in (start, stop, step)) or step <= 0 or stop < start:
         raise InputError(f"the eps range '{text}' is empty: STEP must be above 0 and STOP at least START; {expected}")
-    checked_eps((start, stop), "l2")
+    check_eps((start, stop), "l2")
     if (stop - start) / step > 10_000:
         raise InputError(f"the eps range '{text}' has more than 10,000 values: take a larger STEP")
     count = math.floor((stop - start) / step + 1e-6) + 1
-    return checked_eps((min(stop, float(f"{start + i * step:.12g}")) for i in range(count)), "l2")
+    return check_eps((min(stop, float(f"{start + i * step:.12g}")) for i in range(count)), "l2")

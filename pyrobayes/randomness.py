@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pyrobayes.options import LARGEST_SEED, whole
+from pyrobayes.errors import LARGEST_SEED, check_integer
 
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Torch's generators of the CPU and of `device` are seeded within, and afterwards as they were before."""
-    whole("seed", seed, least=0, most=LARGEST_SEED)
+    check_integer("seed", seed, least=0, most=LARGEST_SEED)
     device = torch.device(device)
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         before = random_state(device)

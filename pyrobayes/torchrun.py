@@ -2,7 +2,7 @@
 
 import os
 
-from pyrobayes.options import InputError
+from pyrobayes.errors import InputError
 
 
 def _number(name: str, default: int) -> int:

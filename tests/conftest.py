@@ -5,11 +5,12 @@ import dataclasses
 import linear_gaussian  # noqa: F401  (registers a factorization)
 import pytest
 import torch
+from support import TINY
 from torch.nn.functional import avg_pool2d
 
-from pyrobayes import Images, Networks, build, factorizations, importance, load_data, robustness
-
-TINY = Networks(latent=5, hidden=12, channels=6)
+from pyrobayes import Images, build, factorizations, load_data
+from pyrobayes.evaluation.robustness import verdict as robustness
+from pyrobayes.inference import importance
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -53,14 +54,6 @@ def make():
 def batch(tiny_images):
     """Four images in float32, and their classes."""
     return tiny_images.batch(torch.arange(4))
-
-
-def as_on_a_gpu(factorization):
-    """Under FakeTensorMode, weights as they would be on a GPU, which need not be there."""
-    for module in factorization.modules():
-        for values in (module._parameters, module._buffers):
-            for key, value in values.items():
-                values[key] = None if value is None else torch.empty(value.shape, dtype=value.dtype, device="cuda")
 
 
 @pytest.fixture

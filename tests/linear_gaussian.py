@@ -7,7 +7,9 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
+from pyrobayes import Networks
 from pyrobayes.factorizations import DeepBayes, register
+from pyrobayes.factorizations.conditionals import Conditionals
 
 VARIANCE = 0.1
 
@@ -77,3 +79,11 @@ class LinearGaussian(DeepBayes):
             for c, mean in enumerate(self.p_z.means)
         ]
         return torch.stack(columns, dim=1)
+
+
+def linear_gaussian(wider):
+    torch.manual_seed(0)
+    conditionals = Conditionals(Networks(latent=5, hidden=4, channels=2), (1, 7, 7), 10)
+    factorization = LinearGaussian(conditionals, wider=wider).double()
+    factorization.p_x.a.data = torch.linalg.qr(factorization.p_x.a.data).Q  # orthonormal in float64 too
+    return factorization

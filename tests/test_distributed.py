@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from pyrobayes.checkpoint import MODEL, read_tensors
+from pyrobayes.training.checkpoint import MODEL, read_tensors
 
 SCRIPT = """
 import atexit, json, os, sys

@@ -14,12 +14,13 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import TINY
+from support import TINY
 from torch.distributions import Normal
 
-from pyrobayes import attacks, data, factorizations, options, training
-from pyrobayes.checkpoint import MODEL, digest, read_tensors
-from pyrobayes.results import read_results
+from pyrobayes import attacks, data, factorizations, options
+from pyrobayes.results.store import read_results
+from pyrobayes.training import fit as training
+from pyrobayes.training.checkpoint import MODEL, digest, read_tensors
 from pyrobayes_cli.main import main
 
 ROOT = Path(__file__).parents[1]

@@ -11,22 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from pyrobayes.attacks.losses import LOSSES, MATCHING
-from pyrobayes.classifier import ATTACK, ATTACKER, Logits, check_range
-from pyrobayes.options import (
+from pyrobayes.errors import (
     LARGEST_SEED,
-    NORMS,
-    TERMS,
     InputError,
-    checked_eps,
+    check_eps,
+    check_flag,
+    check_integer,
+    check_norm,
+    check_positive,
     choice,
-    flag,
     is_number,
     numbers_in,
-    positive,
-    possible,
-    take_numbers,
-    whole,
+    plain_numbers,
 )
+from pyrobayes.inference.classifier import ATTACK, ATTACKER, Logits, check_range
+from pyrobayes.options import NORMS, TERMS
 from pyrobayes.randomness import splitmix, standard_normals, uniforms
 
 _REGISTRY: dict[str, type["Attack"]] = {}
@@ -52,7 +51,7 @@ class Attack:
             classifier with fresh noise.
         seed: of what the attack draws itself.
         evade: a function of log p(x, y) [B, C] that is to stay low, [B], besides: a detector's statistic, see
-            :meth:`pyrobayes.detection.Detector.evading`.
+            :meth:`pyrobayes.evaluation.detection.Detector.evading`.
         evade_weight: lambda, by which it is taken off the loss.
     """
 
@@ -72,19 +71,19 @@ class Attack:
     follows_gradient: ClassVar[bool] = True  # of the classifier attacked, whose gradient it hopes for
 
     def __post_init__(self):
-        take_numbers(self)
+        plain_numbers(self)
         object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
-        possible(self.name, self.norm, self.norms)
+        check_norm(self.name, self.norm, self.norms)
         object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES | MATCHING))
         for option in ("target", "snapshot", "evade", *(["term"] if self.loss == "latent-matching" else [])):
             if self.matching and getattr(self, option) is not None and getattr(self, option) is not False:
                 raise InputError(f"{self.loss} goes towards another image, and has no {option}: leave it out")
         if self.target is not None and self.target != EACH:
-            whole("target", self.target, least=0)
+            check_integer("target", self.target, least=0)
         if self.term is not None:
             object.__setattr__(self, "term", choice("term", self.term, TERMS))
-        flag("snapshot", self.snapshot)
-        whole("eot", self.eot, least=1)
+        check_flag("snapshot", self.snapshot)
+        check_integer("eot", self.eot, least=1)
         if self.evade is not None and self.eot > 1 and not self.snapshot:
             raise InputError(
                 "eot sees the mean of posteriors, which has no log p(x) to evade a test of: leave it out, or take a snapshot"
@@ -93,8 +92,8 @@ class Attack:
             raise InputError(
                 "a test to evade looks at all terms of log p(x, y), and term leaves one of them: leave it out"
             )
-        whole("seed", self.seed, least=0, most=LARGEST_SEED)
-        positive("evade weight", self.evade_weight)
+        check_integer("seed", self.seed, least=0, most=LARGEST_SEED)
+        check_positive("evade weight", self.evade_weight)
 
     @property
     def matching(self) -> bool:
@@ -148,7 +147,7 @@ class Attack:
 
     def solve(self, problem: "Problem", eps: Sequence[float]) -> Tensor:
         """The adversarial images of one batch, [E, B, channels, height, width], for E values of eps."""
-        checked_eps(eps, self.norm)
+        check_eps(eps, self.norm)
         return self._to_each(problem, eps) if self.target == EACH else self._bounded(problem, eps)
 
     def _bounded(self, problem: "Problem", eps: Sequence[float]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrobayes.attacks.base import EACH, Attack, Problem, lengths, register
-from pyrobayes.options import InputError, step_size, whole
+from pyrobayes.errors import InputError, check_integer, check_step_size
 
 FIRST_WEIGHT = 0.1  # c of the first search
 
@@ -44,9 +44,9 @@ class CW(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        whole("steps", self.steps, least=1)
-        whole("searches", self.searches, least=1)
-        step_size(self.step_size)
+        check_integer("steps", self.steps, least=1)
+        check_integer("searches", self.searches, least=1)
+        check_step_size(self.step_size)
         if not isinstance(self.confidence, numbers.Real) or not 0 <= self.confidence < math.inf:
             raise InputError(f"confidence must be a finite number of nats from 0, got {self.confidence!r}")
         if self.target == EACH or self.evade is not None:

@@ -7,7 +7,7 @@ give [B]. Those in MATCHING say what of a classifier is to become as it is for a
 import torch
 from torch import Tensor, nn
 
-from pyrobayes.options import InputError
+from pyrobayes.errors import InputError
 
 
 def log_odds_against(log_joint: Tensor, y: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from pyrobayes.attacks.base import Attack, Problem, register, worst
-from pyrobayes.options import whole
+from pyrobayes.errors import check_integer
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class RandomNoise(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        whole("draws", self.draws, least=1)
+        check_integer("draws", self.draws, least=1)
 
     def drawn(self, problem: Problem, draw: int, eps: float) -> Tensor:
         """Images with one perturbation each."""

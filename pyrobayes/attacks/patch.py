@@ -9,7 +9,7 @@ from torch import Tensor
 from pyrobayes.attacks.base import Problem, register
 from pyrobayes.attacks.pgd import Iterative
 from pyrobayes.attacks.square import square
-from pyrobayes.options import step_size
+from pyrobayes.errors import check_step_size
 
 
 @register("patch")
@@ -31,7 +31,7 @@ class Patch(Iterative):
 
     def __post_init__(self):
         super().__post_init__()
-        step_size(self.step_size)
+        check_step_size(self.step_size)
 
     def from_start(self, problem: Problem, eps: float, restart: int, draw: int) -> Tensor:
         side = math.floor(math.sqrt(eps * problem.x.shape[-2:].numel()) + 1e-6)

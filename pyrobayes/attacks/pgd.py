@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrobayes.attacks.base import Attack, Problem, register, worst
-from pyrobayes.options import InputError, flag, step_size, whole
+from pyrobayes.errors import InputError, check_flag, check_integer, check_step_size
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Iterative(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        whole("steps", self.steps, least=1)
-        whole("restarts", self.restarts, least=1)
-        flag("random start", self.random_start)
+        check_integer("steps", self.steps, least=1)
+        check_integer("restarts", self.restarts, least=1)
+        check_flag("random start", self.random_start)
         if self.restarts > 1 and not self.random_start:
             raise InputError("restarts without a random start would all be the same: leave one of them out")
 
@@ -63,7 +63,7 @@ class PGD(Iterative):
 
     def __post_init__(self):
         super().__post_init__()
-        step_size(self.step_size)
+        check_step_size(self.step_size)
 
     def climb(self, problem: Problem, eps: float, start: Tensor, draw: int) -> Tensor:
         size = self.step_size or 2.5 * eps / self.steps

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrobayes.attacks.base import Attack, Problem, higher, register
-from pyrobayes.options import whole
+from pyrobayes.errors import check_integer
 
 SHARE = 0.8  # of the image that the first squares cover
 HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # after so many of 10,000 steps
@@ -34,7 +34,7 @@ class Square(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        whole("steps", self.steps, least=1)
+        check_integer("steps", self.steps, least=1)
 
     def perturb(self, problem: Problem, eps: float) -> Tensor:
         size, width = problem.x.shape[-2:].numel(), problem.x.shape[-1]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pyrobayes.attacks.base import Problem, register, worst
 from pyrobayes.attacks.pgd import PGD
-from pyrobayes.options import InputError
+from pyrobayes.errors import InputError
 
 
 @register("transfer")

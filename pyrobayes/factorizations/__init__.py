@@ -1,6 +1,6 @@
 """Factorizations of p(x, z, y): the contract, the registry, the seven of Li et al. (2019), and comparators."""
 
 from pyrobayes.factorizations import comparators, deep_bayes  # noqa: F401  (they register theirs)
-from pyrobayes.factorizations.base import DeepBayes, build, get, names, parents_in, register
+from pyrobayes.factorizations.base import DeepBayes, build, get, names, parse_formula, register
 
-__all__ = ["DeepBayes", "build", "get", "names", "parents_in", "register"]
+__all__ = ["DeepBayes", "build", "get", "names", "parse_formula", "register"]

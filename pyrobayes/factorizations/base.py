@@ -9,8 +9,9 @@ import torch
 from pyro.infer.inspect import get_model_relations
 from torch import Tensor, nn
 
-from pyrobayes.conditionals import Conditionals
-from pyrobayes.options import NETWORKS, InputError, Networks, choice, whole
+from pyrobayes.errors import InputError, check_integer, choice
+from pyrobayes.factorizations.conditionals import Conditionals
+from pyrobayes.options import NETWORKS, Networks
 from pyrobayes.randomness import seeded
 
 _REGISTRY: dict[str, type["DeepBayes"]] = {}
@@ -23,7 +24,7 @@ class DeepBayes(nn.Module):
     factor, and writes `model` with one `pyro.sample` for each factor, in the order of the formula.
 
     Args:
-        conditionals: makes the conditionals, see :class:`pyrobayes.conditionals.Conditionals`.
+        conditionals: makes the conditionals, see :class:`pyrobayes.factorizations.conditionals.Conditionals`.
 
     Attributes:
         comparator: whether it is there to hold the deep Bayes classifiers against, and `all` leaves it out.
@@ -86,7 +87,7 @@ class DeepBayes(nn.Module):
         return self.parents()["x"] != []
 
 
-def parents_in(formula: str) -> dict[str, list[str]]:
+def parse_formula(formula: str) -> dict[str, list[str]]:
     """The parents of every variable in a formula: `p(z) p(y|z)` gives `{"z": [], "y": ["z"]}`."""
     factors = re.findall(r"p(?:_D)?\((\w)(?:\|([\w, ]+))?\)", formula.split("=", 1)[-1])
     return {child: re.findall(r"\w", given) for child, given in factors}
@@ -137,8 +138,8 @@ def build(
     if not isinstance(image_shape, (tuple, list, torch.Size)) or len(image_shape) != 3:
         raise InputError(f"image_shape must be (channels, height, width), got {image_shape!r}")
     for size in image_shape:
-        whole("every size in image_shape", size, least=1)
-    whole("num_classes", num_classes, least=2)
+        check_integer("every size in image_shape", size, least=1)
+    check_integer("num_classes", num_classes, least=2)
     cls = get(name)
     with seeded(seed):
         return cls(Conditionals(networks, tuple(image_shape), num_classes)).float()

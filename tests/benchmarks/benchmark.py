@@ -23,9 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pyrobayes
 from pyrobayes import BayesClassifier, TrainingOptions, evaluation
-from pyrobayes.checkpoint import choose_device, versions
 from pyrobayes.options import ClassifierOptions
-from pyrobayes.training import Inference
+from pyrobayes.training.checkpoint import choose_device, versions
+from pyrobayes.training.fit import Inference
 
 EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 OURS = {

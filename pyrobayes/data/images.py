@@ -1,0 +1,88 @@
+"""Labelled images of one split of a data set."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrobayes.errors import InputError, check_integer
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images of one split of a data set.
+
+    Attributes:
+        name: of the data set, such as `fashion-mnist`.
+        split: `train` or `test`.
+        pixels: [N, channels, height, width], grey values from 0 to 255 as uint8.
+        labels: [N] classes from 0 to C - 1.
+        classes: the names of the C classes.
+        sha256: of the pixels and labels.
+    """
+
+    name: str
+    split: str
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    sha256: str = ""
+
+    def __post_init__(self):
+        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
+            got = f"{self.pixels.dtype} of shape {list(self.pixels.shape)}"
+            raise InputError(f"pixels must be torch.uint8 [N, channels, height, width], from 0 to 255, got {got}")
+        if self.labels.dtype != torch.long or self.labels.shape != self.pixels.shape[:1]:
+            got = f"{self.labels.dtype} of shape {list(self.labels.shape)}"
+            raise InputError(f"labels must be torch.long [{len(self.pixels)}], one for each image, got {got}")
+        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            low, high = self.labels.min(), self.labels.max()
+            raise InputError(f"labels must lie from 0 to {len(self.classes) - 1}, got {low} to {high}")
+        if not self.sha256:
+            parts = self.pixels.cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes()
+            object.__setattr__(self, "sha256", hashlib.sha256(parts).hexdigest())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return tuple(self.pixels.shape[1:])
+
+    def to(self, device) -> "Images":
+        """The same images on another device."""
+        return dataclasses.replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+    def take(self, indices: Tensor) -> "Images":
+        """The images at `indices`, as a data set of their own."""
+        return dataclasses.replace(self, pixels=self.pixels[indices], labels=self.labels[indices], sha256="")
+
+    def head(self, images: int | None) -> "Images":
+        """The first `images` images, or all of them; :class:`InputError` if there are fewer."""
+        if images is None:
+            return self
+        check_integer("images", images, least=1)
+        if images > len(self):
+            raise InputError(
+                f"images must be at most {len(self)}, the {self.split} images of {self.name}, got {images}"
+            )
+        return self.take(torch.arange(images))
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [B, channels, height, width] as floats in [0, 1], and their classes [B]."""
+        return self.pixels[indices].float() / 255, self.labels[indices]
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """All images in order, in batches of (indices [B], images, classes)."""
+        for indices in torch.arange(len(self)).split(batch_size):
+            yield (indices, *self.batch(indices.to(self.labels.device)))
+
+    def hold_out(self, share: float = 1 / 12) -> tuple["Images", "Images"]:
+        """Split off the validation images: (training, validation), the same split for every run."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        count = max(1, round(share * len(self)))
+        return self.take(order[count:]), self.take(order[:count])

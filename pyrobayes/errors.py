@@ -1,0 +1,109 @@
+"""What is raised where the user can mend it, and the checks of what users give. Nothing here imports torch."""
+
+import difflib
+import itertools
+import math
+import numbers
+from dataclasses import fields
+
+LARGEST_SEED = 2**63 - 1
+LARGEST_BATCH = 2**31 - 1
+LARGEST_L2 = 1_000_000
+LARGEST_STEP = 1_000_000
+LARGEST_COUNT = 1_000_000
+
+
+class PyrobayesError(Exception):
+    """What went wrong in a way that its message explains."""
+
+
+class InputError(PyrobayesError, ValueError):
+    """Something the user gave can't be used; the message says what, what was expected, and what to do."""
+
+
+def choice(kind: str, given: str, known) -> str:
+    """The one of `known` that `given` names, in any case; :class:`InputError` with the nearest name otherwise."""
+    by_name = {name.lower(): name for name in known}
+    if str(given).lower() in by_name:
+        return by_name[str(given).lower()]
+    near = difflib.get_close_matches(str(given).lower(), by_name, n=1)
+    hint = f"did you mean '{by_name[near[0]]}'? " if near else ""
+    raise InputError(f"unknown {kind} '{given}': {hint}known are {', '.join(by_name.values())}")
+
+
+def plain_numbers(record) -> None:
+    """Make the numbers of numpy's in a record Python's, which JSON can hold and no arithmetic overflows."""
+    for each in fields(record):
+        if isinstance(value := getattr(record, each.name), numbers.Number) and hasattr(value, "item"):
+            object.__setattr__(record, each.name, value.item())
+
+
+def check_integer(name: str, value, least: int, most: int = LARGEST_COUNT) -> None:
+    """Refuse a `value` of argument `name` that is no whole number from `least` up to `most`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if value > most:
+        raise InputError(f"{name} must be at most {most}, got {value}")
+
+
+def check_flag(name: str, value) -> None:
+    """Refuse a `value` of argument `name` that is neither True nor False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} must be True or False, got {value!r}")
+
+
+def check_positive(name: str, value, least: float = 0.0, most: float = math.inf) -> None:
+    """Refuse a `value` of argument `name` that is no finite number above 0, nor from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+        raise InputError(f"{name} must be a finite number above 0, got {value!r}")
+    if not least <= value <= most:
+        raise InputError(f"{name} must be from {least:g} to {most:g}, got {value:g}")
+
+
+def check_step_size(value) -> None:
+    """Refuse an attack's step size; None stands for its own."""
+    if value is not None:
+        check_positive("step size", value, most=LARGEST_STEP)
+
+
+def check_fraction(name: str, value) -> None:
+    """Refuse a `value` of argument `name` that is no share above 0 and below 1."""
+    if not isinstance(value, numbers.Real) or not 0 < value < 1:
+        raise InputError(f"{name} must be a share above 0 and below 1, got {value!r}")
+
+
+def check_norm(attack: str, norm: str, norms) -> None:
+    """Refuse a norm that an attack can't be bounded in."""
+    if norm not in norms:
+        raise InputError(f"{attack} is bounded in {' or '.join(norms)}, not in {norm}: leave the norm out")
+
+
+def is_number(value) -> bool:
+    """Whether it is one number: Python's, numpy's or a tensor without dimensions."""
+    return isinstance(value, numbers.Real) or getattr(value, "ndim", None) == 0
+
+
+def numbers_in(values) -> tuple[float, ...]:
+    """Sizes of a perturbation, in their order; :class:`InputError` unless they are numbers."""
+    try:
+        if not isinstance(values, str):
+            return tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        pass
+    raise InputError(f"eps must be a number, or a list of numbers, got {values!r}")
+
+
+def check_eps(values, norm: str = "linf") -> tuple[float, ...]:
+    """The perturbation sizes as an increasing tuple; :class:`InputError` unless each is possible in the norm."""
+    values = (float(values),) if is_number(values) else numbers_in(values)
+    if not values:
+        raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
+    for value in values:
+        if not 0 <= value <= (LARGEST_L2 if norm == "l2" else 1):
+            in_l2 = f", or in L2 from 0 to {LARGEST_L2:,}" if norm == "l2" else ""
+            raise InputError(f"eps must lie in [0, 1], the range of a pixel{in_l2}, got {value!r}")
+    values = sorted({abs(value) for value in values})  # and no -0.0
+    for one, other in itertools.pairwise(values):
+        if f"{one:g}" == f"{other:g}":
+            raise InputError(f"eps {one!r} and {other!r} are as good as the same: leave one of them out")
+    return tuple(values)

@@ -1,0 +1,230 @@
+"""How a classifier does on adversarial images."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from pyrobayes import attacks, distributed
+from pyrobayes.attacks import Attack, Problem
+from pyrobayes.attacks.base import lengths
+from pyrobayes.data.images import Images
+from pyrobayes.errors import InputError, check_eps, check_integer
+from pyrobayes.evaluation.diagnostics import CHECKED, DIAGNOSTICS, looked_at
+from pyrobayes.evaluation.images import prepared
+from pyrobayes.evaluation.rates import Rate
+from pyrobayes.inference.classifier import ATTACKER, DEFENDER, REFERENCES, BayesClassifier
+from pyrobayes.options import EPS
+from pyrobayes.progress import Progress, silent
+from pyrobayes.randomness import splitmix, uniforms
+
+UNSAVED = ("clean_log_joint", "log_joint", "examples")  # of an attack's result, in its file
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """How a classifier does on adversarial images.
+
+    Attributes:
+        model, generative, attack, data: what was attacked, how, on what.
+        options: of the attack, and of the classifier that the attacker saw where they differ from the defender's.
+        eps: [E] the bounds.
+        labels: [N] true classes.
+        clean_predictions: [N] predicted classes of the clean images.
+        predictions: [E][N] the same of the adversarial images.
+        posteriors: [E][N] posteriors of those predicted classes.
+        unmoved: images, not of the target class, for which no gradient that the attack asked for had a finite value
+            other than zero. None of an attack that does without.
+        distances: [N] L2 lengths of the least changes that an attack which looks for them found; infinite where the
+            classifier didn't fall for it; None for other attacks.
+        changed: as in :class:`Evaluation`, of the first clean images; None for a classifier that isn't random.
+        approximation: as there, of the same images.
+        gradient_signs: share of the pixels of these whose gradient has another sign than that without approximations,
+            with the same noise; None where the attacker's options ask for none.
+        clean_log_joint: [N, C] nats, of the clean images. This and what follows is None of a result read from its file.
+        log_joint: [E, N, C] nats, of the adversarial images.
+        examples: [E, M, channels, height, width] the first adversarial images.
+    """
+
+    model: str
+    generative: bool
+    attack: str
+    options: dict
+    data: str
+    eps: tuple[float, ...]
+    labels: list[int]
+    clean_predictions: list[int]
+    predictions: list[list[int]]
+    posteriors: list[list[float]]
+    unmoved: Rate
+    distances: list[float] | None = None
+    changed: Rate | None = None
+    approximation: Rate | None = None
+    gradient_signs: Rate | None = None
+    clean_log_joint: Tensor | None = None
+    log_joint: Tensor | None = None
+    examples: Tensor | None = None
+
+    @classmethod
+    def of(cls, *, clean_log_joint: Tensor, log_joint: Tensor, **others) -> "AttackResult":
+        """With the predictions and posteriors that the log joints give."""
+        return cls(
+            clean_log_joint=clean_log_joint,
+            log_joint=log_joint,
+            clean_predictions=clean_log_joint.argmax(1).tolist(),
+            predictions=log_joint.argmax(2).tolist(),
+            posteriors=log_joint.softmax(2).amax(2).tolist(),
+            **others,
+        )
+
+    @property
+    def images(self) -> int:
+        """How many were attacked."""
+        return len(self.labels)
+
+    @property
+    def clean_accuracy(self) -> Rate:
+        """Share of the clean images classified correctly."""
+        return Rate(sum(p == y for p, y in zip(self.clean_predictions, self.labels)), self.images)
+
+    def success(self, index: int) -> Rate:
+        """Success rate at `eps[index]`: share of all attacked images that end up misclassified."""
+        return Rate(sum(p != y for p, y in zip(self.predictions[index], self.labels)), self.images)
+
+    def flipped(self, index: int) -> Rate:
+        """Share of the initially correct images that end up misclassified at `eps[index]`."""
+        triples = zip(self.predictions[index], self.clean_predictions, self.labels)
+        right = [p != y for p, clean, y in triples if clean == y]
+        return Rate(sum(right), len(right))
+
+    @property
+    def median_distance(self) -> float | None:
+        """Median of the distances over the initially correct images; infinite where most didn't fall for the attack.
+
+        Images of the target class, which are left alone, are not among them; NaN if there are no others.
+        """
+        if self.distances is None:
+            return None
+        each = zip(self.distances, self.clean_predictions, self.labels, strict=True)
+        right = [distance for distance, p, y in each if p == y != self.options.get("target")]
+        return statistics.median(right) if right else math.nan
+
+    def reached(self, index: int) -> Rate | None:
+        """Share of the images of other classes that end up in the target class at `eps[index]`; None without one."""
+        target = self.options.get("target")
+        if not isinstance(target, int):
+            return None
+        others = [p == target for p, y in zip(self.predictions[index], self.labels) if y != target]
+        return Rate(sum(others), len(others))
+
+    def as_dict(self) -> dict:
+        """As plain JSON values, without the example images and the log joints."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {name: value for name, value in values.items() if name not in UNSAVED}
+        if self.distances is not None:
+            plain["distances"] = [distance if math.isfinite(distance) else None for distance in self.distances]
+        rates = [
+            {"eps": eps, "success": self.success(i).as_dict(), "flipped": self.flipped(i).as_dict()}
+            | ({"reached": reached.as_dict()} if (reached := self.reached(i)) else {})
+            for i, eps in enumerate(self.eps)
+        ]
+        shares = {"clean_accuracy": self.clean_accuracy.as_dict(), "unmoved": self.unmoved.as_dict()}
+        for name in DIAGNOSTICS:
+            if rate := getattr(self, name):
+                shares[name] = rate.as_dict()
+        return plain | shares | {"rates": rates}
+
+
+def attack(
+    classifier: BayesClassifier,
+    data: Images,
+    eps: float | Sequence[float] = EPS,
+    *,
+    by: Attack | str = "fgsm",
+    attacker: Mapping = MappingProxyType({}),
+    images: int | None = None,
+    batch_size: int = 100,
+    examples: int | None = 8,
+    checked: int = CHECKED,
+    progress: Progress = silent,
+) -> AttackResult:
+    """Attack a classifier on every image of a data set.
+
+    Args:
+        classifier: such as :func:`pyrobayes.load` gives; it defends itself with its own particles, noise and seed.
+        data: labelled images.
+        eps: bounds of the perturbation in the attack's norm.
+        by: the attack, or its name.
+        attacker: options that the classifier has otherwise for the attacker than for the defender, such as particles.
+        images: take only the first so many images.
+        batch_size: images at a time; changes memory and speed, not results.
+        examples: how many adversarial images to keep; all where None.
+        checked: how many clean images to look at for what noise and approximations change; none where 0.
+        progress: called after every batch.
+    """
+    perturb = attacks.get(by) if isinstance(by, str) else by
+    eps, seen = check_eps(eps, perturb.norm), classifier.replaced(**attacker) if attacker else classifier
+    # What is nearest has to be found before it is known how far it is; no image of [0, 1] is further than the last.
+    bounds = (*eps, math.sqrt(data.pixels[0].numel())) if perturb.least_distance else eps
+    everything = data
+    data = prepared(classifier, data, images, batch_size)
+    if isinstance(perturb.target, int):
+        check_integer("target", perturb.target, least=0, most=len(data.classes) - 1)
+    keep = len(data) if examples is None else min(examples, len(data))
+    batches = []
+    for indices, x, y in distributed.share(data.batches(min(batch_size, max(1, seen.images_at_once // perturb.eot)))):
+        towards = of_other_classes(everything, indices, perturb.seed).to(x.device) if perturb.matching else None
+        problem = Problem(perturb, seen.for_images(indices, ATTACKER), x, y, indices, towards)
+        adversarial = perturb.solve(problem, bounds)
+        defender = classifier.for_images(indices, DEFENDER)
+        with torch.no_grad():
+            clean = defender(x)
+            # At eps 0 the image is the clean one, and so is its noise.
+            attacked = torch.stack([defender(image) if e else clean for e, image in zip(bounds, adversarial)])
+        last = attacked[-1].argmax(1)
+        astray = last == perturb.target if isinstance(perturb.target, int) else last != y
+        found = {
+            "clean": clean,
+            "attacked": attacked[: len(eps)].transpose(0, 1),
+            "unmoved": problem.blind & (y != perturb.target) & perturb.follows_gradient,
+            "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(astray, math.inf),
+            "examples": adversarial[: len(eps), : max(0, keep - int(indices[0]))].transpose(0, 1),
+        }
+        batches.append({name: value.cpu() for name, value in found.items()})
+        progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
+    batches = distributed.gather(batches)
+    found = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    return AttackResult.of(
+        model=classifier.factorization.name,
+        generative=classifier.factorization.generative,
+        attack=perturb.name,
+        options=perturb.described() | ({"attacker": dict(attacker)} if attacker else {}),
+        data=data.name,
+        eps=eps,
+        labels=data.labels.tolist(),
+        unmoved=Rate.of(found["unmoved"]),
+        distances=found["distances"].tolist() if perturb.least_distance else None,
+        clean_log_joint=found["clean"],
+        log_joint=found["attacked"].transpose(0, 1),
+        examples=found["examples"].transpose(0, 1),
+        **looked_at(classifier, seen, data.head(min(checked, len(data))), batch_size) if checked else {},
+    )
+
+
+def of_other_classes(data: Images, indices: Tensor, seed: int) -> Tensor:
+    """One image of another class for each of those at `indices`, [B, channels, height, width], drawn from (seed, index)."""
+    labels = data.labels.cpu()
+    by_class, place = labels.sort(stable=True)
+    label = labels[indices.cpu()]
+    first, last = (torch.searchsorted(by_class, label, right=right) for right in (False, True))
+    others = len(labels) - (last - first)
+    if not others.all():
+        raise InputError(f"{data.name} has images of one class only: a matching loss needs those of another")
+    uniform = uniforms(splitmix(splitmix(seed, REFERENCES), indices.cpu()), torch.tensor(0))
+    drawn = (uniform * others).long().clamp(max=others - 1)
+    return data.batch(place[drawn + (drawn >= first) * (last - first)].to(data.labels.device))[0]

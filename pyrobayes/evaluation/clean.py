@@ -1,0 +1,117 @@
+"""How a classifier does on clean images."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrobayes import distributed
+from pyrobayes.data.images import Images
+from pyrobayes.evaluation.diagnostics import approximation
+from pyrobayes.evaluation.images import prepared
+from pyrobayes.evaluation.rates import Rate
+from pyrobayes.inference.classifier import DEFENDER, SECOND, BayesClassifier
+from pyrobayes.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a classifier does on clean images.
+
+    Attributes:
+        model, data, images: what was evaluated on what.
+        accuracy: share of the images classified correctly.
+        changed: share of the images whose predicted class changes with another draw of the noise, a fresh one where it is fixed.
+        negative_log_likelihood: mean of -log p(y|x), nats.
+        calibration_error: expected calibration error of the predicted class's posterior, 15 equal bins
+            (Guo et al. 2017), from 0 to 1.
+        log_evidence: mean log p(x), nats; None for a model without p(x|...).
+        effective_sample_size: mean over images and classes, from 1 to the particles that serve each class.
+        confusion: [C][C] counts, true class by predicted class.
+        approximation: share of the predicted classes that lower precision or pruning changes, with the same noise;
+            None where the classifier's options ask for neither.
+    """
+
+    model: str
+    data: str
+    images: int
+    accuracy: Rate
+    changed: Rate
+    negative_log_likelihood: float
+    calibration_error: float
+    log_evidence: float | None
+    effective_sample_size: float
+    confusion: list[list[int]]
+    approximation: Rate | None = None
+
+    def cells(self) -> list[str]:
+        """For a table: accuracy (%), changed (%), negative log-likelihood, calibration error, log p(x), effective sample size."""
+        return [
+            self.accuracy.percent(),
+            self.changed.percent(),
+            f"{self.negative_log_likelihood:.3f}",
+            f"{self.calibration_error:.3f}",
+            "-" if self.log_evidence is None else f"{self.log_evidence:.2f}",
+            f"{self.effective_sample_size:.2f}",
+        ]
+
+    def as_dict(self) -> dict:
+        """As plain JSON values."""
+        rates = {name: value.as_dict() for name, value in vars(self).items() if isinstance(value, Rate)}
+        return dataclasses.asdict(self) | rates
+
+
+def evaluate(
+    classifier: BayesClassifier,
+    data: Images,
+    *,
+    images: int | None = None,
+    batch_size: int = 100,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Evaluate a classifier on clean images, with its own particles, noise and seed.
+
+    Args:
+        classifier: such as :func:`pyrobayes.load` gives.
+        data: labelled images.
+        images: take only the first so many of them.
+        batch_size: images at a time; changes memory and speed, not results.
+        progress: called after every batch.
+    """
+    data = prepared(classifier, data, images, batch_size)
+    batches, fresh = [], classifier.replaced(noise="fresh")
+    with torch.no_grad():
+        for indices, x, _ in distributed.share(data.batches(batch_size)):
+            estimate = classifier.for_images(indices, DEFENDER).estimate(x)
+            other = fresh.for_images(indices, SECOND)(x).argmax(1)
+            batches.append([each.cpu() for each in (estimate.log_joint, estimate.effective_sample_size, other)])
+            progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
+    log_joint, sample_sizes, other = (torch.cat(parts) for parts in zip(*distributed.gather(batches)))
+    labels = data.labels.cpu()
+    predicted = log_joint.argmax(1)
+    posterior = log_joint.log_softmax(1)
+    classes = len(data.classes)
+    confusion = (labels * classes + predicted).bincount(minlength=classes**2).reshape(classes, classes)
+    models_images = classifier.factorization.models_images
+    return Evaluation(
+        model=classifier.factorization.name,
+        data=data.name,
+        images=len(data),
+        accuracy=Rate.of(predicted == labels),
+        changed=Rate.of(predicted != other),
+        negative_log_likelihood=-posterior.gather(1, labels[:, None]).mean().item(),
+        calibration_error=calibration_error(posterior.exp(), labels),
+        log_evidence=log_joint.logsumexp(1).mean().item() if models_images else None,
+        effective_sample_size=sample_sizes.mean().item(),
+        confusion=confusion.tolist(),
+        approximation=approximation(classifier, data, batch_size),
+    )
+
+
+def calibration_error(posterior: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017, equation 3) of posteriors [N, C], with equal bins."""
+    confidence, predicted = posterior.max(1)
+    gap = (predicted == labels).float() - confidence
+    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    return (torch.zeros(bins, device=gap.device).index_add(0, place, gap).abs().sum() / len(labels)).item()

@@ -1,0 +1,242 @@
+"""Tests that reject an image by its log p(x, y), fitted to training images, and what they catch of an attack.
+
+The three of Li et al. (2019): the marginal test rejects an image with too low a log p(x); the logit test one with too
+low a log p(x, y) for the class y that is predicted; the KL test one whose posterior is too far from the mean posterior
+of the training images of that class. All need nothing but log joints.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyrobayes.data.images import Images
+from pyrobayes.errors import check_fraction, choice
+from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.evaluation.diagnostics import DIAGNOSTICS
+from pyrobayes.evaluation.images import map_images, prepared
+from pyrobayes.evaluation.rates import Rate
+from pyrobayes.inference.classifier import CALIBRATION, BayesClassifier
+from pyrobayes.options import DETECTION_TESTS
+from pyrobayes.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Detector:
+    """The three tests of one classifier.
+
+    A test's score is its statistic less the statistic's mean over the training images of the class that is predicted,
+    over its standard deviation; for the marginal test both are over all of them. It rejects what scores above its
+    threshold.
+
+    Attributes:
+        posteriors: [C, C] the mean posterior of the training images of each class.
+        means, deviations: of each test's statistic for the class that they are of, [C] nats.
+        thresholds: of each test's score.
+    """
+
+    posteriors: Tensor
+    means: dict[str, Tensor]
+    deviations: dict[str, Tensor]
+    thresholds: dict[str, float]
+
+    def statistic(self, test: str, log_joint: Tensor) -> Tensor:
+        """What a test looks at, [B] nats, from log p(x, y) [B, C]; differentiable, and high where it is suspicious."""
+        return _statistic(choice("test", test, DETECTION_TESTS), log_joint, log_joint.argmax(1), self.posteriors)
+
+    def score(self, test: str, log_joint: Tensor) -> Tensor:
+        """The statistic in standard deviations from the mean of the class that is predicted, [B]."""
+        predicted = log_joint.argmax(1)
+        return (self.statistic(test, log_joint) - self.means[test][predicted]) / self.deviations[test][predicted]
+
+    def rejects(self, test: str, log_joint: Tensor) -> Tensor:
+        """Whether a test takes an image for adversarial, [B]."""
+        return self.score(test, log_joint) > self.thresholds[test]
+
+    def evading(self, test: str) -> "Evasion":
+        """What an attack has to keep low to pass a test; see :class:`pyrobayes.attacks.Attack`."""
+        return Evasion(self, choice("test", test, DETECTION_TESTS))
+
+
+@dataclass(frozen=True)
+class Evasion:
+    """The statistic of a detector's test, as a function of log p(x, y)."""
+
+    detector: Detector
+    test: str
+
+    def __call__(self, log_joint: Tensor) -> Tensor:
+        return self.detector.statistic(self.test, log_joint)
+
+    def __str__(self) -> str:
+        return self.test
+
+
+def _statistic(test: str, log_joint: Tensor, y: Tensor, posteriors: Tensor) -> Tensor:
+    """For images that are taken for one of class y [B]."""
+    if test == "marginal":
+        return -log_joint.logsumexp(1)
+    if test == "logit":
+        return -log_joint.gather(1, y[:, None])[:, 0]
+    usual = posteriors.to(log_joint)[y]
+    return (torch.xlogy(usual, usual) - usual * log_joint.log_softmax(1)).sum(1)
+
+
+def fit_detector(
+    classifier: BayesClassifier,
+    data: Images,
+    *,
+    false_alarms: float = 0.05,
+    images: int | None = None,
+    batch_size: int = 100,
+    progress: Progress = silent,
+) -> Detector:
+    """The tests of a classifier, with thresholds that a share of the training images exceeds.
+
+    Args:
+        classifier: such as :func:`pyrobayes.load` gives.
+        data: training images.
+        false_alarms: the share of them that each test may reject, above 0 and below 1.
+        images: take only the first so many of them.
+        batch_size: images at a time; changes memory and speed, not results.
+        progress: called after every batch.
+    """
+    check_fraction("false alarms", false_alarms)
+    data, name = prepared(classifier, data, images, batch_size), f"{classifier.factorization.name} thresholds"
+
+    def log_joint(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return classifier.for_images(indices, CALIBRATION)(x)
+
+    return detector_of(map_images(log_joint, data, batch_size, name, progress), data.labels.cpu(), false_alarms)
+
+
+def detector_of(log_joint: Tensor, y: Tensor, false_alarms: float) -> Detector:
+    """The same from the log joints of training images, [N, C] nats, of classes y [N]."""
+    predicted, posterior = log_joint.argmax(1), log_joint.softmax(1)
+    of_class = [y == c for c in range(log_joint.shape[1])]
+    everywhere = torch.ones_like(of_class[0])
+    # Of a class that has hardly any image nothing is known but what is known of all.
+    of_class = [chosen if chosen.sum() > 1 else everywhere for chosen in of_class]
+    posteriors = torch.stack([posterior[chosen].mean(0) for chosen in of_class])
+    means, deviations, thresholds = {}, {}, {}
+    for test in DETECTION_TESTS:
+        statistic = _statistic(test, log_joint, y, posteriors)
+        groups = [statistic[everywhere if test == "marginal" else chosen] for chosen in of_class]
+        means[test] = torch.stack([group.mean() for group in groups])
+        deviations[test] = torch.stack([group.std() for group in groups]).clamp_min(1e-6)
+        statistic = _statistic(test, log_joint, predicted, posteriors)
+        score = (statistic - means[test][predicted]) / deviations[test][predicted]
+        allowed = math.floor(false_alarms * len(score))
+        thresholds[test] = score.sort(descending=True).values[allowed].item()
+    return Detector(posteriors, means, deviations, thresholds)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What one test catches of one attack.
+
+    Attributes:
+        model, attack, options, data, eps: as in :class:`pyrobayes.evaluation.AttackResult`.
+        test: its name.
+        meaningful: False for a test of p(x) or p(x, y) where the model has no p(x|...): the marginal test sees the error of
+            the estimate there, the logit test p(y|x).
+        false_alarms: share of the clean test images that it rejects.
+        success: [E] share of all attacked images that end up misclassified.
+        detected: [E] share of those that it rejects.
+        undetected: [E] share of all attacked images that end up misclassified and accepted.
+        accepted_accuracy: [E] share of the accepted images, adversarial or not, that are classified correctly.
+        auc: [E] area under the ROC curve, successful adversarial images against clean ones; NaN without any.
+        roc: [E][101] share of the former above thresholds that 0, 1, ... 100% of the latter exceed.
+        changed, approximation, gradient_signs: as in :class:`pyrobayes.evaluation.AttackResult`.
+    """
+
+    model: str
+    attack: str
+    options: dict
+    data: str
+    eps: tuple[float, ...]
+    test: str
+    meaningful: bool
+    false_alarms: Rate
+    success: list[Rate]
+    detected: list[Rate]
+    undetected: list[Rate]
+    accepted_accuracy: list[Rate]
+    auc: list[float]
+    roc: list[list[float]]
+    changed: Rate | None = None
+    approximation: Rate | None = None
+    gradient_signs: Rate | None = None
+
+    @property
+    def images(self) -> int:
+        """How many test images were attacked."""
+        return self.false_alarms.total
+
+    def as_dict(self) -> dict:
+        """As plain JSON values."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        rates = {name: [rate.as_dict() for rate in plain[name]] for name in RATES}
+        auc = [None if math.isnan(area) else area for area in self.auc]
+        roc = [None if math.isnan(curve[0]) else curve for curve in self.roc]
+        shares = {name: rate and rate.as_dict() for name in SHARES for rate in [plain[name]]}
+        return plain | rates | shares | {"auc": auc, "roc": roc}
+
+
+RATES = ("success", "detected", "undetected", "accepted_accuracy")
+SHARES = ("false_alarms", *DIAGNOSTICS)
+
+
+def detect(detector: Detector, result: AttackResult, test: str, *, models_images: bool = True) -> Detection:
+    """What a test catches of an attack.
+
+    Args:
+        detector: see :func:`fit_detector`.
+        result: see :func:`pyrobayes.evaluation.attack`.
+        test: `marginal`, `logit` or `kl`.
+        models_images: whether the model has a p(x|...).
+    """
+    test = choice("test", test, DETECTION_TESTS)
+    labels = torch.tensor(result.labels)
+    clean = detector.score(test, result.clean_log_joint)
+    found: dict[str, list] = {name: [] for name in (*RATES, "auc", "roc")}
+    for log_joint in result.log_joint:
+        rejected, wrong = detector.rejects(test, log_joint), log_joint.argmax(1) != labels
+        found["success"].append(Rate.of(wrong))
+        found["detected"].append(Rate.of(rejected[wrong]))
+        found["undetected"].append(Rate.of(wrong & ~rejected))
+        found["accepted_accuracy"].append(Rate.of(~wrong[~rejected]))
+        suspicious = detector.score(test, log_joint[wrong])
+        found["auc"].append(area_under_roc(suspicious, clean))
+        found["roc"].append(roc(suspicious, clean))
+    return Detection(
+        **{name: getattr(result, name) for name in ("model", "attack", "options", "data", "eps", *DIAGNOSTICS)},
+        test=test,
+        meaningful=models_images or test == "kl",
+        false_alarms=Rate.of(detector.rejects(test, result.clean_log_joint)),
+        **found,
+    )
+
+
+def area_under_roc(positive: Tensor, negative: Tensor) -> float:
+    """The chance that a positive scores above a negative one, ties counting half; NaN without one of both."""
+    if not len(positive) or not len(negative):
+        return math.nan
+    ordered = negative.sort().values
+    below, up_to = (torch.searchsorted(ordered, positive, right=right).double() for right in (False, True))
+    return ((below + up_to) / 2 / len(negative)).mean().item()
+
+
+def roc(positive: Tensor, negative: Tensor, points: int = 101) -> Sequence[float]:
+    """The share of the positives above thresholds that 0 to 100% of the negatives exceed; NaN without any."""
+    if not len(positive) or not len(negative):
+        return [math.nan] * points
+    shares = torch.linspace(1, 0, points, dtype=torch.float64)
+    thresholds = torch.quantile(negative.double(), shares, interpolation="lower")
+    above = positive.double()[:, None] > thresholds
+    found = above.double().mean(0)
+    found[-1] = 1.0  # below all of them, and of the positives
+    return found.tolist()

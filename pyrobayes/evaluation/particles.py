@@ -1,0 +1,155 @@
+"""How many particles are enough: what their number K does to a classifier."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from pyrobayes.data.images import Images
+from pyrobayes.errors import InputError, check_integer
+from pyrobayes.evaluation.images import prepared
+from pyrobayes.evaluation.rates import NORMAL_95, Rate
+from pyrobayes.inference.classifier import DEFENDER, SECOND, BayesClassifier
+from pyrobayes.inference.importance import ImportanceEstimate
+from pyrobayes.progress import Progress, silent
+
+COUNTS = (1, 2, 5, 10, 20, 50, 100)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over images, and half the width of its 95% interval, normal."""
+
+    value: float
+    half: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Mean":
+        """Of values [N], of which there are two at least."""
+        return cls(values.mean().item(), NORMAL_95 * values.std().item() / len(values) ** 0.5)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """From and to."""
+        return self.value - self.half, self.value + self.half
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a classifier is with K particles a class.
+
+    Attributes:
+        model, estimator, data: names.
+        generative: whether it models the images given the class, as :attr:`pyrobayes.factorizations.DeepBayes.generative` says.
+        particles: K.
+        serving: how many particles log p(x, y) is the estimate of: K, or C K under the mixture, where all classes share them.
+        accuracy: share of images classified correctly.
+        changed: share of images whose class another draw changes.
+        effective_sample_size: from 1 to `serving`, of an image the mean over its classes.
+        pareto_k: the quantiles of 5, 50 and 95% over images and classes, see :func:`pyrobayes.inference.importance.pareto_shape`; None where
+            fewer than 21 serve, or all weights of an image and class are the same.
+        log_joint: [N] nats, log p(x, y) of every image with its true class.
+    """
+
+    model: str
+    estimator: str
+    data: str
+    generative: bool
+    particles: int
+    serving: int
+    accuracy: Rate
+    changed: Rate
+    effective_sample_size: Mean
+    pareto_k: tuple[float, float, float] | None
+    log_joint: list[float]
+
+    def bias(self, reference: "Effect") -> Mean:
+        """log p(x, y) less that of a better estimate, nats: the mean over the images that both are of."""
+        return Mean.of(torch.tensor(self.log_joint) - torch.tensor(reference.log_joint))
+
+    def as_dict(self) -> dict:
+        """As plain JSON values, log p(x, y) to four places."""
+        rates = {name: getattr(self, name).as_dict() for name in ("accuracy", "changed")}
+        return asdict(self) | rates | {"log_joint": [round(value, 4) for value in self.log_joint]}
+
+    @classmethod
+    def of_dict(cls, saved: Mapping) -> "Effect":
+        """From what :meth:`as_dict` gave."""
+        rates = {name: Rate(saved[name]["count"], saved[name]["total"]) for name in ("accuracy", "changed")}
+        tail = saved["pareto_k"] and tuple(saved["pareto_k"])
+        return cls(
+            **saved | rates | {"pareto_k": tail, "effective_sample_size": Mean(**saved["effective_sample_size"])}
+        )
+
+
+def references(measured: Sequence[Effect]) -> dict[str, Effect]:
+    """By model, the effect of which most particles serve: what the bias of the others is told against."""
+    return {effect.model: effect for effect in sorted(measured, key=lambda effect: effect.serving)}
+
+
+def effects(
+    classifier: BayesClassifier,
+    data: Images,
+    counts: Sequence[int] = COUNTS,
+    *,
+    batch_size: int = 20,
+    progress: Progress = silent,
+) -> list[Effect]:
+    """What a classifier is with so many particles, for every one of `counts`.
+
+    The particles of a smaller number are the first of a larger one, so that two numbers differ by what the others add.
+
+    Args:
+        classifier: such as :func:`pyrobayes.load` gives; its own number of particles and pruning don't matter.
+        data: labelled images, two at least.
+        counts: numbers K of particles.
+        batch_size: images at a time; changes memory and speed, not results.
+        progress: called after every batch.
+
+    Raises:
+        InputError: of what isn't such data or counts.
+    """
+    for count in counts:
+        check_integer("counts", count, least=1)
+    counts = sorted(set(counts))
+    data = prepared(classifier, data, None, batch_size)
+    if not counts or len(data) < 2:
+        raise InputError(f"counts and two images at least are needed, got counts {counts} and {len(data)} images")
+    most = classifier.replaced(particles=counts[-1], prune=None, noise="fresh")
+    shared = classifier.factorization.num_classes if most.options.estimator == "mixture" else 1
+    found: list[list[tuple[Tensor, ...]]] = [[] for _ in counts]
+    with torch.no_grad():
+        for indices, x, y in data.batches(batch_size):
+            y = y.cpu()
+            draws = [most.for_images(indices, draw).estimate(x).log_weights.cpu() for draw in (DEFENDER, SECOND)]
+            for batches, count in zip(found, counts):
+                ours, others = (ImportanceEstimate(log_weights[: count * shared]) for log_weights in draws)
+                predicted, again = (each.log_joint.argmax(1) for each in (ours, others))
+                log_joint = ours.log_joint.gather(1, y[:, None])[:, 0]
+                sizes = ours.effective_sample_size.mean(1)
+                batches.append((predicted == y, predicted != again, sizes, log_joint, ours.pareto_k))
+            progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
+    return [
+        _effect(most, data, count, count * shared, *(torch.cat(parts) for parts in zip(*batches)))
+        for count, batches in zip(counts, found)
+    ]
+
+
+def _effect(
+    classifier: BayesClassifier, data: Images, count: int, serving: int, right, changed, sizes, log_joint, tails
+):
+    quantiles = tails.flatten().quantile(tails.new_tensor([0.05, 0.5, 0.95])).tolist()
+    return Effect(
+        model=classifier.factorization.name,
+        estimator=classifier.options.estimator,
+        data=data.name,
+        generative=classifier.factorization.generative,
+        particles=count,
+        serving=serving,
+        accuracy=Rate.of(right),
+        changed=Rate.of(changed),
+        effective_sample_size=Mean.of(sizes),
+        pareto_k=tuple(quantiles) if tails.isfinite().all() else None,
+        log_joint=log_joint.tolist(),
+    )

@@ -1,0 +1,260 @@
+"""The poster's experiment beside ours: its published success rates, and its claims.
+
+Delavande and Megdoud, "Are Generative Classifiers More Robust to Adversarial Attacks?", poster, Paris-Saclay, after
+Li, Bradshaw and Sharma (2019): FGSM on all 10,000 test images of Fashion-MNIST.
+"""
+
+import csv
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.evaluation.clean import Evaluation
+from pyrobayes.evaluation.rates import NORMAL_95, Rate, in_percent
+from pyrobayes.evaluation.robustness.checks import difference
+from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
+from pyrobayes.training.fit import Epoch
+
+POSTER_IMAGES = 10_000  # of its success rates
+CLAIMED = (0.05, 0.3)  # eps from and to where the poster compares generative and discriminative models
+# Quantiles at 97.5% of Student's t distribution, for 2 to 10 seeds.
+STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def student_95(seeds: int) -> float:
+    """The quantile at 97.5% of Student's t distribution for so many seeds, from 2."""
+    if seeds - 2 < len(STUDENT_95):
+        return STUDENT_95[seeds - 2]
+    z, n = NORMAL_95, seeds - 1  # Abramowitz and Stegun (1964), 26.7.5
+    return z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A share of the same images that was measured for one or several training seeds.
+
+    Attributes:
+        shares: of each seed.
+        images: how many they are shares of.
+    """
+
+    shares: tuple[float, ...]
+    images: int
+
+    @classmethod
+    def of(cls, rates: Sequence[Rate]) -> "Spread":
+        """Of the rates of each seed."""
+        return cls(tuple(rate.share for rate in rates), rates[0].total)
+
+    @property
+    def share(self) -> float:
+        """The mean over the seeds."""
+        return statistics.fmean(self.shares)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of the mean: Wilson's for the choice of the images, and of several seeds Student's t for theirs too.
+
+        The two are independent, so that their half widths add up in squares.
+        """
+        low, high = Rate.of_share(self.share, self.images).interval
+        seeds, half = len(self.shares), 0.0
+        if seeds > 1:
+            half = student_95(seeds) * statistics.stdev(self.shares) / math.sqrt(seeds)
+        below, above = math.hypot(self.share - low, half), math.hypot(high - self.share, half)
+        return max(0.0, self.share - below), min(1.0, self.share + above)
+
+    def percent(self) -> str:
+        """The mean in per cent with its interval, as in `82.4 [81.7, 83.2]`."""
+        return in_percent(self.share, self.interval)
+
+    def as_dict(self) -> dict:
+        """As plain JSON values."""
+        return asdict(self) | {"mean": self.share, "interval_95": list(self.interval)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The success rate of FGSM on one model at one eps, published and ours.
+
+    Attributes:
+        published: share, or None where the poster has none.
+        ours: shares of all seeds.
+        worst: of the worst case over the attacks of the verdicts on the same models; None where there is none at this eps.
+        judged: of FGSM in the verdicts, on the images that `worst` is of, which are fewer than those of `ours`; None with `worst`.
+    """
+
+    model: str
+    eps: float
+    published: float | None
+    ours: Spread
+    worst: Spread | None = None
+    judged: Spread | None = None
+
+    @property
+    def difference(self) -> tuple[float, float] | None:
+        """Ours less the published, and half the width of its 95% interval; None where none is published."""
+        if self.published is None:
+            return None
+        theirs = Rate.of_share(self.published, POSTER_IMAGES).interval
+        halves = [(high - low) / 2 for low, high in (self.ours.interval, theirs)]
+        return self.ours.share - self.published, math.hypot(*halves)
+
+    def as_dict(self) -> dict:
+        """As plain JSON values."""
+        spreads = {name: getattr(self, name) for name in ("ours", "worst", "judged")}
+        return asdict(self) | {name: spread and spread.as_dict() for name, spread in spreads.items()}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the poster, tested on a generative and a discriminative model, on the same images.
+
+    Attributes:
+        statement: what is claimed.
+        outcome: `holds` where it does for every seed and every eps from 0.05 to 0.3, beyond the interval of each; `fails` where
+            it doesn't at any, beyond an interval that allows for as many comparisons (Bonferroni's); else `not decided`.
+        seed, eps: where it fails, or comes closest to failing.
+        gap: by how much the discriminative model fares worse there, a share of all images.
+        half: half the width of the 95% interval of the gap.
+    """
+
+    statement: str
+    generative: str
+    discriminative: str
+    outcome: str
+    seed: int
+    eps: float
+    gap: float
+    half: float
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What a recipe gave, for every seed.
+
+    Attributes:
+        seeds: of the trainings.
+        folders: of each seed's models and results.
+        trained: the epochs of each seed's models, by name.
+        evaluations, attacks, verdicts: each seed's results, the same models in the same order.
+        comparisons, claims: with what is published; none where the recipe takes other images.
+    """
+
+    seeds: list[int]
+    folders: list[Path]
+    trained: list[dict[str, list[Epoch]]]
+    evaluations: list[list[Evaluation]]
+    attacks: list[list[AttackResult]]
+    verdicts: list[list[Verdict]]
+    comparisons: list[Comparison]
+    claims: list[Claim]
+
+    def as_dict(self) -> dict:
+        """What all seeds say together, as plain JSON values."""
+        return {
+            "data": self.attacks[0][0].data,
+            "seeds": self.seeds,
+            "images": len(self.attacks[0][0].labels),
+            "clean": {
+                models[0].model: Spread.of([each.accuracy for each in models]).as_dict()
+                for models in zip(*self.evaluations)
+            },
+            "comparisons": [each.as_dict() for each in self.comparisons],
+            "claims": [asdict(each) for each in self.claims],
+        }
+
+
+def published() -> dict[str, dict[float, float]]:
+    """The poster's success rates by model and eps, shares; GBY was not run."""
+    text = (resources.files("pyrobayes") / "resources/published/fashion_mnist_fgsm.csv").read_text()
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    found: dict[str, dict[float, float]] = {}
+    for row in rows:
+        found.setdefault(row["model"].lower(), {})[float(row["eps"])] = float(row["success_percent"]) / 100
+    return found
+
+
+def compare(results: Sequence[Sequence[AttackResult]], verdicts: Sequence[Sequence[Verdict]] = ()) -> list[Comparison]:
+    """Published and our success rates, from the results of FGSM for every seed, the same models in the same order.
+
+    Verdicts likewise, whose worst cases stand beside FGSM.
+    """
+    theirs = published()
+    judged = {each[0].model: each for each in zip(*verdicts, strict=True)}
+
+    def beside(row: str, model: str, eps: float) -> Spread | None:
+        known = [dict(zip(verdict.eps, verdict.rows[row])).get(eps) for verdict in judged.get(model, ())]
+        return Spread.of(known) if known and None not in known else None
+
+    return [
+        Comparison(
+            model=models[0].model,
+            eps=eps,
+            published=theirs.get(models[0].model, {}).get(eps),
+            ours=Spread.of([result.success(i) for result in models]),
+            worst=beside(WORST, models[0].model, eps),
+            judged=beside("fgsm", models[0].model, eps),
+        )
+        for models in zip(*results, strict=True)
+        for i, eps in enumerate(models[0].eps)
+    ]
+
+
+def claims(results: Sequence[Sequence[AttackResult]], seeds: Sequence[int]) -> list[Claim]:
+    """The poster's two claims for every pair of a generative and a discriminative model.
+
+    A generative model's success rate stays below a discriminative one's, and it rises less above that at eps 0.
+
+    Args:
+        results: of FGSM for every seed, the same models in the same order.
+        seeds: of the trainings.
+    """
+    found = []
+    generative, discriminative = (
+        [result.model for result in results[0] if result.generative is g] for g in (True, False)
+    )
+    for statement, relative in (("success rate stays below", False), ("degradation is slower", True)):
+        for ours in generative:
+            for theirs in discriminative:
+                gaps = [
+                    (*_gap(_named(each, ours), _named(each, theirs), eps, relative), seed, eps)
+                    for seed, each in zip(seeds, results, strict=True)
+                    for eps in each[0].eps
+                    if CLAIMED[0] <= eps <= CLAIMED[1]
+                ]
+                if gaps:
+                    outcome, (gap, half, seed, eps) = _outcome(gaps)
+                    found.append(Claim(statement, ours, theirs, outcome, seed, eps, gap, half))
+    return found
+
+
+def _outcome(gaps: Sequence[tuple[float, float, int, float]]) -> tuple[str, tuple[float, float, int, float]]:
+    """What becomes of a claim with these gaps, each with half its 95% interval, seed and eps; and the one that shows it."""
+    closest = min(gaps, key=lambda each: each[0] - each[1])
+    if closest[0] > closest[1]:
+        return "holds", closest
+    wider = statistics.NormalDist().inv_cdf(1 - 0.025 / len(gaps)) / NORMAL_95
+    worst = min(gaps, key=lambda each: each[0] + wider * each[1])
+    return ("fails", worst) if worst[0] + wider * worst[1] < 0 else ("not decided", closest)
+
+
+def _named(results: Sequence[AttackResult], model: str) -> AttackResult:
+    return next(result for result in results if result.model == model)
+
+
+def _gap(ours: AttackResult, theirs: AttackResult, eps: float, relative: bool) -> tuple[float, float]:
+    return difference(*(_broken(result, eps, relative) for result in (theirs, ours)))
+
+
+def _broken(result: AttackResult, eps: float, relative: bool) -> torch.Tensor:
+    """Which images are misclassified at an eps, [N]; less those that are at eps 0 if `relative`."""
+    labels = torch.tensor(result.labels)
+    broken = (torch.tensor(result.predictions[result.eps.index(eps)]) != labels).double()
+    return broken - (torch.tensor(result.clean_predictions) != labels).double() if relative else broken

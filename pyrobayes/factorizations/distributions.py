@@ -1,0 +1,197 @@
+"""Distributions that are cheaper under plates: what is the same for all particles or classes is computed once."""
+
+import copy
+import math
+from collections.abc import Callable
+from functools import cache
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+from torch.nn import functional as F
+
+from pyrobayes.errors import InputError
+
+
+class DataDistribution(dist.ImproperUniform):
+    """An improper uniform that says why it can't be sampled."""
+
+    def expand(self, batch_shape, _instance=None):
+        return DataDistribution(self.support, torch.Size(batch_shape), self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return value.new_zeros(()).expand(super().log_prob(value).shape)
+
+    def sample(self, sample_shape=torch.Size()):
+        raise InputError("p_D(x) can't be sampled: this model takes its images from the data; give it x")
+
+
+class DiagonalNormal(dist.Independent):
+    """Normal(loc, diag(exp(log_scale)^2)) as one event; its log-density takes four passes instead of eight.
+
+    Args:
+        loc, log_scale: [..., latent].
+    """
+
+    def __init__(self, loc: Tensor, log_scale: Tensor):
+        self.loc, self.log_scale = loc, log_scale
+        super().__init__(dist.Normal(loc, log_scale.exp()), 1, validate_args=False)
+
+    def expand(self, batch_shape, _instance=None):
+        new = copy.copy(self)
+        new.base_dist = self.base_dist.expand(torch.Size(batch_shape) + self.event_shape)
+        new._batch_shape = torch.Size(batch_shape)
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        squares = ((value - self.loc) * (-self.log_scale).exp()).square().sum(-1)
+        log_prob = -0.5 * (squares + self.event_shape[0] * math.log(2 * math.pi)) - self.log_scale.sum(-1)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+
+class Image(dist.TorchDistribution):
+    """An image whose pixels are independent, each with a distribution of its own, as one event.
+
+    The log-density is computed before it is expanded over plates: what is the same for all classes, once.
+
+    Args:
+        pixel: gives the distributions of the pixels, [..., channels, height, width]. It is called when they are
+            needed: who asks for the density of another site alone has nothing decoded.
+    """
+
+    arg_constraints = {}
+
+    def __init__(self, pixel: Callable[[], dist.Distribution], batch_shape, event_shape):
+        self._pixel = cache(pixel)
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    @property
+    def pixel(self) -> dist.Distribution:
+        """The distributions of the pixels."""
+        return self._pixel()
+
+    def expand(self, batch_shape, _instance=None):
+        new = copy.copy(self)
+        new._batch_shape = torch.Size(batch_shape)
+        return new
+
+    @property
+    def support(self):
+        return constraints.independent(self.pixel.support, 3)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.pixel.mean.expand(self.batch_shape + self.event_shape)
+
+    @property
+    def variance(self) -> Tensor:
+        return self.pixel.variance.expand(self.batch_shape + self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        log_prob = self.log_density(value)
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
+
+    def log_density(self, value: Tensor) -> Tensor:
+        """The log-density, not yet expanded."""
+        return self.pixel.log_prob(value).sum((-3, -2, -1))
+
+    def sample(self, sample_shape=torch.Size()):
+        return self.pixel.expand(self.batch_shape + self.event_shape).sample(sample_shape)
+
+
+class GaussianImage(Image):
+    """Normal pixels, all with the same `variance`: its log-density takes three passes over them instead of seven."""
+
+    def __init__(self, pixel: Callable[[], dist.Distribution], batch_shape, event_shape, variance: float):
+        self.pixel_variance = variance
+        super().__init__(pixel, batch_shape, event_shape)
+
+    def log_density(self, value: Tensor) -> Tensor:
+        squares = (value - self.pixel.loc).square().sum((-3, -2, -1))
+        return -0.5 * (
+            squares / self.pixel_variance + math.prod(self.event_shape) * math.log(2 * math.pi * self.pixel_variance)
+        )
+
+
+def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distribution:
+    """Independent pixels around sigmoid(logits); `likelihood` is one of :data:`pyrobayes.options.LIKELIHOODS`.
+
+    Of all but the Bernoulli, sigmoid(logits) is the mean and `variance` the variance; of the discretized logistic
+    they are the logistic's, before the mass beyond 0 and 1 goes to the first and the last grey value.
+    """
+    if likelihood == "bernoulli":
+        return PixelBernoulli(logits=logits)
+    mean = torch.sigmoid(logits)
+    if likelihood == "gaussian":
+        return dist.Normal(mean, like(mean, math.sqrt(variance)))
+    if likelihood == "laplace":
+        return dist.Laplace(mean, like(mean, math.sqrt(variance / 2)))
+    if likelihood == "discretized-logistic":
+        return DiscretizedLogistic(mean, like(mean, math.sqrt(3 * variance) / math.pi))
+    raise InputError(f"unknown likelihood '{likelihood}'")
+
+
+def like(tensor: Tensor, number: float) -> Tensor:
+    """A number on the device of a tensor, made there: a copy from the host would wait for the device."""
+    return tensor.new_full((), number)
+
+
+class PixelBernoulli(dist.Bernoulli):
+    """A Bernoulli whose log-probability is read at intensities in [0, 1] too.
+
+    log p = x log(mean) + (1 - x) log(1 - mean), the usual binary cross-entropy; for intensities between 0
+    and 1 it is not normalized (Loaiza-Ganem and Cunningham 2019).
+    """
+
+    support = constraints.unit_interval
+
+    def expand(self, batch_shape, _instance=None):
+        return super().expand(batch_shape, self._get_checked_instance(PixelBernoulli, _instance))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -F.binary_cross_entropy_with_logits(*torch.broadcast_tensors(self.logits, value), reduction="none")
+
+
+class DiscretizedLogistic(dist.TorchDistribution):
+    """Probability of one of 256 equally spaced grey values in [0, 1] under a logistic distribution.
+
+    Kingma et al. (2016), section 5.1: the mass of the logistic in the bin of width 1/255 around the value;
+    the first and the last bin reach to infinity. `loc` [...] and `scale` [...] are the logistic's.
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.unit_interval
+    levels = 256
+
+    def __init__(self, loc: Tensor, scale: Tensor, validate_args=None):
+        self.loc, self.scale = torch.broadcast_tensors(loc, scale)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape, _instance=None):
+        new = self._get_checked_instance(DiscretizedLogistic, _instance)
+        new.loc, new.scale = self.loc.expand(batch_shape), self.scale.expand(batch_shape)
+        super(DiscretizedLogistic, new).__init__(torch.Size(batch_shape), validate_args=False)
+        return new
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the logistic, before the mass beyond 0 and 1 goes to the first and the last grey value."""
+        return self.loc
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        half = 0.5 / (self.levels - 1)
+        upper, lower = (value + half - self.loc) / self.scale, (value - half - self.loc) / self.scale
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), where a - b = 2 half / scale.
+        width = torch.log(-torch.expm1(-2 * half / self.scale))
+        below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
+        inside = below + above + width
+        return torch.where(value < half, below, torch.where(value > 1 - half, above, inside))
+
+    def rsample(self, sample_shape=torch.Size()):
+        shape = self._extended_shape(sample_shape)
+        uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp(1e-7, 1 - 1e-7)
+        continuous = self.loc + self.scale * torch.logit(uniform)
+        return (continuous.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
+
+    sample = rsample

@@ -1,0 +1,72 @@
+"""Images drawn from p(x|y), and reconstructions: the model run forwards."""
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyrobayes.errors import InputError, check_integer
+from pyrobayes.factorizations import DeepBayes
+from pyrobayes.inference import importance
+from pyrobayes.inference.classifier import check_images
+from pyrobayes.randomness import seeded
+
+
+class MeanImages(Messenger):
+    """Takes the mean of p(x|...) for an x that isn't observed: with a fixed variance, a draw would be noise."""
+
+    def _pyro_sample(self, msg):
+        if msg["name"] == "x" and not msg["is_observed"]:
+            msg["value"] = msg["fn"].mean
+
+
+@torch.no_grad()
+def generate(factorization: DeepBayes, per_class: int = 8, *, candidates: int = 100, seed: int = 0) -> Tensor:
+    """Images of every class, [per_class, C, channels, height, width] in [0, 1].
+
+    Each is drawn by sampling-importance-resampling (Rubin 1988) from `candidates` runs of the model of its own, with
+    y given: one is taken with a probability proportional to the density of y in it, so that its latent vector
+    comes from p(z|y). Where y comes first (G.Y) all weigh the same. Returned is the mean of p(x|...).
+
+    Raises:
+        InputError: the model has no p(x|...), or an argument is out of range.
+    """
+    check_integer("per_class", per_class, least=1, most=1000)
+    check_integer("candidates", candidates, least=1)
+    need_images(factorization, "can't generate images")
+    device = next(factorization.parameters()).device
+    y = torch.arange(factorization.num_classes, device=device)
+    with seeded(seed, device), pyro.validation_enabled(importance.VALIDATE):
+        return torch.stack([_one_of_each(factorization, y, candidates) for _ in range(per_class)])
+
+
+def _one_of_each(factorization: DeepBayes, y: Tensor, candidates: int) -> Tensor:
+    with MeanImages(), pyro.plate("candidates", candidates, dim=-2):
+        trace = poutine.trace(factorization.model).get_trace(None, y)
+    site = trace.nodes["y"]
+    log_weights = site["fn"].log_prob(site["value"]).expand(candidates, len(y))
+    chosen = torch.multinomial(log_weights.softmax(0).T, 1)[:, 0]
+    return trace.nodes["x"]["value"][chosen, y]
+
+
+@torch.no_grad()
+def reconstruct(factorization: DeepBayes, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
+    """The mean of p(x|z, ...) at z ~ q(z|x, y) for images [B, channels, height, width] of classes [B], same shape."""
+    need_images(factorization, "can't reconstruct images")
+    check_images(x, factorization.image_shape)
+    with seeded(seed, x.device), pyro.validation_enabled(importance.VALIDATE):
+        guide = poutine.trace(factorization.guide).get_trace(x, y)
+        with MeanImages():
+            return (
+                poutine.trace(poutine.replay(factorization.model, trace=guide)).get_trace(None, y).nodes["x"]["value"]
+            )
+
+
+def need_images(factorization: DeepBayes, complaint: str) -> None:
+    """Refuse a model without p(x|...)."""
+    if not factorization.models_images:
+        raise InputError(
+            f"{factorization.name} {complaint}: in {factorization.formula()} the images come from the data; "
+            "take a model with p(x|...)"
+        )

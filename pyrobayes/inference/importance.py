@@ -1,0 +1,218 @@
+"""Importance sampling of log p(x, y) with the guide as the proposal.
+
+The guide is traced and the model replayed against it once for all particles, classes and images, each a
+plate: particles at dimension -3, classes at -2, images at -1. The sums of the sites' log-probabilities are
+the log importance weights [K, C, B] of Li et al. (2019), section 2.2.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Independent, Normal
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites, site_is_subsample
+from torch import Tensor
+
+from pyrobayes.errors import InputError
+from pyrobayes.factorizations import DeepBayes, get, names, parse_formula
+
+# Whether Pyro checks shapes, supports and plates in every trace. It costs time; the tests turn it on.
+VALIDATE = False
+
+
+@dataclass(frozen=True)
+class ImportanceEstimate:
+    """The importance-sampled joint density of a batch of images with every class.
+
+    Attributes:
+        log_weights: [N, C, B] nats, log p(x, z, c) less the log-density of the proposal that z was drawn from, for the
+            N particles that serve a class: K, or C K where they are shared. Minus infinity: not drawn.
+        drawn: [C, B] how many were drawn; N where None.
+    """
+
+    log_weights: Tensor
+    drawn: Tensor | None = None
+
+    @cached_property
+    def log_joint(self) -> Tensor:
+        """log p(x, c), [B, C] nats: the logsumexp of the log weights over the particles, minus log N."""
+        log_drawn = math.log(len(self.log_weights)) if self.drawn is None else self.drawn.log()
+        return (self.log_weights.logsumexp(0) - log_drawn).T
+
+    @cached_property
+    def effective_sample_size(self) -> Tensor:
+        """[B, C] from 1 to N: (sum of weights)^2 / (sum of squared weights), Kong (1992)."""
+        return (2 * self.log_weights.logsumexp(0) - (2 * self.log_weights).logsumexp(0)).exp().T
+
+    @cached_property
+    def pareto_k(self) -> Tensor:
+        """[B, C] the shape of the weights' upper tail, see :func:`pareto_shape`; NaN where not all were drawn."""
+        shape = pareto_shape(self.log_weights)
+        return shape.where(self.log_weights.isfinite().all(0), torch.nan).T
+
+
+def pareto_shape(log_weights: Tensor) -> Tensor:
+    """The shape k of a generalized Pareto distribution fitted to the largest of N weights [N, ...], [...].
+
+    About 1 / k moments of the weights are finite. Above min(1 - 1 / log10 N, 0.7) neither an estimate from so many
+    particles nor its effective sample size is to be trusted (Vehtari et al. 2024, from whom the part of the weights that
+    is taken for the tail and the prior on k are, too). The fit is that of Zhang and Stephens (2009): b = -k / scale is
+    its posterior mean on a grid, in float64. The prior pulls k towards 0.5 with the weight of ten observations.
+
+    NaN of less than 21 weights, of which too few are a tail; minus infinity where these are all the same.
+    """
+    tail = math.ceil(min(len(log_weights) / 5, 3 * math.sqrt(len(log_weights))))
+    if tail < 5:
+        return torch.full_like(log_weights[0], torch.nan)
+    largest = log_weights.double().topk(tail + 1, dim=0).values
+    weights = (largest - largest[0]).exp()  # descending, [tail + 1, ...]
+    least = torch.finfo(weights.dtype).tiny
+    excess = (weights[:-1] - weights[-1]).clamp_min(least)
+    grid = torch.arange(1, 31 + math.isqrt(tail), device=excess.device, dtype=excess.dtype) - 0.5
+    grid = (1 - (len(grid) / grid).sqrt()).reshape(-1, *[1] * (excess.dim() - 1))
+    b = 1 / excess[0] + grid / (3 * excess[-math.floor(tail / 4 + 0.5)])  # [grid, ...]
+    k = torch.log1p(-b[:, None] * excess).mean(1)
+    likelihood = tail * ((-b / k).log() - k - 1)
+    b = (b * likelihood.softmax(0)).sum(0)
+    k = (tail * torch.log1p(-b * excess).mean(0) + 10 * 0.5) / (tail + 10)
+    return k.where(excess[0] > least, -torch.inf).to(log_weights.dtype)
+
+
+def per_class(
+    factorization: DeepBayes,
+    x: Tensor,
+    noise: Tensor,
+    y: Tensor | None = None,
+    term: str | None = None,
+    only: Tensor | None = None,
+) -> Tensor:
+    """log p(x, z, y) - log q(z|x, y) at z ~ q(z|x, y), [K, C, B] nats, differentiable in x.
+
+    Args:
+        factorization: gives model and guide.
+        x: images [B, channels, height, width] in [0, 1].
+        noise: base noise of z, standard normal, [K, C or 1, B or 1, latent]: z = loc + scale * noise.
+        y: classes [C, 1] or [C, B], one a row or one for every row and image; all of them where left out.
+        term: the site whose log-probabilities alone are taken, `x`, `y` or `z`; all where None.
+        only: [K, B, C] which of them are computed; they come as one dimension, [T].
+    """
+    y = all_classes(factorization, x) if y is None else y
+    particles = pyro.plate("particles", len(noise), dim=-3)
+    classes = pyro.plate("classes", len(y), dim=-2)
+    with pyro.validation_enabled(VALIDATE):
+        with BaseNoise(noise), particles, classes:
+            guide_trace = poutine.trace(factorization.guide).get_trace(x, y)
+        if only is None:
+            with particles, classes:
+                model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
+            return log_prob(model_trace, term) - log_prob(guide_trace, term)
+        particle, image, class_ = only.nonzero(as_tuple=True)
+        values = {name: value[particle, class_, image] for name, value in drawn(guide_trace).items()}  # z [T, latent]
+        model = poutine.condition(factorization.model, values)
+        model_trace = poutine.trace(model).get_trace(x[image], y.expand(-1, len(x))[class_, image])
+        return log_prob(model_trace, term) - log_prob(guide_trace, term)[particle, class_, image]
+
+
+def mixture(
+    factorization: DeepBayes, x: Tensor, noise: Tensor, term: str | None = None, only: Tensor | None = None
+) -> Tensor:
+    """log p(x, z, c) - log (1/C) sum over c' of q(z|x, c') at z from the guides of all classes, [K C, C, B] nats.
+
+    A particle drawn for one class serves every class: the guides are one mixture proposal, weighted by the
+    balance heuristic of multiple importance sampling (Veach and Guibas 1995, section 3.2). It takes no more
+    decodings than :func:`per_class`, where p(x|...) doesn't depend on y. The arguments are those of
+    :func:`per_class`; the second dimension of noise is that of the guides, and `only` is [K C, B] and gives [T, C].
+    """
+    y = all_classes(factorization, x)
+    particles = pyro.plate("particles", len(noise), dim=-4)
+    guides = pyro.plate("guides", len(y), dim=-3)
+    classes = pyro.plate("classes", len(y), dim=-2)
+    with pyro.validation_enabled(VALIDATE):
+        with BaseNoise(noise[:, :, None]), particles, guides:
+            values = drawn(poutine.trace(factorization.guide).get_trace(x, y[:, None]))  # z [K, C, 1, B, latent]
+        with particles, guides, classes:
+            guide_trace = poutine.trace(poutine.condition(factorization.guide, values)).get_trace(x, y)
+        log_proposal = (log_prob(guide_trace).logsumexp(-2) - math.log(len(y))).flatten(0, 1)  # [K C, B]
+        if only is None:
+            with particles, guides, classes:
+                model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x, y)
+            log_weights = log_prob(model_trace, term).flatten(0, 1)
+            return log_weights - log_proposal[:, None] if term in (None, "z") else log_weights
+        particle, image = only.nonzero(as_tuple=True)
+        values = {name: value.flatten(0, 1)[particle, 0, image] for name, value in values.items()}  # z [T, latent]
+        with classes:
+            model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x[image], y)
+        return (log_prob(model_trace, term) - log_proposal[particle, image]).T
+
+
+def latent_means(factorization: DeepBayes, x: Tensor) -> Tensor:
+    """The means of q(z|x, y) for every class, [B, C, latent], differentiable in x."""
+    y = all_classes(factorization, x)
+    with pyro.validation_enabled(VALIDATE):
+        with BaseNoise(torch.zeros((), device=x.device)), pyro.plate("classes", len(y), dim=-2):
+            return poutine.trace(factorization.guide).get_trace(x, y).nodes["z"]["value"].transpose(0, 1)
+
+
+def need_shared_images(factorization: DeepBayes) -> None:
+    """Refuse a model whose p(x|...) depends on y: :func:`mixture` would need C times the decodings.
+
+    And one without guides to mix.
+    """
+    if "z" not in factorization.parents():
+        raise InputError(f"the mixture estimator mixes the guides of z, and {factorization.name} has no z")
+    if "y" in factorization.parents()["x"]:
+        able = [name for name in names() if "y" not in parse_formula(get(name).formula())["x"]]
+        raise InputError(
+            f"the mixture estimator needs a p(x|...) that doesn't depend on y, but {factorization.name} is "
+            f"{factorization.formula()}; take the estimator per-class, or only models such as {', '.join(able)}"
+        )
+
+
+def all_classes(factorization: DeepBayes, x: Tensor) -> Tensor:
+    """Every class a row, [C, 1], on the device of x."""
+    return torch.arange(factorization.num_classes, device=x.device)[:, None]
+
+
+def drawn(trace: poutine.Trace) -> dict[str, Tensor]:
+    """The values that the sites of a trace have drawn, by name."""
+    trace = prune_subsample_sites(trace)
+    return {name: trace.nodes[name]["value"] for name in trace.stochastic_nodes}
+
+
+def log_prob(trace: poutine.Trace, term: str | None = None) -> Tensor:
+    """The log-probability of a trace under plates, summed over its sites and over nothing else, [K, C, B] nats.
+
+    Of the site alone that `term` names; 0 where the trace doesn't have it.
+    """
+    trace = prune_subsample_sites(trace)
+    trace.compute_log_prob(lambda name, site: term in (None, name))
+    sites = [site["log_prob"] for site in trace.nodes.values() if "log_prob" in site]
+    return sum(sites) if sites else torch.zeros(())
+
+
+class BaseNoise(Messenger):
+    """Draws every latent site as loc + scale * noise, so that who owns the noise decides what is random.
+
+    Goes outside the plates, where the distributions have their full batch shape.
+    """
+
+    def __init__(self, noise: Tensor):
+        super().__init__()
+        self.noise = noise
+        self.site: str | None = None
+
+    def _pyro_sample(self, msg):
+        if msg["is_observed"] or msg["value"] is not None or site_is_subsample(msg):
+            return
+        if self.site not in (None, msg["name"]):
+            raise InputError(f"the guide must draw one latent site, got '{self.site}' and '{msg['name']}'")
+        self.site, normal = msg["name"], msg["fn"]
+        while isinstance(normal, Independent):
+            normal = normal.base_dist
+        if not isinstance(normal, Normal):
+            raise InputError(f"the guide's site '{msg['name']}' must be normal, got {type(normal).__name__}")
+        msg["value"] = normal.loc + normal.scale * self.noise

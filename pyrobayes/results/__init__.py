@@ -1,0 +1,1 @@
+"""Results: their files, tables, figures and the report."""

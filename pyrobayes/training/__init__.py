@@ -1,0 +1,1 @@
+"""Training factorizations, and the folders that trained models are kept in."""

@@ -1,0 +1,217 @@
+"""A trained model as a folder: `config.json`, `model.safetensors`, `metrics.jsonl`, `resume.safetensors`.
+
+Every file is replaced in one step, and `resume.safetensors` alone holds all that training needs to go on
+(weights, optimizer, random state), so that a run killed at any instant goes on from its last save. Weights
+carry a checksum and the identity of their configuration. No pickle is ever read.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import pyro
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from pyrobayes import factorizations
+from pyrobayes.data.images import Images
+from pyrobayes.errors import InputError, choice
+from pyrobayes.factorizations import DeepBayes
+from pyrobayes.files import write_atomically
+from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.options import DEVICES, PRETRAINED, Networks, TrainingOptions
+from pyrobayes.torchrun import local_rank
+from pyrobayes.version import __version__
+
+CONFIG, MODEL, METRICS, RESUME = "config.json", "model.safetensors", "metrics.jsonl", "resume.safetensors"
+
+
+def versions() -> dict[str, str]:
+    """The versions of everything a result may depend on."""
+    return {
+        "pyrobayes": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": importlib.metadata.version("torchvision"),
+        "pyro": pyro.__version__,
+        "numpy": np.__version__,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a run is: the model, its networks, the data and how it is trained."""
+
+    model: str
+    networks: Networks
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    data: str
+    data_sha256: str
+    training: TrainingOptions
+
+    @classmethod
+    def of(cls, model: str, networks: Networks, data: Images, training: TrainingOptions) -> "Config":
+        """The configuration of a run that trains a model with these networks on `data`."""
+        return cls(model, networks, data.image_shape, tuple(data.classes), data.name, data.sha256, training)
+
+    @property
+    def identity(self) -> str:
+        """A digest; weights carry the one of the configuration that they belong to.
+
+        What is None doesn't count, so that options that come later, which are None in what was there before, do no harm.
+        """
+        given = dataclasses.asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
+        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+
+    def build(self) -> DeepBayes:
+        """The factorization, with the initial weights of the run's seed."""
+        return factorizations.build(
+            self.model,
+            self.networks,
+            image_shape=self.image_shape,
+            num_classes=len(self.classes),
+            seed=self.training.seed,
+        )
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike) -> "Config":
+        """Read `config.json` of a run; :class:`InputError` if there is none or it is damaged."""
+        path = Path(folder) / CONFIG
+        if not path.is_file():
+            raise InputError(f"no trained model in {folder}: {CONFIG} is missing; train one with 'pyrobayes train'")
+        try:
+            return cls.parse(path.read_text())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"damaged file {path}: {error}; {_advice(path)}") from error
+
+    def text(self) -> str:
+        """The configuration as JSON, with the versions it was made under."""
+        return json.dumps(dataclasses.asdict(self) | {"versions": versions()}, indent=2) + "\n"
+
+    @classmethod
+    def parse(cls, text: str) -> "Config":
+        """The inverse of :meth:`text`."""
+        saved = json.loads(text)
+        saved.pop("versions")
+        saved["networks"] = Networks(**saved["networks"])
+        saved["training"] = TrainingOptions(**saved["training"])
+        for name in ("model", "data", "data_sha256"):
+            if not isinstance(saved[name], str):
+                raise ValueError(f"{name} is no text")
+        saved["image_shape"], saved["classes"] = tuple(saved["image_shape"]), tuple(saved["classes"])
+        return cls(**saved)
+
+    def differences(self, other: "Config") -> str:
+        """What differs between two configurations, as in `epochs is 3, not 5`; empty where nothing does."""
+        ours, theirs = ({**vars(c), **vars(c.networks), **vars(c.training)} for c in (self, other))
+        names = [
+            name for name in ours if name not in ("networks", "training", "classes") and ours[name] != theirs[name]
+        ]
+        return ", ".join(f"{name.replace('_', '-')} is {ours[name]}, not {theirs[name]}" for name in names)
+
+
+def load(folder: str | os.PathLike, *, device: str = "auto", **options) -> BayesClassifier:
+    """A trained model, ready to classify.
+
+    Args:
+        folder: the run, such as `runs/gbz`.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        options: `particles`, `noise`, `seed` and the other arguments of :class:`pyrobayes.BayesClassifier`.
+
+    Raises:
+        InputError: files are missing or damaged, or the weights belong to another model or run.
+    """
+    config, chosen = Config.read(folder), choose_device(device)
+    tensors, metadata = read_tensors(Path(folder) / MODEL)
+    check_owner(metadata, config, Path(folder) / MODEL)
+    factorization = config.build()
+    factorization.load_state_dict(tensors)
+    factorization.eval().requires_grad_(False)
+    return BayesClassifier(factorization, **options).to(chosen)
+
+
+def pretrained(model: str, *, device: str = "auto", **options) -> BayesClassifier:
+    """A model that comes with the package: small networks, trained on all of Fashion-MNIST; see docs/pretrained.md.
+
+    Args:
+        model: one of the seven, in any case.
+        device, options: see :func:`load`.
+    """
+    there = [folder.name for folder in sorted(PRETRAINED.iterdir()) if (folder / MODEL).is_file()]
+    return load(PRETRAINED / choice("pretrained model", model, there), device=device, **options)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` takes CUDA, else MPS, else the CPU. :class:`InputError` if it is absent."""
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    name = choice("device", name, DEVICES)
+    if name == "auto":
+        name = next(device for device, available in there.items() if available())
+    if not there[name]():
+        raise InputError(f"device {name} was asked for, but this torch ({torch.__version__}) finds none; take cpu")
+    if name == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # in convolutions; float32 is what was asked for
+        return torch.device("cuda", local_rank())
+    return torch.device(name)
+
+
+def check_owner(metadata: dict[str, str], config: Config, path: Path) -> None:
+    """Refuse weights at `path` that are another model's, or another run's, than the configuration says."""
+    if metadata.get("model") != config.model:
+        raise InputError(f"{path} holds weights of '{metadata.get('model')}', expected '{config.model}'")
+    if metadata.get("config") != config.identity:
+        raise InputError(
+            f"{path} belongs to another configuration than the {CONFIG} beside it; go on with its training (--resume), "
+            "or train the model again"
+        )
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors, atomically, with their checksum in the metadata."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}  # tied ones too
+    write_atomically(path, safetensors.torch.save(tensors, metadata | {"sha256": digest(tensors, metadata)}))
+
+
+def _advice(path: Path) -> str:
+    """What a user can do about a file of a run that is missing or damaged."""
+    if path.name != RESUME and (path.parent / RESUME).is_file():
+        return "go on with its training ('pyrobayes train --resume'), finished or not, which writes it again"
+    return "train the model again ('pyrobayes train --overwrite')"
+
+
+class Unreadable(InputError):
+    """A file can't be read, which says nothing of what is in it."""
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata; :class:`InputError` if the file is missing or damaged, :class:`Unreadable` if it can't be read."""
+    if not path.is_file():
+        raise InputError(f"missing file {path}; {_advice(path)}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+    except OSError as error:
+        raise Unreadable(f"can't read {path}: {error.strerror or error}") from error
+    except safetensors.SafetensorError as error:
+        raise InputError(f"damaged file {path}: {error}; {_advice(path)}") from error
+    if metadata.pop("sha256", None) != digest(tensors, metadata):
+        raise InputError(f"damaged file {path}: its checksum is wrong; {_advice(path)}")
+    return tensors, metadata
+
+
+def digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 of tensors and metadata."""
+    sha256 = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha256.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        sha256.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()

@@ -1,0 +1,545 @@
+"""The report: what it says is what the files say, it needs nothing beside it, and a browser shows it."""
+
+import base64
+import dataclasses
+import io
+import itertools
+import json
+import re
+import shlex
+import shutil
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from made_up import CLASSES, EPS, FAILED, attack, detection, evaluation, verdict
+from PIL import Image
+
+from pyrobayes import InputError, Networks, RobustnessOptions
+from pyrobayes.commands import runs
+from pyrobayes.evaluation.rates import Rate
+from pyrobayes.files import write_json
+from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, EvaluationOptions, TrainingOptions
+from pyrobayes.results import figures, report
+from pyrobayes.results.page import page
+from pyrobayes.results.store import FILES, Provenance
+from pyrobayes.training.checkpoint import MODEL, Config, digest, read_tensors, versions
+from pyrobayes_cli.main import main
+from pyrobayes_cli.options import record
+
+
+def save(folder, command, results, options, **changes):
+    """A file of results as the library writes it."""
+    config = Config(
+        "gbz", Networks(channels=32), (1, 28, 28), CLASSES, "fashion-mnist", "5" * 64, TrainingOptions(seed=3)
+    )
+    content = {
+        "options": dataclasses.asdict(options),
+        "data": {"name": "fashion-mnist", "split": "test", "sha256": "7" * 64},
+        "versions": versions(),
+        "models": list(dict.fromkeys(result.model for result in results)),
+        "trained": {
+            result.model: {"epochs": 20, "weights": "5" * 64, "config": dataclasses.asdict(config)}
+            for result in results
+        },
+        "results": [result.as_dict() for result in results],
+    }
+    write_json(folder / FILES[command], content | changes)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with results of all four commands and their figures; GBZ alone has tests and a verdict."""
+    folder = tmp_path_factory.mktemp("made")
+    attacks = [attack("gbz"), attack("dfx", wrong=(4, 23, 30))]
+    save(folder, "evaluate", [evaluation("gbz"), evaluation("dfx")], EvaluationOptions())
+    save(folder, "attack", attacks, AttackOptions(eps=EPS, images=30, seed=1))
+    save(folder, "robustness", [verdict("gbz")], RobustnessOptions(eps=(0.1, 0.2), brief=True))
+    detections = [detection("gbz"), detection("gbz", evade="kl")]
+    save(folder, "detect", detections, DetectionOptions(attack=("pgd",), eps=(0.1, 0.2), evade_weight=(0.5,)))
+    figures.save(figures.detection(detections), folder / "detection-gbz")
+    figures.save(figures.confusion_matrix(evaluation("gbz"), CLASSES), folder / "confusion-gbz")
+    figures.save(figures.image_grid(torch.rand(3, 2, 1, 7, 7), CLASSES, "Samples"), folder / "samples-gbz")
+    figures.save(figures.success_rates(attacks), folder / "figure1")
+    for each in attacks:
+        figures.save(figures.adversarial_examples(each, CLASSES), folder / f"figure2-{each.model}")
+    figures.save(figures.robustness(verdict("gbz")), folder / "robustness-gbz")
+    figures.save(figures.worst_cases([verdict("gbz"), verdict("gfz")]), folder / "robustness")
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """The same, to change."""
+    return shutil.copytree(made, tmp_path / "results", ignore=shutil.ignore_patterns("report.*"))
+
+
+class Read(HTMLParser):
+    """Tables as rows of cells, and every tag with its attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.tags, self.cell = [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.cell = ""
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append(self.cell.replace("\N{NO-BREAK SPACE}", " "))
+            self.cell = None
+
+    def handle_data(self, text):
+        if self.cell is not None:
+            self.cell += text
+
+    def table(self, *words):
+        """The one whose header begins with these words."""
+        (found,) = [table for table in self.tables if tuple(table[0][: len(words)]) == words]
+        return found
+
+
+def written(folder, **given):
+    """The Markdown and the page."""
+    return [path.read_text() for path in report.write(folder, **given)]
+
+
+def saved(folder, command):
+    return json.loads((folder / FILES[command]).read_text())
+
+
+def shown(rate):
+    low, high = rate["interval_95"]
+    return f"{100 * rate['share']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def test_every_success_rate_is_that_of_the_files(made):
+    text, html = written(made)
+    read = Read(html)
+    header, *rows = read.table("model", "attack")
+    assert header[3:-1] == ["eps 0", "eps 0.1", "eps 0.2", "eps 0.3"]
+    for result in saved(made, "attack")["results"]:
+        (row,) = [row for row in rows if row[:2] == [result["model"].upper(), "fgsm"]]
+        assert row[2] == "30"
+        for rate in result["rates"]:
+            assert row[header.index(f"eps {rate['eps']:g}")] == shown(rate["success"])
+            assert shown(rate["success"]) in text
+    (result,) = saved(made, "robustness")["results"]
+    header, *rows = read.table("attack", "eps 0.1")
+    assert header == ["attack", "eps 0.1", "eps 0.2", "doubted by checks"]
+    by_name = {row[0]: row[1:] for row in rows}
+    for name, rates in result["success"].items():
+        assert by_name[name] == [*map(shown, rates), ", ".join(map(str, result["doubts"][name])) or "none"]
+    assert by_name["worst case"][:2] == [shown(rate) for rate in result["worst"]]
+    assert by_name["in most of further draws"][:2] == [shown(rate) for rate in result["broken_in_most"]]
+    assert by_name["share of further draws"][:2] == ["60.0", "90.0"]
+    assert [row[1] for row in read.table("model", "accuracy (%)")[1:]] == [shown(Rate(49, 60).as_dict())] * 2
+
+
+def test_what_tests_reject_is_told_with_and_without_evasion(made):
+    text, html = written(made)
+    header, *rows = Read(html).table("model", "test", "attack")
+    assert [row[1:4] for row in rows] == [
+        ["kl", "pgd", "0.1"], ["kl", "pgd", "0.2"], ["kl", "pgd, evading × 0.5", "0.1"], ["kl", "pgd, evading × 0.5", "0.2"],
+    ]  # fmt: skip
+    for i, row in enumerate(rows):
+        result = saved(made, "detect")["results"][i // 2]
+        assert row[4:7] == [shown(result[name][i % 2]) for name in ("success", "detected", "undetected")]
+        assert row[7:] == [["0.710", "-"][i % 2], shown(result["accepted_accuracy"][i % 2])]
+    assert ["pgd", "GBZ", "norm linf, evade kl, evade weight 0.5"] in Read(html).table("attack", "on")
+    assert "Clean test images that are rejected: GBZ kl 5.0% [1.7, 13.7]." in text and "Without meaning" not in text
+    assert "](detection-gbz.png)" in text and "](confusion-gbz.png)" in text and "](samples-gbz.png)" in text
+    assert "](robustness.png)" not in text  # of several models, and there is one here
+
+
+def test_tests_without_meaning_are_marked(folder):
+    for file in ("evaluation", "attack", "robustness"):
+        (folder / f"{file}.json").unlink()
+    save(folder, "detect", [detection("dfx", "marginal", meaningful=False)], DetectionOptions(eps=(0.1, 0.2)))
+    text, html = written(folder)
+    assert Read(html).table("model", "test")[1][1] == "marginal, without meaning" and "Without meaning" in text
+    assert text.startswith("# Results on fashion-mnist\n\n60 test images attacked and tested.\n")
+    assert "**DFX** has a marginal test that rejects 5.0% [1.7, 13.7] of the clean images." in text
+
+
+def test_the_worst_case_stands_beside_a_single_attack_or_its_lack_is_told(made):
+    text, html = written(made)
+    rows = Read(html).table("model", "attack")[1:]
+    assert [row[:3] for row in rows] == [
+        ["GBZ", "fgsm", "30"], ["GBZ", "worst case of 3 attacks", "20"], ["DFX", "fgsm", "30"],
+    ]  # fmt: skip
+    assert rows[1][3:] == ["-", shown(Rate(15, 20).as_dict()), shown(Rate(20, 20).as_dict()), "-", "4, 10"]
+    assert rows[0][-1] == "10" and rows[2][-1] == "not checked"
+    assert "There is no verdict on DFX: FGSM alone gives an upper bound of the robustness only" in text
+    assert "`pyrobayes robustness gbz dfx` tries many" in text
+    assert "In the worst case of 3 attacks at eps 0.1, 75.0% [53.1, 88.8] of 20 images are misclassified." in text
+    assert "Of 12 checks, 2 failed (numbers 4 and 10)." in text
+
+
+@pytest.mark.parametrize("where", ["seed", "weights"])
+def test_a_verdict_on_another_training_stands_by_itself(folder, where):
+    trained = saved(folder, "robustness")["trained"]
+    if where == "seed":
+        trained["gbz"]["config"]["training"]["seed"] = 4
+    else:
+        trained["gbz"]["weights"] = "6" * 64  # of another machine
+    save(folder, "robustness", [verdict("gbz")], RobustnessOptions(), trained=trained)
+    text, html = written(folder)
+    assert "worst case of 3 attacks" not in str(Read(html).table("model", "attack"))
+    assert (
+        "There is no verdict on GBZ as it was attacked and DFX" in text
+        and "These results are of different trainings of it." in text
+    )
+    assert trained["gbz"]["weights"] in text
+    names = [row[0] for row in Read(html).table("model", "joint density")[1:]]
+    several = ["GBZ (55555555)", "GBZ (66666666)"] if where == "weights" else ["GBZ (55555555)"] * 2
+    assert names == [*several, "DFX"]
+
+
+@pytest.mark.parametrize("given", [{"particles": 1}, {"noise": "fixed"}])
+def test_a_verdict_on_another_classifier_stands_by_itself(folder, given):
+    save(folder, "attack", [attack("gbz")], AttackOptions(eps=EPS, **given))
+    text, html = written(folder)
+    assert "worst case of 3 attacks" not in str(Read(html).table("model", "attack"))
+    assert "There is no verdict on GBZ as it was attacked: FGSM alone" in text
+
+
+def test_what_was_interrupted_is_told(folder):
+    save(folder, "attack", [attack("gbz")], AttackOptions(eps=EPS), models=["gbz", "dfx"])
+    text, _ = written(folder)
+    assert "`pyrobayes attack` wasn't finished: it has no results of DFX." in text
+    assert "`pyrobayes robustness` wasn't" not in text
+
+
+@pytest.mark.parametrize(("data", "flags"), [("fashion-mnist", " --data fashion-mnist"), ("fashion-mnist-mini", "")])
+def test_models_of_the_package_are_not_trained_again(folder, data, flags):
+    trained = saved(folder, "attack")["trained"]
+    for model in trained:
+        trained[model]["weights"] = digest(read_tensors(PRETRAINED / model / MODEL)[0], {})
+    images = {"name": data, "split": "test", "sha256": "7" * 64}
+    save(folder, "attack", [attack("gbz"), attack("dfx")], AttackOptions(eps=EPS), trained=trained, data=images)
+    for other in ("evaluate", "detect", "robustness"):
+        (folder / FILES[other]).unlink()
+    text, _ = written(folder)
+    assert f"\npyrobayes attack gbz dfx --pretrained{flags} --eps-range 0,0.1,0.3\n" in text
+    assert f"`pyrobayes robustness gbz dfx --pretrained{flags}` tries many" in text
+    assert "pyrobayes train" not in text
+
+
+def test_an_evaluation_without_changed_predictions_is_damaged(folder):
+    path = folder / FILES["evaluate"]
+    found = saved(folder, "evaluate")
+    found["results"][0]["changed"] = None
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match="damaged file"):
+        written(folder)
+
+
+def test_a_part_of_the_data_is_named_in_the_command(folder):
+    images = {"name": "fashion-mnist-mini", "split": "test", "sha256": "7" * 64}
+    save(folder, "attack", [attack("gbz")], AttackOptions(eps=EPS), data=images)
+    assert "\npyrobayes attack gbz --data fashion-mnist-mini --eps-range" in written(folder)[0]
+
+
+def test_formulas_checks_configuration_and_versions_are_there(made):
+    text, html = written(made)
+    read = Read(html)
+    models = {row[0]: row[1:4] for row in read.table("model", "joint density")[1:]}
+    assert models["GBZ"] == ["p(x, z, y) = p(z) p(y|z) p(x|z)", "generative", "20"]
+    assert models["DFX"] == ["p(x, z, y) = p_D(x) p(z|x) p(y|z, x)", "discriminative", "20"]
+    sheet = read.table("what should hold")[1:]
+    assert [row[0] for row in sheet] == [f"{n}. holds | {n}" for n in range(1, 13)]
+    assert [row[1].startswith("fail: ") for row in sheet] == [n in FAILED for n in range(1, 13)]
+    assert html.count("<strong>fail</strong>") == 2 and sheet[3][1] == "fail: found 4 < *7*. In doubt: all."
+    for line in (
+        "pyrobayes train gbz --networks small --seed 3",
+        "pyrobayes evaluate gbz dfx",
+        "pyrobayes attack gbz dfx --seed 1 --images 30 --eps-range 0,0.1,0.3",
+        "pyrobayes robustness gbz --eps-range 0.1,0.2 --brief",
+    ):
+        assert line in text
+    assert "7" * 64 in text and "5" * 64 in text
+    assert ["seed", "0", "1", "0", "0"] in read.table("option", "evaluate", "attack")
+    assert dict(read.table("of")[1:]) == versions()
+    for told in ("2 of 30 images: their robustness", "sign of the gradient at 3% of", "changes 1.7% [0.3, 8.9]"):
+        assert told in text
+
+
+def test_the_command_lines_give_the_same_options(folder):
+    options = {
+        "evaluate": EvaluationOptions(particles=3, noise="fixed", prune=5.5, images=7, batch_size=9),
+        "attack": AttackOptions(
+            attack=("pgd", "cw"), norm="l2", eps=(0.1, 1 / 3), snapshot=True, target=2, step_size=1e-5, compile=True
+        ),
+        "robustness": RobustnessOptions(negligible=0.01, eps=(0.123456789,), brief=True, images=300),
+    }
+    found = {"evaluate": evaluation, "attack": attack, "robustness": verdict}
+    for command, chosen in options.items():
+        save(folder, command, [found[command]("gbz")], chosen)
+    lines = {line.split()[1]: shlex.split(line) for line in written(folder)[0].splitlines() if line.startswith("pyro")}
+    for command, chosen in options.items():
+        given = main.commands[command].make_context(command, lines[command][2:]).params
+        assert given["models"] == ("gbz",) and record(type(chosen), given) == chosen
+
+
+def test_the_page_needs_nothing_else(made):
+    text, html = written(made)
+    tags = Read(html).tags
+    sources = [attributes["src"] for _, attributes in tags if "src" in attributes]
+    assert len(sources) == 7 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not [attributes for _, attributes in tags if "href" in attributes]
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags}
+    assert not re.search(r"https?:|file:|url\(|@import", html)
+    assert str(made) not in html + text
+    for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
+        assert (made / name).is_file()
+
+
+def test_the_same_files_give_the_same_bytes_wherever_they_are(made, folder):
+    assert written(made) == written(folder) == written(folder)
+
+
+def test_odd_names_stand_for_themselves(folder):
+    name, other = "g|b`z* <script>alert(1)</script> [x](y) &amp; \\", "p|g`d_"
+    save(folder, "attack", [attack(name, other)], AttackOptions(eps=EPS))
+    figures.save(figures.adversarial_examples(attack("gbz"), CLASSES), folder / "figure2-odd &name (1)")
+    _, html = written(folder)
+    read = Read(html)
+    assert read.table("model", "attack")[1][:2] == [name.upper(), other]
+    assert "script" not in {tag for tag, _ in read.tags} and "a" not in {tag for tag, _ in read.tags}
+    odd = "odd &name (1)"
+    save(folder, "attack", [attack(odd)], AttackOptions(eps=EPS))
+    text, html = written(folder)
+    assert "![Figure 2, ODD \\&NAME (1)](figure2-odd%20%26name%20%281%29.png)" in text
+    assert 'alt="Figure 2, ODD &amp;NAME (1)"' in html
+
+
+def test_several_attacks_have_a_table_each(folder):
+    results = [attack("gbz"), attack("gbz", "cw", "l2")]
+    save(folder, "attack", results, AttackOptions(attack=("fgsm", "cw"), eps=EPS))
+    shutil.copy(folder / "figure2-gbz.png", folder / "figure2-gbz-cw.png")
+    text, html = written(folder)
+    assert "## FGSM and CW" in text and "### CW, L2" in text and "CW at eps 0.1 (L2) has 36.7%" in text
+    first, second = [table for table in Read(html).tables if table[0][:2] == ["model", "attack"]]
+    assert [row[1] for row in first[1:]] == ["fgsm", "worst case of 3 attacks"] and [row[1] for row in second[1:]] == [
+        "cw"
+    ]
+    assert "the median L2 distance to what CW found is 0.5," in text
+    assert "figure2-gbz-cw.png" in text and "(figure2-gbz.png)" not in text
+
+
+def test_what_is_missing_is_left_out(folder):
+    for path in (*folder.glob("*.png"), *(folder / f"{name}.json" for name in ("attack", "evaluation", "detection"))):
+        path.unlink()
+    text, html = written(folder)
+    assert text.startswith("# Results on fashion-mnist\n\n20 test images attacked for a verdict on robustness.\n")
+    assert "<img" not in html and "## Clean images" not in text and "pyrobayes attack" not in text
+    (folder / "robustness.json").unlink()
+    with pytest.raises(InputError, match="no results in .* are made by 'pyrobayes evaluate', 'pyrobayes attack', "):
+        report.write(folder)
+
+
+def test_what_is_damaged_is_named(folder):
+    whole = (folder / "attack.json").read_text()
+    for damaged in ("", whole[: len(whole) // 2], "[]", "{}", '{"results": []}', whole.replace('"count"', '"number"')):
+        (folder / "attack.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"damaged file .*attack\.json: .*'pyrobayes attack'"):
+            report.write(folder)
+    (folder / "attack.json").write_text(whole)
+    (folder / "figure1.png").write_text("no figure")
+    with pytest.raises(InputError, match=r"damaged figure .*figure1\.png"):
+        report.write(folder)
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("changes", [{"options": {}}, {"meaningful": None}, {"eps": []}, {"success": []}, {"auc": [1]}])
+def test_damaged_detections_are_refused(changes, folder):
+    content = saved(folder, "detect")
+    content["results"][0] |= changes
+    write_json(folder / "detection.json", content)
+    with pytest.raises(InputError, match=r"damaged file .*detection\.json: .*'pyrobayes detect'"):
+        report.refuse_damaged(folder, written=("robustness",))
+    report.refuse_damaged(folder, written=("detect",))
+
+
+def test_the_figure_of_several_models_has_their_rates(folder):
+    several = [verdict("gbz"), verdict("gfz")]
+    save(folder, "robustness", several, RobustnessOptions(eps=(0.1, 0.2)))
+    assert "](robustness.png)" in written(folder)[0]
+    drawn = figures.worst_cases(several)
+    for axes, rates in zip(drawn.axes, (several[0].success["fgsm"], several[0].worst)):
+        for line in axes.containers:
+            held = [80.0, *(100 * (1 - rate.share) for rate in rates)]
+            assert line.lines[0].get_ydata() == pytest.approx(held)
+            assert line.get_label() in ("GBZ (4, 10)", "GFZ (4, 10)")
+
+
+def test_of_several_processes_the_first_writes(folder, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert report.write(folder) == [] and not (folder / "report.md").exists()
+
+
+def test_wide_figures_are_scaled_down(tmp_path):
+    Image.new("RGB", (5000, 50)).save(tmp_path / "wide.png")
+    Image.new("RGB", (50, 50)).save(tmp_path / "narrow.png")
+    wide, narrow = (page(f"# T\n\n![w]({name}.png)", tmp_path) for name in ("wide", "narrow"))
+    for html, width in ((wide, 2000), (narrow, 50)):
+        content = base64.b64decode(re.search('base64,([^"]*)', html)[1])
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.width == width
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium or Chrome as it is installed; nothing is downloaded."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip(f"there is no browser: none of {', '.join(names)}")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 800), (1280, 900)], ids=["phone", "desktop"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it(width, height, scheme, made, browser, tmp_path):
+    report.write(made)
+    shown = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    said, asked = [], []
+    shown.on("console", lambda message: said.append(message.text))
+    shown.on("pageerror", lambda error: said.append(str(error)))
+    shown.on("request", lambda request: asked.append(request.url))
+    shown.goto((made / "report.html").as_uri())
+    shown.screenshot(path=tmp_path / f"report-{width}-{scheme}.png", full_page=True)
+    assert said == [] and [url for url in asked if not url.startswith("data:")] == [(made / "report.html").as_uri()]
+    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    wide = shown.evaluate("[...document.querySelectorAll('.table')].some(each => each.scrollWidth > each.clientWidth)")
+    assert wide == (width == 360)
+    sizes = shown.evaluate("[...document.images].map(each => [each.complete, each.naturalWidth, each.clientWidth])")
+    assert len(sizes) == 7
+    assert all(complete and natural > 0 and 0 < seen <= width for complete, natural, seen in sizes)
+    sheet = shown.locator("table", has_text="what should hold")
+    sheet.scroll_into_view_if_needed()
+    assert sheet.is_visible() and sheet.locator("tr").count() == 13
+    assert sheet.evaluate("each => each.getBoundingClientRect().right <= innerWidth")
+    right, wrong = (
+        sheet.locator(what).first.evaluate("each => getComputedStyle(each).color") for what in ("td", "strong")
+    )
+    assert right != wrong
+    shown.close()
+    assert (tmp_path / f"report-{width}-{scheme}.png").stat().st_size > 10_000
+
+
+def test_a_verdict_that_took_hours_is_not_replaced_by_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "assess", lambda classifier, *more, **given: verdict(classifier.factorization.name))
+    where = {"data": "fashion-mnist-mini", "runs": PRETRAINED, "out": tmp_path}
+    quick, slow = RobustnessOptions(eps=(0.1, 0.2), brief=True), RobustnessOptions(eps=(0.1, 0.2))
+
+    def kept():
+        return sorted(path.name for path in tmp_path.glob("*.json"))
+
+    runs.robustness(["dfx"], quick, **where)
+    runs.robustness(["dfx"], quick, **where)
+    assert kept() == ["robustness.json"]  # the same command again
+    before = (tmp_path / "robustness.json").read_text()
+    runs.robustness(["dfx"], slow, **where)
+    runs.robustness(["dbx", "dfx"], slow, **where)
+    assert kept() == ["robustness.1.json", "robustness.2.json", "robustness.json"]
+    assert (tmp_path / "robustness.1.json").read_text() == before
+    interrupted = json.loads((tmp_path / "robustness.json").read_text())
+    write_json(tmp_path / "robustness.json", interrupted | {"results": interrupted["results"][:1]})
+    runs.robustness(["dbx", "dfx"], slow, **where)
+    assert len(kept()) == 3
+    read = Provenance.read
+    monkeypatch.setattr(Provenance, "read", lambda run: dataclasses.replace(read(run), weights="5" * 64))
+    runs.robustness(["dbx", "dfx"], slow, **where)
+    assert len(kept()) == 4
+
+
+def test_a_figure_of_earlier_results_is_not_left_beside_new_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "assess", lambda classifier, *more, **given: verdict(classifier.factorization.name))
+    where = {"data": "fashion-mnist-mini", "runs": PRETRAINED, "out": tmp_path}
+    few = AttackOptions(eps=(0.1,), images=2, particles=1)
+    runs.robustness(["dfx", "dbx"], RobustnessOptions(eps=(0.1, 0.2)), **where)
+    runs.attack(["dfx"], few, **where)
+    assert (tmp_path / "robustness.png").is_file() and (tmp_path / "figure1.png").is_file()
+    monkeypatch.setattr(figures, "adversarial_examples", lambda *given: 1 / 0)  # an end in the middle
+    with pytest.raises(ZeroDivisionError):
+        runs.attack(["dfx", "dbx"], few, **where)
+    runs.robustness(["dfx"], RobustnessOptions(eps=(0.1,)), **where)
+    assert not list(tmp_path.glob("robustness.p*")) and not list(tmp_path.glob("figure1.*"))
+
+
+FEW = {"images": 2, "particles": 1}
+
+
+@pytest.mark.parametrize(
+    "command, inside, options",
+    [
+        ("evaluate", "evaluation.evaluate", EvaluationOptions(**FEW)),
+        ("attack", "evaluation.attack", AttackOptions(eps=(0.1,), **FEW)),
+        ("detect", "fit_detector", DetectionOptions(eps=(0.1,), **FEW)),
+        ("robustness", "assess", RobustnessOptions(eps=(0.1,), **FEW)),
+    ],
+)
+def test_two_processes_that_write_the_same_results_are_refused(command, inside, options, tmp_path, monkeypatch):
+    run = getattr(runs, command)
+    where = {"data": "fashion-mnist-mini", "runs": PRETRAINED, "out": tmp_path}
+
+    def meanwhile(*given, **more):
+        with pytest.raises(InputError, match=f"another process writes the results of 'pyrobayes {command}'; choose"):
+            run(["dbx"], options, **where)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"pyrobayes.runs.{inside}", meanwhile)
+    for _ in range(2):  # the first has left nothing locked
+        with pytest.raises(KeyboardInterrupt):
+            run(["dfx"], options, **where)
+
+
+# Machado, Oliveira and Fernandes (2009), of linear RGB, at full severity.
+SEEN_BY = {
+    "everybody": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopes": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopes": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopes": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def cielab(colour, seen):
+    """Of a colour as it is seen; a distance of 2 can just be told."""
+    rgb = np.array(matplotlib.colors.to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    xyz = to_xyz @ (np.array(seen) @ linear).clip(0, 1) / [0.95047, 1, 1.08883]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("seen", SEEN_BY)
+def test_colours_are_told_apart_by_the_colour_blind(seen):
+    greys: dict[bool, dict[str, str]] = {
+        True: {},
+        False: {},
+    }  # of the attacks that are blind, whose lines are dashed, and others
+    for name, (grey, marker) in figures.ATTACKS.items():
+        if name != "apgd, margin":  # in the place of a snapshot
+            greys[name in ("uniform noise", "square", "transfer")][marker] = grey
+    assert len(greys[True]) + len(greys[False]) == len(figures.ATTACKS) - 1  # all other markers
+    drawn_alike = [(each.values(), 13) for each in greys.values()]
+    for colours, apart in ((figures.COLOURS.values(), 12), *drawn_alike):
+        places = [cielab(colour, SEEN_BY[seen]) for colour in colours]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(places, 2)) > apart

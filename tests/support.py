@@ -1,0 +1,37 @@
+"""What several test files share: tiny networks, weights as on a GPU, and calls of the command line."""
+
+import math
+
+import torch
+from click.testing import CliRunner
+
+from pyrobayes import Networks
+from pyrobayes_cli.main import main
+
+TINY = Networks(latent=5, hidden=12, channels=6)
+
+
+def as_on_a_gpu(factorization):
+    """Under FakeTensorMode, weights as they would be on a GPU, which need not be there."""
+    for module in factorization.modules():
+        for values in (module._parameters, module._buffers):
+            for key, value in values.items():
+                values[key] = None if value is None else torch.empty(value.shape, dtype=value.dtype, device="cuda")
+
+
+def invoke(*arguments):
+    """The outcome of `pyrobayes ARGUMENTS`, run in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def density(distribution, value):
+    """Log-densities written out by hand, summed over the event."""
+    base = getattr(distribution, "base_dist", getattr(distribution, "pixel", distribution))
+    if hasattr(base, "logits"):
+        return base.logits.log_softmax(-1).expand(*value.shape, -1).gather(-1, value[..., None])[..., 0]
+    if not hasattr(base, "loc"):
+        return torch.zeros(value.shape[:-3], dtype=value.dtype)
+    terms = (
+        -0.5 * ((value - base.loc) / base.scale) ** 2 - torch.as_tensor(base.scale).log() - 0.5 * math.log(2 * math.pi)
+    )
+    return terms.flatten(-distribution.event_dim).sum(-1)

@@ -1,0 +1,482 @@
+"""Training: that it learns, that it can be stopped anywhere and go on, that it leaves nothing behind."""
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from support import as_on_a_gpu
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pyrobayes import (
+    BayesClassifier,
+    InputError,
+    Progress,
+    TrainingOptions,
+    attacks,
+    build,
+    evaluation,
+    files,
+    fit,
+    generate,
+    load,
+    load_data,
+    reconstruct,
+)
+from pyrobayes.inference import importance
+from pyrobayes.options import LIKELIHOODS, MODELS, Networks
+from pyrobayes.training import checkpoint
+from pyrobayes.training.checkpoint import MODEL, RESUME, Config, read_tensors, save_tensors
+from pyrobayes.training.fit import Inference, NonFiniteELBO, TrainingInterrupted, augmented, collapsed, learning_rate
+
+OPTIONS = TrainingOptions(epochs=3, batch_size=50)
+
+
+def same_weights(first, second):
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_gfz_beats_70_percent_on_the_embedded_subset(mini):
+    factorization = build("gfz", "small")
+    epochs = fit(factorization, mini, TrainingOptions(epochs=6, batch_size=32))
+    test = load_data("fashion-mnist-mini", "test")
+    result = evaluation.evaluate(BayesClassifier(factorization), test, batch_size=50)
+    assert result.accuracy.share > 0.7
+    assert result.accuracy.total == 1000
+    assert epochs[-1].validation_elbo > epochs[0].validation_elbo
+    assert not epochs[-1].collapsed
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+def test_elbo_equals_the_mean_log_weight(particles, make, tiny_images):
+    # With no learning and no warm-up, the ELBO of an epoch is an average of log weights.
+    factorization = make("gbz")
+    options = TrainingOptions(epochs=1, lr=1e-30, schedule="constant", kl_warmup=0.0, train_particles=particles)
+    epoch = fit(factorization, tiny_images, options)[0]
+    training, _ = tiny_images.hold_out()
+    x, y = training.batch(torch.arange(len(training)))
+    weights = BayesClassifier(factorization, particles=20).estimate(x).log_weights[:, y, torch.arange(len(y))]
+    error = (weights.std(0).square().mean() / len(y) / particles).sqrt().item()
+    assert epoch.elbo == pytest.approx(weights.mean().item(), abs=5 * error)
+
+
+def test_antithetic_particles_cancel_noise_that_the_gradient_is_linear_in(make, tiny_images):
+    factorization = make("linear-gaussian", double=True)
+    x, y = tiny_images.batch(torch.arange(20))
+
+    def gradients(seed, particles, **how):  # with respect to b, to which z contributes linearly
+        inference = Inference(factorization, TrainingOptions(train_particles=particles, **how))
+        inference.optim = lambda: None  # which would take them
+        factorization.zero_grad()
+        torch.manual_seed(seed)
+        inference.step(x.double(), y)
+        return factorization.p_x.b.grad.clone()
+
+    plain = torch.stack([gradients(seed, 2) for seed in range(50)])
+    pairs = torch.stack([gradients(seed, particles, antithetic=True) for seed, particles in ((0, 2), (1, 2), (2, 4))])
+    torch.testing.assert_close(pairs, pairs[:1].expand_as(pairs))
+    error = plain.std(0) / math.sqrt(len(plain))
+    assert (error > 0).all() and ((plain.mean(0) - pairs[0]).abs() < 5 * error).all()
+
+
+def test_the_importance_weighted_bound_is_the_log_of_the_mean_weight(make, tiny_images):
+    factorization = make("gbz")
+    options = TrainingOptions(
+        epochs=1, lr=1e-30, schedule="constant", kl_warmup=0.0, train_particles=5, bound="importance-weighted"
+    )
+    epoch = fit(factorization, tiny_images, options)[0]
+    training, _ = tiny_images.hold_out()
+    x, y = training.batch(torch.arange(len(training)))
+    draws = torch.stack(
+        [BayesClassifier(factorization, particles=5, seed=i)(x)[torch.arange(len(y)), y] for i in range(20)]
+    )
+    error = (draws.std(0).square().mean() / len(y)).sqrt().item()
+    assert epoch.elbo == pytest.approx(draws.mean().item(), abs=5 * error)
+    elbo = BayesClassifier(factorization, particles=100).estimate(x).log_weights.mean(0)[y, torch.arange(len(y))].mean()
+    assert epoch.elbo > elbo.item() + 5 * error
+
+
+def test_the_weights_that_are_kept_are_a_running_average(make, tiny_images, tmp_path):
+    class Seen(Progress):
+        def step(self, model, done, steps, elbo):
+            seen.append({name: value.clone() for name, value in factorization.state_dict().items()})
+
+    seen, factorization = [], make("gbz")
+    fit(factorization, tiny_images, dataclasses.replace(OPTIONS, averaging=0.7), out=tmp_path, progress=Seen())
+    shares = [0.7 ** (len(seen) - 1 - i) for i in range(len(seen))]  # of a step's weights, but for their sum
+    average = {
+        name: sum(share * weights[name] for share, weights in zip(shares, seen)) / sum(shares)
+        for name in seen[0]
+        if seen[0][name].is_floating_point()
+    }
+    for kept in (factorization.state_dict(), load(tmp_path).factorization.state_dict()):
+        for name, value in kept.items():
+            torch.testing.assert_close(value, average[name], rtol=1e-4, atol=1e-6)
+    assert not torch.equal(kept["p_y.network.layers.0.weight"], seen[-1]["p_y.network.layers.0.weight"])
+
+
+@pytest.mark.parametrize("how", ["shift", "shift-flip"])
+def test_augmented_images_are_shifted_and_mirrored(how):
+    torch.manual_seed(0)
+    image = torch.rand(2, 5, 6)
+    larger = torch.nn.functional.pad(image, (2, 2, 2, 2))
+    possible = {(i, j, False): larger[:, i : i + 5, j : j + 6] for i in range(5) for j in range(5)}
+    mirrored = torch.nn.functional.pad(image.flip(2), (2, 2, 2, 2))
+    if how == "shift-flip":
+        possible |= {(i, j, True): mirrored[:, i : i + 5, j : j + 6] for i in range(5) for j in range(5)}
+    moved = augmented(image.expand(1000, -1, -1, -1), how)
+    found = {place for place, shifted in possible.items() if (moved == shifted).flatten(1).all(1).any()}
+    assert found == set(possible)
+    assert sum((moved == shifted).flatten(1).all(1).sum() for shifted in possible.values()) == 1000
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"averaging": 0.9, "augmentation": "shift-flip", "train_particles": 2, "antithetic": True}],
+    ids=["plain", "with options"],
+)
+def test_resumed_after_an_interrupt_ends_with_the_same_weights(more, make, tiny_images, tmp_path):
+    class Interrupt(Progress):
+        def step(self, model, done, steps, elbo):
+            if done == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    options = dataclasses.replace(OPTIONS, **more)
+    whole, parts = make("gfz"), make("gfz")
+    expected = fit(whole, tiny_images, options, out=tmp_path / "whole")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(TrainingInterrupted, match="step 2 of epoch 2 of 3"):
+        fit(parts, tiny_images, options, out=tmp_path / "parts", progress=Interrupt())
+    assert signal.getsignal(signal.SIGINT) is before
+    fresh = make("gfz", seed=99)
+    resumed = fit(fresh, tiny_images, options, out=tmp_path / "parts", resume=True)
+    assert same_weights(whole, fresh)
+    assert [e.elbo for e in resumed] == [e.elbo for e in expected]
+    assert same_weights(load(tmp_path / "whole"), load(tmp_path / "parts"))
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_an_interrupt_in_the_last_epoch_is_not_lost(make, tiny_images, tmp_path):
+    class Interrupt(Progress):
+        def step(self, model, done, steps, elbo):
+            if done == steps:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    expected, stopped = make("gfz"), make("gfz")
+    fit(expected, tiny_images, OPTIONS)
+    with pytest.raises(TrainingInterrupted, match="stopped after the last of 3 epochs: this training is complete"):
+        fit(stopped, tiny_images, OPTIONS, out=tmp_path, progress=Interrupt())
+    assert same_weights(load(tmp_path).factorization, expected) and same_weights(stopped, expected)
+
+
+def test_resuming_a_finished_run_changes_nothing(make, tiny_images, tmp_path, monkeypatch):
+    fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
+    (tmp_path / MODEL).unlink()  # as if killed before the last write
+    fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path, resume=True)
+    load(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(checkpoint, "versions", lambda: {"torch": "a later one"})
+    fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path, resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_seed_may_be_numpys(make, tiny_images, tmp_path):
+    options = TrainingOptions(epochs=1, seed=np.int64(3))
+    fit(make("gbz"), tiny_images, options, out=tmp_path)
+    assert Config.read(tmp_path).training == options and load(tmp_path)
+
+
+def test_a_run_is_not_replaced_by_accident(make, tiny_images, tmp_path):
+    fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
+    before = (tmp_path / MODEL).read_bytes()
+    with pytest.raises(InputError, match="already holds a run"):
+        fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
+    with pytest.raises(
+        InputError, match="another configuration: there, epochs is 3, not 5; take another folder for it$"
+    ):
+        fit(make("gbz"), tiny_images, TrainingOptions(epochs=5, batch_size=50), out=tmp_path, resume=True)
+    assert (tmp_path / MODEL).read_bytes() == before
+    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1, batch_size=50), out=tmp_path, overwrite=True)
+    assert (tmp_path / MODEL).read_bytes() != before
+
+
+def test_a_run_that_is_replaced_stays_until_the_new_one_is_saved(make, tiny_images, tmp_path, monkeypatch):
+    class StopEarly(Progress):
+        def step(self, model, done, steps, elbo):
+            if done == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    first = make("gbz")
+    fit(first, tiny_images, OPTIONS, out=tmp_path)
+    new = TrainingOptions(epochs=2, batch_size=50)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: missing_space())
+    with pytest.raises(InputError, match="the disk is full"):
+        fit(make("gbz", seed=1), tiny_images, new, out=tmp_path, overwrite=True)
+    monkeypatch.undo()
+    assert same_weights(load(tmp_path).factorization, first)
+    with pytest.raises(TrainingInterrupted):
+        fit(make("gbz", seed=1), tiny_images, new, out=tmp_path, overwrite=True, progress=StopEarly())
+    assert same_weights(load(tmp_path).factorization, first)
+    fit(make("gbz", seed=1), tiny_images, new, out=tmp_path, resume=True)
+    assert not same_weights(load(tmp_path).factorization, first)
+
+
+def missing_space():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_run_that_was_not_saved_once_can_start_again(make, tiny_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: missing_space())
+    with pytest.raises(InputError, match="the disk is full"):
+        fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
+    monkeypatch.undo()
+    fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path)
+    load(tmp_path)
+
+
+def test_two_trainings_in_one_folder_are_refused(make, tiny_images, tmp_path):
+    class Second(Progress):
+        def epoch(self, model, epoch, epochs):
+            with pytest.raises(InputError, match="is being trained in by another process"):
+                fit(make("gbz"), tiny_images, OPTIONS, out=tmp_path, overwrite=True)
+
+    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path, progress=Second())
+    load(tmp_path)
+
+
+def test_a_file_system_without_locks_can_be_trained_on(make, tiny_images, tmp_path, monkeypatch):
+    def no_locks(file):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(files, "_lock", no_locks)
+    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path)
+    load(tmp_path)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(make, tiny_images, tmp_path, monkeypatch):
+    class Full(Progress):
+        def epoch(self, model, epoch, epochs):
+            monkeypatch.setattr(os, "fsync", lambda descriptor: missing_space())
+
+    expected = make("gfz")
+    fit(expected, tiny_images, OPTIONS, out=tmp_path / "whole")
+    with pytest.raises(InputError, match="the disk is full; what was there before is unharmed"):
+        fit(make("gfz"), tiny_images, OPTIONS, out=tmp_path / "full", progress=Full())
+    monkeypatch.undo()
+    assert not [path for path in (tmp_path / "full").iterdir() if path.name.startswith(".") and path.name != ".lock"]
+    load(tmp_path / "full")
+    resumed = make("gfz")
+    fit(resumed, tiny_images, OPTIONS, out=tmp_path / "full", resume=True)
+    assert same_weights(resumed, expected)
+
+
+@pytest.fixture
+def as_users_run(monkeypatch):
+    """Pyro's own checks are off, as they are outside the tests."""
+    monkeypatch.setattr(importance, "VALIDATE", False)
+
+
+def test_a_non_finite_elbo_stops_and_keeps_the_last_good_checkpoint(as_users_run, make, tiny_images, tmp_path):
+    factorization = make("gbz")
+
+    class Break(Progress):
+        def epoch(self, model, epoch, epochs):
+            next(factorization.parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(NonFiniteELBO, match="step 1 of epoch 2.* keeps the weights after epoch 1"):
+        fit(factorization, tiny_images, OPTIONS, out=tmp_path, progress=Break())
+    assert all(p.isfinite().all() for p in load(tmp_path).parameters())
+
+
+def test_a_learning_rate_that_breaks_everything_is_told(as_users_run, make, tiny_images):
+    with pytest.raises(NonFiniteELBO, match=r"try a smaller learning rate \(lr is 1e\+20\)"):
+        fit(make("gfz"), tiny_images, TrainingOptions(epochs=3, lr=1e20, schedule="constant", kl_warmup=0.0))
+
+
+def test_nothing_is_left_behind(make, tiny_images, tmp_path):
+    def state():
+        return {
+            "torch": torch.get_rng_state().tolist(),
+            "numpy": repr(np.random.get_state()),
+            "dtype": torch.get_default_dtype(),
+            "parameters": dict(pyro.get_param_store().get_state()["params"]),
+            "validation": torch.distributions.Distribution._validate_args,
+            "grad": torch.is_grad_enabled(),
+            "signal": signal.getsignal(signal.SIGINT),
+        }
+
+    before = state()
+    fit(make("gfz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path)
+    classifier = load(tmp_path)
+    x, y = tiny_images.batch(torch.arange(5))
+    attacks.fgsm(classifier, x, y, 0.1)
+    generate(classifier.factorization, 2)
+    reconstruct(classifier.factorization, x, y)
+    classifier.factorization.parents()
+    assert state() == before
+
+
+def test_test_images_are_refused(make, tiny_images):
+    import dataclasses
+
+    with pytest.raises(InputError, match="training takes training images"):
+        fit(make("gbz"), dataclasses.replace(tiny_images, split="test"))
+    with pytest.raises(InputError, match=r"was built for images \[1, 7, 7\]"):
+        fit(make("gbz"), load_data("fashion-mnist-mini"))
+
+
+def test_class_frequencies_are_those_of_the_training_part(make, tiny_images):
+    factorization = make("gfy")
+    fit(factorization, tiny_images, TrainingOptions(epochs=1))
+    training, validation = tiny_images.hold_out()
+    torch.testing.assert_close(factorization.p_y.frequencies, training.labels.bincount(minlength=10) / len(training))
+    assert len(training) + len(validation) == 240 and len(validation) == 20
+
+
+def test_a_class_without_images_is_refused_where_its_frequency_is_asked_for(make, tiny_images):
+    two = dataclasses.replace(tiny_images, labels=tiny_images.labels.clamp(min=2))
+    with pytest.raises(
+        InputError, match=f"there is none of {', '.join(two.classes[:2])}: train on images of every class"
+    ):
+        fit(make("gfy"), two, TrainingOptions(epochs=1))
+    fit(make("gfz"), two, TrainingOptions(epochs=1))
+
+
+def test_learning_rate_schedules():
+    options = TrainingOptions(lr=1.0)
+    rates = [learning_rate(options, step, 100) for step in range(100)]
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=100, cycle_momentum=False)
+    theirs = []
+    for _ in range(100):
+        theirs.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx(theirs, abs=0.05)
+    assert max(rates) == 1.0 and rates[0] == pytest.approx(1 / 25) and rates[-1] < 1e-4
+    assert learning_rate(TrainingOptions(lr=0.1, schedule="constant"), 7, 10) == 0.1
+    cosine = [learning_rate(TrainingOptions(lr=0.1, schedule="cosine"), step, 10) for step in range(10)]
+    assert cosine == sorted(cosine, reverse=True) and cosine[0] == 0.1
+
+
+def test_collapse_is_told_by_what_z_carries(make):
+    assert collapsed(make("gbz"), kl=0.01, accuracy=0.8)
+    assert not collapsed(make("gbz"), kl=5.0, accuracy=0.1)
+    assert collapsed(make("dbx"), kl=0.01, accuracy=0.1)
+    assert not collapsed(make("dfx"), kl=0.01, accuracy=0.8)
+
+
+def test_default_of_dbx_does_not_collapse(mini):
+    factorization = build("dbx", "small")
+    last = fit(factorization, mini, TrainingOptions(epochs=6, batch_size=32))[-1]
+    assert not last.collapsed
+    assert last.validation_accuracy > 0.6
+
+
+def test_tensorboard_files_are_written(make, tiny_images, tmp_path):
+    pytest.importorskip("tensorboard")
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tensorboard's own
+        fit(make("dbx"), tiny_images, TrainingOptions(epochs=1), out=tmp_path, tensorboard=True)
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+@pytest.fixture
+def run(make, tiny_images, tmp_path):
+    """A trained tiny GBZ."""
+    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path / "gbz")
+    return tmp_path / "gbz"
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda run: flip_a_byte(run / MODEL), "its checksum is wrong"),
+        (lambda run: (run / MODEL).write_bytes((run / MODEL).read_bytes()[:-100]), "damaged file"),
+        (lambda run: (run / MODEL).write_bytes(b"nothing"), "damaged file"),
+        (lambda run: (run / MODEL).unlink(), "missing file"),
+        (lambda run: (run / "config.json").unlink(), "no trained model in"),
+        (lambda run: (run / "config.json").write_text("{"), "damaged file"),
+        (lambda run: (run / "config.json").write_text("[]"), "damaged file"),
+        (
+            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace('"gbz"', '"gfz"')),
+            "holds weights of 'gbz', expected 'gfz'",
+        ),
+        (
+            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace(": 12,", ": 13,")),
+            "belongs to another configuration",
+        ),
+        (
+            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace("0.003", "0.004")),
+            "belongs to another configuration",
+        ),
+    ],
+)
+def test_damaged_runs_are_refused(run, damage, words):
+    damage(run)
+    with pytest.raises(InputError, match=words):
+        load(run)
+
+
+def test_tensors_survive_saving(tmp_path):
+    tied = torch.randn(3)
+    tensors = {"a": tied, "b": tied, "half": torch.randn(2).bfloat16(), "none": torch.empty(0), "one": torch.tensor(1)}
+    save_tensors(tmp_path / "t", tensors, {"key": "value"})
+    read, metadata = read_tensors(tmp_path / "t")
+    assert metadata["key"] == "value"
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
+
+
+def test_a_resume_file_holds_all_that_is_needed(run):
+    tensors, metadata = read_tensors(run / RESUME)
+    kinds = {name.split(".")[0] for name in tensors}
+    assert kinds == {"weights", "optimizer", "random"}
+    assert {"model", "config", "configuration", "epochs", "place"} == metadata.keys()
+
+
+class CopiesFromTheHost(TorchDispatchMode):
+    """Counts what is copied from the CPU to another device, for which a GPU would be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        out = operation(*arguments, **(options or {}))
+        devices = {each.device.type for each in (*arguments, out) if isinstance(each, torch.Tensor)}
+        if "copy" in str(operation) and len(devices) > 1:
+            self.found.append(operation)
+        return out
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_elbo_does_not_wait_for_the_device(name, likelihood):
+    factorization = build(name, Networks(latent=4, hidden=8, channels=16, likelihood=likelihood))
+    with FakeTensorMode(), torch.no_grad(), pyro.validation_enabled(False):
+        as_on_a_gpu(factorization)
+        x, y = torch.empty(4, 1, 28, 28, device="cuda"), torch.empty(4, dtype=torch.long, device="cuda")
+        with CopiesFromTheHost() as copies:
+            guide_trace = poutine.trace(factorization.guide).get_trace(x, y)
+            model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
+            elbo = model_trace.log_prob_sum() - guide_trace.log_prob_sum()
+    assert elbo.device.type == "cuda" and not copies.found
