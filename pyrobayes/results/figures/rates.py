@@ -1,0 +1,52 @@
+"""Figure 1: success rates of attacks."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.results.figures.style import (
+    BOUNDS,
+    STYLE,
+    data_name,
+    draw_intervals,
+    model_line,
+    new_figure,
+    two_part_legend,
+)
+
+
+def success_rates(results: Sequence[AttackResult]) -> Figure:
+    """Figure 1: success rate against eps with 95% Wilson intervals, a panel an attack, a line a model."""
+    panels = {}
+    for result in results:
+        panels.setdefault(result.attack, []).append(result)
+    with matplotlib.rc_context(STYLE):
+        columns = min(len(panels), 4)
+        rows = math.ceil(len(panels) / columns)
+        figure = new_figure(1.6 + 3.6 * columns, 3.6 * rows)
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axes in grid.flat[len(panels) :]:
+            axes.remove()
+        for axes, (attack, shown) in zip(grid.flat, panels.items()):
+            for result in shown:
+                _success_rate(axes, result)
+            first = shown[0]
+            axes.set_xlabel(BOUNDS[first.options["norm"]])
+            axes.set_ylim(0, 103)
+            axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+            title = f"{attack.upper()} success rate, {data_name(first.data)}, {len(first.labels):,} test images"
+            axes.set_title(title if len(panels) == 1 else attack.upper(), fontsize=9)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("misclassified images (%)")
+        axes, shown = max(zip(grid.flat, panels.values()), key=lambda panel: len(panel[1]))
+        two_part_legend(grid[0, -1], shown, axes)
+        if len(panels) > 1:
+            figure.suptitle(f"Success rates, {data_name(first.data)}, {len(first.labels):,} test images", fontsize=9)
+    return figure
+
+
+def _success_rate(axes, result: AttackResult) -> None:
+    draw_intervals(axes, [(eps, result.success(i)) for i, eps in enumerate(result.eps)], **model_line(result))

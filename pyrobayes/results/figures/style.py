@@ -1,0 +1,132 @@
+"""How every figure looks, and how it is written: one style, one colour a model."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.evaluation.particles import Effect
+from pyrobayes.evaluation.rates import Rate
+from pyrobayes.evaluation.reproduction import Spread
+from pyrobayes.evaluation.robustness.verdict import Verdict
+from pyrobayes.files import write_atomically
+from pyrobayes.options import MINI
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+}
+
+
+# Paul Tol's colours, those of them that are furthest apart for every kind of colour vision; comparators are grey.
+COLOURS = {
+    "gfz": "#332288",
+    "gfy": "#88CCEE",
+    "gbz": "#4477AA",
+    "gby": "#BBCC33",
+    "dfx": "#CC3311",
+    "dfz": "#661100",
+    "dbx": "#CC6677",
+    "cnn": "#202020",
+    "cnn-at": "#505050",
+    "bnn": "#A0A0A0",
+}
+MARKERS = {"gfz": "o", "gfy": "s", "gbz": "^", "gby": "D", "dfx": "o", "dfz": "s", "dbx": "^"}
+MARKERS |= {"cnn": "P", "cnn-at": "X", "bnn": "*"}
+OTHER = "#555555"
+DATA = {"fashion-mnist": "Fashion-MNIST", MINI: "the embedded Fashion-MNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
+DATA |= {"cifar10": "CIFAR-10"}
+WIDTH = 7.2  # inches, of a page's text
+DASHED, DOTTED = (0, (4, 2)), (0, (1, 1))
+WRONG = "#B2182B"
+
+
+BOUNDS = {
+    "linf": r"perturbation $\epsilon$ ($L_\infty$, pixels in [0, 1])",
+    "l2": r"perturbation $\epsilon$ ($L_2$, pixels in [0, 1])",
+    "area": r"perturbation $\epsilon$ (share of the image)",
+}
+
+
+def save(figure: Figure, path: str | Path) -> list[Path]:
+    """Write a figure as `path`.pdf and `path`.png; returns both paths."""
+    paths = _files(path)
+    with matplotlib.rc_context(STYLE):
+        for each in paths:
+            buffer = io.BytesIO()
+            metadata = {"CreationDate": None} if each.suffix == ".pdf" else None
+            figure.savefig(buffer, format=each.suffix[1:], bbox_inches="tight", metadata=metadata)
+            write_atomically(each, buffer.getvalue())
+    return paths
+
+
+def remove(path: str | Path) -> None:
+    """Delete what :func:`save` wrote, if anything."""
+    for each in _files(path):
+        each.unlink(missing_ok=True)
+
+
+def _files(path: str | Path) -> list[Path]:
+    return [Path(f"{path}.{kind}") for kind in ("pdf", "png")]
+
+
+def new_figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def data_name(name: str) -> str:
+    """A data set, as a paper writes it."""
+    return DATA.get(name, name)
+
+
+def model_line(result: AttackResult | Verdict | Effect) -> dict:
+    """How a model's line is drawn everywhere."""
+    colour = COLOURS.get(result.model, OTHER)
+    return {
+        "label": result.model.upper(), "color": colour, "linestyle": "-" if result.generative else DASHED,
+        "linewidth": 1.4, "elinewidth": 0.8, "capsize": 2, "marker": MARKERS.get(result.model, "v"), "markersize": 4.5,
+        "markerfacecolor": colour if result.generative else "white",
+    }  # fmt: skip
+
+
+def draw_intervals(axes, rates: Sequence[tuple[float, Rate | Spread]], **line) -> None:
+    """Shares in per cent with their intervals at every eps."""
+    if not rates:
+        return
+    eps, rates = zip(*rates)
+    shares = [100 * rate.share for rate in rates]
+    ends = [[100 * end for end in rate.interval] for rate in rates]
+    below = [share - low for share, (low, _) in zip(shares, ends)]
+    above = [high - share for share, (_, high) in zip(shares, ends)]
+    axes.errorbar(eps, shares, yerr=[below, above], **{"linewidth": 1.3, "elinewidth": 0.8, "capsize": 2} | line)
+
+
+def two_part_legend(axes, results: Sequence[AttackResult | Verdict], drawn=None) -> None:
+    """A legend beside `axes` of what is drawn there, or in other axes."""
+    handles, labels = (drawn or axes).get_legend_handles_labels()
+    parts = {True: ([], []), False: ([], [])}
+    for result, handle, label in zip(results, handles, labels):
+        parts[result.generative][0].append(handle)
+        parts[result.generative][1].append(label)
+    ordered_handles, ordered_labels = [], []
+    for generative, title in ((True, "generative"), (False, "discriminative")):
+        if parts[generative][0]:
+            ordered_handles += [Line2D([], [], linestyle="none"), *parts[generative][0]]
+            ordered_labels += [title, *parts[generative][1]]
+    legend = axes.legend(ordered_handles, ordered_labels, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+    for text in legend.get_texts():
+        if text.get_text() in ("generative", "discriminative"):
+            text.set_fontstyle("italic")
