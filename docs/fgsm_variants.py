@@ -31,7 +31,7 @@ LOSSES = {
 def wrong(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Which images [B] are misclassified after a step of each size up each loss, [losses, E, B]."""
     seen = x.clone().requires_grad_()
-    log_joint = classifier.redrawn(1)(seen)
+    log_joint = classifier.resampled(1)(seen)
     gradients = [torch.autograd.grad(loss(log_joint, y).sum(), seen, retain_graph=True)[0] for loss in LOSSES.values()]
     with torch.no_grad():
         adversarial = [[(x + eps * gradient.sign()).clamp(0, 1) for eps in EPS] for gradient in gradients]

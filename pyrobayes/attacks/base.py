@@ -24,9 +24,9 @@ from pyrobayes.errors import (
     numbers_in,
     plain_numbers,
 )
-from pyrobayes.inference.classifier import ATTACK, ATTACKER, Logits, check_range
+from pyrobayes.inference.classifier import Logits, check_range
+from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, splitmix, standard_normals, uniforms
 from pyrobayes.options import NORMS, TERMS
-from pyrobayes.randomness import splitmix, standard_normals, uniforms
 
 _REGISTRY: dict[str, type["Attack"]] = {}
 EACH = "each"
@@ -225,7 +225,7 @@ class Problem:
         indices = indices.to(torch.long)
         classifier = _unwrapped(classifier)
         if hasattr(classifier, "for_images") and not classifier.pinned:
-            classifier = classifier.for_images(indices, ATTACKER)
+            classifier = classifier.for_images(indices, NoiseStream.ATTACKER)
         self.attack, self.x, self.y, self.target, self.references = attack, x.detach(), y, None, references
         self.indices, self._attacked, self._classifier = indices.to(x.device), classifier, self._seen(classifier)
         self._asked, self._felt = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
@@ -245,7 +245,7 @@ class Problem:
         """The same problem with another classifier, which has noise of its own for each image."""
         other, classifier = copy.copy(self), _unwrapped(classifier)
         if hasattr(classifier, "for_images"):
-            classifier = classifier.for_images(self.indices, ATTACKER)
+            classifier = classifier.for_images(self.indices, NoiseStream.ATTACKER)
         other._classifier = self._seen(classifier)
         return other
 
@@ -277,7 +277,7 @@ class Problem:
 
         Judged by one draw of a random classifier's noise, number 0.
         """
-        return LOSSES["margin"](redrawn(self._attacked, 0)(images), self.y, self.target)
+        return LOSSES["margin"](resampled(self._attacked, 0)(images), self.y, self.target)
 
     def log_posterior(self, images: Tensor, draw: int) -> Tensor:
         """log p(x, y), [B, C], or the log of the mean of `eot` independent posteriors."""
@@ -289,7 +289,7 @@ class Problem:
     def _estimates(self, draw: int) -> list[nn.Module]:
         """The classifier under each of the `eot` draws that are the attacker's at `draw`."""
         n = self.attack.eot
-        return [redrawn(self._classifier, n * draw + i) for i in range(n)]
+        return [resampled(self._classifier, n * draw + i) for i in range(n)]
 
     def gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
         """The loss [B], and its gradient in the images, 0 where it isn't finite.
@@ -386,7 +386,7 @@ class Problem:
         return uniforms(self._keys(draw), n).reshape_as(self.x).to(self.x.dtype)
 
     def _keys(self, draw: int) -> Tensor:
-        return splitmix(splitmix(splitmix(self.attack.seed, ATTACK), draw), self.indices)[:, None]
+        return splitmix(key_of(self.attack.seed, Purpose.ATTACK, draw), self.indices)[:, None]
 
     def in_ball(self, draw: int, eps: float) -> Tensor:
         """Images drawn uniformly from the ball of radius eps around x, not yet in [0, 1]."""
@@ -402,9 +402,9 @@ def lengths(images: Tensor) -> Tensor:
     return images.flatten(1).norm(dim=1)[:, None, None, None]
 
 
-def redrawn(classifier: nn.Module, draw: int) -> nn.Module:
+def resampled(classifier: nn.Module, draw: int) -> nn.Module:
     """A random classifier with other noise for the same images; any other as it is."""
-    return classifier.redrawn(draw) if hasattr(classifier, "redrawn") else classifier
+    return classifier.resampled(draw) if hasattr(classifier, "resampled") else classifier
 
 
 def _unwrapped(classifier: nn.Module) -> nn.Module:

@@ -18,10 +18,10 @@ from pyrobayes.errors import InputError, check_eps, check_integer
 from pyrobayes.evaluation.diagnostics import CHECKED, DIAGNOSTICS, looked_at
 from pyrobayes.evaluation.images import prepared
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.inference.classifier import ATTACKER, DEFENDER, REFERENCES, BayesClassifier
+from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, uniforms
 from pyrobayes.options import EPS
 from pyrobayes.progress import Progress, silent
-from pyrobayes.randomness import splitmix, uniforms
 
 UNSAVED = ("clean_log_joint", "log_joint", "examples")  # of an attack's result, in its file
 
@@ -179,9 +179,9 @@ def attack(
     batches = []
     for indices, x, y in distributed.share(data.batches(min(batch_size, max(1, seen.images_at_once // perturb.eot)))):
         towards = of_other_classes(everything, indices, perturb.seed).to(x.device) if perturb.matching else None
-        problem = Problem(perturb, seen.for_images(indices, ATTACKER), x, y, indices, towards)
+        problem = Problem(perturb, seen.for_images(indices, NoiseStream.ATTACKER), x, y, indices, towards)
         adversarial = perturb.solve(problem, bounds)
-        defender = classifier.for_images(indices, DEFENDER)
+        defender = classifier.for_images(indices, NoiseStream.DEFENDER)
         with torch.no_grad():
             clean = defender(x)
             # At eps 0 the image is the clean one, and so is its noise.
@@ -225,6 +225,6 @@ def of_other_classes(data: Images, indices: Tensor, seed: int) -> Tensor:
     others = len(labels) - (last - first)
     if not others.all():
         raise InputError(f"{data.name} has images of one class only: a matching loss needs those of another")
-    uniform = uniforms(splitmix(splitmix(seed, REFERENCES), indices.cpu()), torch.tensor(0))
+    uniform = uniforms(key_of(seed, Purpose.REFERENCES, indices.cpu()), torch.tensor(0))
     drawn = (uniform * others).long().clamp(max=others - 1)
     return data.batch(place[drawn + (drawn >= first) * (last - first)].to(data.labels.device))[0]

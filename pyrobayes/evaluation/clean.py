@@ -11,7 +11,8 @@ from pyrobayes.data.images import Images
 from pyrobayes.evaluation.diagnostics import approximation
 from pyrobayes.evaluation.images import prepared
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.inference.classifier import DEFENDER, SECOND, BayesClassifier
+from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.progress import Progress, silent
 
 
@@ -83,8 +84,8 @@ def evaluate(
     batches, fresh = [], classifier.replaced(noise="fresh")
     with torch.no_grad():
         for indices, x, _ in distributed.share(data.batches(batch_size)):
-            estimate = classifier.for_images(indices, DEFENDER).estimate(x)
-            other = fresh.for_images(indices, SECOND)(x).argmax(1)
+            estimate = classifier.for_images(indices, NoiseStream.DEFENDER).estimate(x)
+            other = fresh.for_images(indices, NoiseStream.SECOND_DRAW)(x).argmax(1)
             batches.append([each.cpu() for each in (estimate.log_joint, estimate.effective_sample_size, other)])
             progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
     log_joint, sample_sizes, other = (torch.cat(parts) for parts in zip(*distributed.gather(batches)))

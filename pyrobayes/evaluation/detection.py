@@ -19,7 +19,8 @@ from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.diagnostics import DIAGNOSTICS
 from pyrobayes.evaluation.images import map_images, prepared
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.inference.classifier import CALIBRATION, BayesClassifier
+from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import DETECTION_TESTS
 from pyrobayes.progress import Progress, silent
 
@@ -108,7 +109,7 @@ def fit_detector(
     data, name = prepared(classifier, data, images, batch_size), f"{classifier.factorization.name} thresholds"
 
     def log_joint(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return classifier.for_images(indices, CALIBRATION)(x)
+        return classifier.for_images(indices, NoiseStream.CALIBRATION)(x)
 
     return detector_of(map_images(log_joint, data, batch_size, name, progress), data.labels.cpu(), false_alarms)
 

@@ -7,7 +7,8 @@ from pyrobayes.attacks.losses import log_odds_against
 from pyrobayes.data.images import Images
 from pyrobayes.evaluation.images import map_images, prepared
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.inference.classifier import ATTACKER, DEFENDER, SECOND, BayesClassifier
+from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.progress import Progress, silent
 
 CHECKED = 200  # clean images on which it is looked at what noise and approximations change
@@ -32,7 +33,10 @@ def changed(
     data = prepared(classifier, data, None, batch_size)
 
     def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        first, second = (classifier.for_images(indices, draw)(x).argmax(1) for draw in (DEFENDER, SECOND))
+        first, second = (
+            classifier.for_images(indices, draw)(x).argmax(1)
+            for draw in (NoiseStream.DEFENDER, NoiseStream.SECOND_DRAW)
+        )
         return first != second
 
     return map_images(differs, data, batch_size, name, progress)
@@ -48,7 +52,7 @@ def approximation(classifier: BayesClassifier, data: Images, batch_size: int = 1
     data, exact = prepared(classifier, data, None, batch_size), classifier.exact()
 
     def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        ours, theirs = (each.for_images(indices, DEFENDER)(x).argmax(1) for each in (classifier, exact))
+        ours, theirs = (each.for_images(indices, NoiseStream.DEFENDER)(x).argmax(1) for each in (classifier, exact))
         return ours != theirs
 
     return Rate.of(map_images(differs, data, batch_size))
@@ -67,7 +71,10 @@ def gradient_signs(classifier: BayesClassifier, data: Images, batch_size: int = 
     def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
         with torch.enable_grad():
             inputs = x.clone().requires_grad_()
-            losses = (log_odds_against(each.for_images(indices, ATTACKER)(inputs), y) for each in (classifier, exact))
+            losses = (
+                log_odds_against(each.for_images(indices, NoiseStream.ATTACKER)(inputs), y)
+                for each in (classifier, exact)
+            )
             ours, theirs = (torch.autograd.grad(loss.sum(), inputs)[0].sign() for loss in losses)
         return ours != theirs
 

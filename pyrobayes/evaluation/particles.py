@@ -10,8 +10,9 @@ from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_integer
 from pyrobayes.evaluation.images import prepared
 from pyrobayes.evaluation.rates import NORMAL_95, Rate
-from pyrobayes.inference.classifier import DEFENDER, SECOND, BayesClassifier
+from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.importance import ImportanceEstimate
+from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.progress import Progress, silent
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100)
@@ -122,7 +123,10 @@ def effects(
     with torch.no_grad():
         for indices, x, y in data.batches(batch_size):
             y = y.cpu()
-            draws = [most.for_images(indices, draw).estimate(x).log_weights.cpu() for draw in (DEFENDER, SECOND)]
+            draws = [
+                most.for_images(indices, draw).estimate(x).log_weights.cpu()
+                for draw in (NoiseStream.DEFENDER, NoiseStream.SECOND_DRAW)
+            ]
             for batches, count in zip(found, counts):
                 ours, others = (ImportanceEstimate(log_weights[: count * shared]) for log_weights in draws)
                 predicted, again = (each.log_joint.argmax(1) for each in (ours, others))

@@ -15,14 +15,9 @@ from pyrobayes.factorizations import DeepBayes, parse_formula
 from pyrobayes.factorizations.networks import for_classification
 from pyrobayes.inference import importance
 from pyrobayes.inference.importance import ImportanceEstimate
+from pyrobayes.inference.noise import Purpose, key_of, splitmix, standard_normals
 from pyrobayes.options import TERMS, ClassifierOptions
-from pyrobayes.randomness import splitmix, standard_normals
 
-# What random numbers are for: each has draws of its own.
-FIXED, PER_CALL, PER_IMAGE, ATTACK, REFERENCES = range(5)
-# Independent draws of an image's noise. The defender's is the same on clean and adversarial images, so that
-# eps 0 is clean accuracy; the attacker's gradient never sees it, unless the noise is fixed.
-DEFENDER, ATTACKER, SECOND, CALIBRATION = range(4)
 MEBIBYTE = 2**20
 TOGETHER = 64  # what is left over is filled up to about a multiple: libraries make code for every new number
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
@@ -158,7 +153,7 @@ class BayesClassifier(nn.Module):
     def _latent(self) -> bool:
         return "z" in self.factorization.parents()
 
-    def redrawn(self, number: int) -> "BayesClassifier":
+    def resampled(self, number: int) -> "BayesClassifier":
         """The same classifier for the same images, with the noise of another independent draw.
 
         Number 0 is the classifier itself. Without :meth:`for_images`, every call has new noise anyway; under fixed noise
@@ -321,17 +316,14 @@ class BayesClassifier(nn.Module):
     def _keys(self, images: int) -> Tensor:
         """[B] a key for the noise of each image."""
         if self.options.noise == "fixed":
-            return self._key(FIXED, 0).expand(images)
+            return key_of(self.options.seed, Purpose.FIXED_NOISE, 0).expand(images)
         if self._indices is None:
             self._calls += 1
-            return splitmix(self._key(PER_CALL, self._calls), torch.arange(images))
+            return splitmix(key_of(self.options.seed, Purpose.NOISE_OF_A_CALL, self._calls), torch.arange(images))
         if len(self._indices) != images:
             raise InputError(f"the classifier was made for {len(self._indices)} images, got {images}")
-        key = self._key(PER_IMAGE, self._draw)
+        key = key_of(self.options.seed, Purpose.NOISE_OF_AN_IMAGE, self._draw)
         return splitmix(splitmix(key, -self._number) if self._number else key, self._indices)
-
-    def _key(self, purpose: int, draw: int) -> Tensor:
-        return splitmix(splitmix(self.options.seed, purpose), draw)
 
     def _base_noise(self, keys: Tensor, first: int, last: int) -> Tensor:
         """Standard normal [last - first, 1 or C, B, latent]; B is 1 where the noise is fixed.

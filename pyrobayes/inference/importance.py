@@ -12,13 +12,12 @@ from functools import cached_property
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import Independent, Normal
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import prune_subsample_sites, site_is_subsample
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyrobayes.errors import InputError
 from pyrobayes.factorizations import DeepBayes, get, names, parse_formula
+from pyrobayes.inference.noise import BaseNoise
 
 # Whether Pyro checks shapes, supports and plates in every trace. It costs time; the tests turn it on.
 VALIDATE = False
@@ -192,27 +191,3 @@ def log_prob(trace: poutine.Trace, term: str | None = None) -> Tensor:
     trace.compute_log_prob(lambda name, site: term in (None, name))
     sites = [site["log_prob"] for site in trace.nodes.values() if "log_prob" in site]
     return sum(sites) if sites else torch.zeros(())
-
-
-class BaseNoise(Messenger):
-    """Draws every latent site as loc + scale * noise, so that who owns the noise decides what is random.
-
-    Goes outside the plates, where the distributions have their full batch shape.
-    """
-
-    def __init__(self, noise: Tensor):
-        super().__init__()
-        self.noise = noise
-        self.site: str | None = None
-
-    def _pyro_sample(self, msg):
-        if msg["is_observed"] or msg["value"] is not None or site_is_subsample(msg):
-            return
-        if self.site not in (None, msg["name"]):
-            raise InputError(f"the guide must draw one latent site, got '{self.site}' and '{msg['name']}'")
-        self.site, normal = msg["name"], msg["fn"]
-        while isinstance(normal, Independent):
-            normal = normal.base_dist
-        if not isinstance(normal, Normal):
-            raise InputError(f"the guide's site '{msg['name']}' must be normal, got {type(normal).__name__}")
-        msg["value"] = normal.loc + normal.scale * self.noise

@@ -34,6 +34,7 @@ from pyrobayes.factorizations.conditionals import DataClasses
 from pyrobayes.files import locked, write_atomically
 from pyrobayes.inference import importance
 from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.noise import BaseNoise
 from pyrobayes.options import TrainingOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.randomness import random_state, seeded, set_random_state
@@ -423,7 +424,7 @@ class Inference(SVI):
     def _guide(self, x: Tensor, y: Tensor):
         if self._noise is None:
             return self.factorization.guide(x, y)
-        with importance.BaseNoise(self._noise):
+        with BaseNoise(self._noise):
             return self.factorization.guide(x, y)
 
 

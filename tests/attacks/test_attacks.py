@@ -305,7 +305,7 @@ class Lucky(Linear):
         super().__init__()
         self.register_buffer("luck", 10 * torch.randn((), generator=torch.Generator().manual_seed(draw)))
 
-    def redrawn(self, draw):
+    def resampled(self, draw):
         return Lucky(draw).to(self.luck.dtype)
 
     def forward(self, x):
@@ -363,10 +363,10 @@ def test_eot_sees_the_mean_of_independent_posteriors(make, batch):
     x, y = batch
     classifier = BayesClassifier(make("gbz"), particles=2).for_images(range(4))
     problem = attacks.Problem(attacks.get("fgsm", eot=3), classifier, x, y)
-    posteriors = torch.stack([classifier.redrawn(draw)(x).softmax(1) for draw in (3, 4, 5)])
+    posteriors = torch.stack([classifier.resampled(draw)(x).softmax(1) for draw in (3, 4, 5)])
     assert not torch.equal(posteriors[0], posteriors[1])
     torch.testing.assert_close(problem.log_posterior(x, 1), posteriors.mean(0).log())
-    assert torch.equal(classifier.redrawn(0)(x), classifier(x))
+    assert torch.equal(classifier.resampled(0)(x), classifier(x))
 
 
 def test_a_term_without_images_decodes_nothing(make, batch, monkeypatch):

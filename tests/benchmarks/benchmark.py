@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pyrobayes
 from pyrobayes import BayesClassifier, TrainingOptions, evaluation
+from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import ClassifierOptions
 from pyrobayes.training.checkpoint import choose_device, versions
 from pyrobayes.training.fit import Inference
@@ -143,7 +144,7 @@ def sweep(factorization, x, y, device, rounds: int) -> dict:
     reference, images = Reference(factorization), pyrobayes.load_data("fashion-mnist-mini", "test").head(len(x))
     classifiers = {name: BayesClassifier(factorization, **options) for name, options in (OURS | LEAVING_OUT).items()}
     numbers = range(len(x))
-    draws = [classifiers["float32"].for_images(numbers, draw) for draw in (evaluation.ATTACKER, evaluation.DEFENDER)]
+    draws = [classifiers["float32"].for_images(numbers, draw) for draw in (evaluation.ATTACKER, NoiseStream.DEFENDER)]
     noise = [draw._base_noise(draw._keys(len(x)).to(device), 0, 10) for draw in draws]
     kept = {}
 

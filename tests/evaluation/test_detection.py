@@ -12,6 +12,7 @@ from pyrobayes.evaluation import detection
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.detection import area_under_roc, detector_of, fit_detector, roc
 from pyrobayes.evaluation.rates import Rate
+from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import DETECTION_TESTS
 
 
@@ -45,7 +46,7 @@ def test_thresholds_give_the_false_alarms_on_training_data(test, false_alarms, t
 def test_thresholds_of_a_model_give_five_per_cent(name, make, tiny_images):
     classifier = BayesClassifier(make(name), particles=2)
     detector = fit_detector(classifier, tiny_images, batch_size=64)
-    pinned = classifier.for_images(range(240), detection.CALIBRATION)
+    pinned = classifier.for_images(range(240), NoiseStream.CALIBRATION)
     with torch.no_grad():
         log_joint = pinned(tiny_images.batch(slice(None))[0])
     for test in DETECTION_TESTS:

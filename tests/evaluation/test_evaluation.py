@@ -10,6 +10,7 @@ from pyrobayes import BayesClassifier, InputError, evaluation
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import calibration_error
 from pyrobayes.evaluation.rates import Rate
+from pyrobayes.inference.noise import NoiseStream
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_evaluation_of_a_model(make, tiny_images):
     result = evaluation.evaluate(BayesClassifier(make("gfz"), particles=5), tiny_images, batch_size=64)
     indices = torch.arange(240)
     x, y = tiny_images.batch(indices)
-    estimate = BayesClassifier(make("gfz"), particles=5).for_images(indices, evaluation.DEFENDER).estimate(x)
+    estimate = BayesClassifier(make("gfz"), particles=5).for_images(indices, NoiseStream.DEFENDER).estimate(x)
     right = (estimate.log_joint.argmax(1) == y).sum().item()
     assert result.accuracy == Rate(right, 240)
     assert sum(result.confusion[c][c] for c in range(10)) == right
@@ -71,7 +72,7 @@ def test_fixed_noise_too_is_compared_with_another_draw(make, tiny_images):
     fresh = fixed.replaced(noise="fresh")
     result = evaluation.evaluate(fixed, tiny_images, images=50)
     x, _ = tiny_images.batch(indices := torch.arange(50))
-    changed = fixed(x).argmax(1) != fresh.for_images(indices, evaluation.SECOND)(x).argmax(1)
+    changed = fixed(x).argmax(1) != fresh.for_images(indices, NoiseStream.SECOND_DRAW)(x).argmax(1)
     assert result.changed == Rate.of(changed) and changed.any()
 
 

@@ -9,9 +9,9 @@ from matplotlib.container import ErrorbarContainer
 
 from pyrobayes import BayesClassifier, InputError
 from pyrobayes.evaluation import particles
-from pyrobayes.evaluation.clean import DEFENDER, SECOND
 from pyrobayes.evaluation.particles import Effect, Mean
 from pyrobayes.evaluation.rates import Rate
+from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.results import figures
 
 
@@ -26,7 +26,10 @@ def test_a_smaller_number_is_what_a_classifier_of_so_many_finds(make, tiny_image
         for each in found:
             alone = BayesClassifier(make("gbz"), particles=each.particles, noise="fresh", estimator=estimator)
             with torch.no_grad():
-                ours, others = (alone.for_images(indices, draw).estimate(x) for draw in (DEFENDER, SECOND))
+                ours, others = (
+                    alone.for_images(indices, draw).estimate(x)
+                    for draw in (NoiseStream.DEFENDER, NoiseStream.SECOND_DRAW)
+                )
             predicted = ours.log_joint.argmax(1)
             assert each.accuracy == Rate.of(predicted == y)
             assert each.changed == Rate.of(predicted != others.log_joint.argmax(1))

@@ -29,14 +29,15 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness import checks
 from pyrobayes.evaluation.robustness.checks import FAIL, GRADIENT_FREE, ITERATIVE, SINGLE_STEP, Broken, Check
 from pyrobayes.factorizations import build, parse_formula
-from pyrobayes.inference.classifier import ATTACKER, CALIBRATION, BayesClassifier
+from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import Networks, RobustnessOptions, TrainingOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.training.checkpoint import Unreadable, digest, read_tensors, save_tensors
 from pyrobayes.training.fit import fit
 from pyrobayes.version import __version__
 
-REDRAWS = CALIBRATION + 1  # the first of the draws that what was found is judged by again
+REDRAWS = NoiseStream.REDRAWS
 GREY = 0.5  # eps where every image can be made the same
 BROKEN_EPS = 0.3  # of the single-step training of a model known to be broken
 BROKEN_NETWORKS = Networks(channels=16, hidden=100)
@@ -513,7 +514,7 @@ class RobustnessRun:
         """How many gradients are zero, or not finite, and are zero of the plain cross-entropy."""
 
         def looked_at(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            pinned = self.classifier.for_images(indices, ATTACKER)
+            pinned = self.classifier.for_images(indices, NoiseStream.ATTACKER)
             _, gradient = Problem(self.steps["fgsm"].attack, pinned, x, y, indices).raw_gradient(x)
             zero, undefined = checks.zero_or_undefined(gradient)
             return torch.stack([zero, undefined, checks.zero_or_undefined(plain_gradient(pinned, x, y))[0]], dim=1)

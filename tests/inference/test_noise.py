@@ -2,7 +2,7 @@
 
 import torch
 
-from pyrobayes.randomness import splitmix, standard_normals
+from pyrobayes.inference.noise import splitmix, standard_normals
 
 
 def test_splitmix_gives_the_published_sequence():
