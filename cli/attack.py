@@ -32,7 +32,7 @@ def command(models, data, data_dir, runs, out, device, save_adversarial, resume,
     """
     chosen = options.record(AttackOptions, given)
 
-    from pyrobayes.commands.runs import attack
+    from pyrobayes.commands.attack import attack
 
     where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
     results = results_of(attack, models, chosen, as_json, **where, save_adversarial=save_adversarial, resume=resume)

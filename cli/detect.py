@@ -30,7 +30,7 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
     """
     chosen = options.record(DetectionOptions, given)
 
-    from pyrobayes.commands.runs import detect
+    from pyrobayes.commands.detect import detect
 
     where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
     results = results_of(detect, models, chosen, as_json, **where)

@@ -26,7 +26,7 @@ def command(models, data, data_dir, runs, out, device, resume, as_json, **given)
     """
     chosen = options.record(EvaluationOptions, given)
 
-    from pyrobayes.commands.runs import evaluate
+    from pyrobayes.commands.evaluate import evaluate
 
     where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
     results = results_of(evaluate, models, chosen, as_json, **where, resume=resume)

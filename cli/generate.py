@@ -21,7 +21,7 @@ def command(model, per_class, seed, data_dir, runs, out, device):
     Example:
       pyrobayes generate gbz
     """
-    from pyrobayes.commands.runs import draw_samples
+    from pyrobayes.commands.generate import draw_samples
 
     written = draw_samples(model, per_class=per_class, seed=seed, data_dir=data_dir, runs=runs, out=out, device=device)
     click.echo("Wrote " + ", ".join(map(str, written)) + ".")

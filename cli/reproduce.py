@@ -77,7 +77,7 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, images, part
         f"Everything goes to {folder}; interrupted, the same command goes on where it stopped."
     )
 
-    from pyrobayes.commands.runs import reproduce
+    from pyrobayes.commands.reproduce import reproduce
 
     with Progress() as progress:
         result = reproduce(

@@ -48,7 +48,7 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
     if quick:
         chosen = dataclasses.replace(chosen, **QUICK_ROBUSTNESS | options.explicit(RobustnessOptions, ctx))
 
-    from pyrobayes.commands.runs import robustness
+    from pyrobayes.commands.robustness import robustness
 
     where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
     results = results_of(robustness, models, chosen, as_json, **where)

@@ -52,7 +52,7 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
     if not resume:  # else they are changes of options that aren't known yet
         TrainingOptions(**training_changes)
 
-    from pyrobayes.commands.runs import train
+    from pyrobayes.commands.train import train
 
     with Progress() as progress:
         try:

@@ -14,7 +14,7 @@ import click
 import torch
 
 from pyrobayes import attacks, evaluation, load, load_data
-from pyrobayes.commands import runs
+from pyrobayes.commands import train
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
 from pyrobayes.options import NETWORKS, RECIPES, Networks, TrainingOptions
@@ -89,7 +89,7 @@ def measured(path: Path, model: str, changes: dict, settings: dict) -> dict:
     """Train one row, or go on with it, and judge it on the validation images."""
     data = settings["data"]
     training = {"epochs": settings["epochs"]} | {name: value for name, value in changes.items() if name not in SIZES}
-    trained = runs.train(
+    trained = train.train(
         [model],
         networks="small",
         network_changes={name: value for name, value in changes.items() if name in SIZES},

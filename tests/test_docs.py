@@ -143,9 +143,9 @@ def test_an_ablation_is_measured_once_and_goes_into_the_table(write_results, tmp
     ablations = script("ablations")
     monkeypatch.setattr(ablations, "STEPS", 2)
     trained = []
-    train = ablations.runs.train
+    train = ablations.train.train
     monkeypatch.setattr(
-        ablations.runs, "train", lambda *given, **named: trained.append(named) or train(*given, **named)
+        ablations.train, "train", lambda *given, **named: trained.append(named) or train(*given, **named)
     )
     arguments = [str(tmp_path / "runs"), "0", "--data", "fashion-mnist-mini", "--epochs", "1", "--images", "10"]
     settings = ablations.settings_of("gbz", "fashion-mnist-mini", 1, 10)

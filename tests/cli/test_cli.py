@@ -89,7 +89,7 @@ def test_attack(runs, tmp_path):
 
 def test_attack_is_the_same_from_python(runs, tmp_path):
     from pyrobayes import AttackOptions
-    from pyrobayes.commands.runs import attack
+    from pyrobayes.commands.attack import attack
 
     shown = json.loads(invoke("attack", "gbz", "--runs", runs, "--out", tmp_path, "--images", 20, "--json").stdout)
     (result,) = attack(["gbz"], AttackOptions(images=20), runs=runs, out=tmp_path)
@@ -533,7 +533,7 @@ def test_memory_that_runs_out_is_said(said, told, runs, monkeypatch):
     def fails(*given, **more):
         raise RuntimeError(said)
 
-    monkeypatch.setattr("pyrobayes.commands.runs.evaluate", fails)
+    monkeypatch.setattr("pyrobayes.commands.evaluate.evaluate", fails)
     result = invoke("evaluate", "--runs", runs)
     assert result.exit_code == 1 and ("not enough memory: take smaller networks" in result.stderr) == told
     assert isinstance(result.exception, SystemExit if told else RuntimeError)

@@ -12,7 +12,10 @@ from scipy import stats
 from support import invoke
 
 from pyrobayes import InputError, Networks, evaluation, factorizations, options
-from pyrobayes.commands import runs
+from pyrobayes.commands import context, robustness
+from pyrobayes.commands import reproduce as reproducing
+from pyrobayes.commands.reproduce import reproduce
+from pyrobayes.commands.train import train
 from pyrobayes.evaluation import reproduction
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.rates import Rate
@@ -114,17 +117,17 @@ def test_a_claim_fails_beyond_an_interval_for_all_comparisons():
 
 def test_what_a_reproduction_can_not_do_is_refused_before_anything_is_trained(tmp_path, monkeypatch, mini):
     few = {"train": mini.head(200), "test": mini.head(60)}
-    monkeypatch.setattr(runs, "_load_data", lambda name, split, data_dir: few[split])
-    monkeypatch.setattr(runs, "train", lambda *given, **named: pytest.fail("trained"))
+    monkeypatch.setattr(context, "load_split", lambda name, split, data_dir: few[split])
+    monkeypatch.setattr(reproducing, "train", lambda *given, **named: pytest.fail("trained"))
     with pytest.raises(InputError, match="images must be at most 60"):
-        runs.reproduce("quick", images=61, runs=tmp_path)
+        reproduce("quick", images=61, runs=tmp_path)
     (tmp_path / "one" / "gbz").mkdir(parents=True), (tmp_path / "three" / "seed-0" / "gbz").mkdir(parents=True)
     for folder in ("one", "three/seed-0"):
         (tmp_path / folder / "gbz" / "config.json").write_text("{}")
     with pytest.raises(InputError, match="holds one training of the models, and several asked for"):
-        runs.reproduce("quick", seeds=3, runs=tmp_path / "one")
+        reproduce("quick", seeds=3, runs=tmp_path / "one")
     with pytest.raises(InputError, match="holds several trainings, in seed-N each"):
-        runs.reproduce("quick", runs=tmp_path / "three")
+        reproduce("quick", runs=tmp_path / "three")
 
 
 @pytest.mark.usefixtures("quickly_broken")
@@ -133,10 +136,10 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     monkeypatch.setitem(options.NETWORKS, "small", TINY)
     named = dataclasses.replace(mini, name="fashion-mnist")
     few = {"train": named.head(200), "test": named.head(60)}
-    monkeypatch.setattr(runs, "_load_data", lambda name, split, data_dir: few[split])
+    monkeypatch.setattr(context, "load_split", lambda name, split, data_dir: few[split])
     apart = {"gbz": {"latent": 3, "batch_size": 50}}
     recipe = Recipe("small", "no time", {"epochs": 1}, apart, eps=(0.0, 0.1), attacked=1, verdict=FEW)
-    found = runs.reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
+    found = reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
     assert [folder.name for folder in found.folders] == ["seed-3", "seed-4"]
     assert all(
         (folder / "samples-gbz.png").is_file() and (folder / "figure1.pdf").is_file() for folder in found.folders
@@ -175,14 +178,14 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     # Made apart, they say the same together, and nothing is made anew.
     (tmp_path / "reproduction.json").unlink()
     for n in (3, 4):
-        runs.reproduce(recipe, images=60, seed=n, runs=tmp_path / f"seed-{n}")
+        reproduce(recipe, images=60, seed=n, runs=tmp_path / f"seed-{n}")
     alone = json.loads((tmp_path / "seed-4" / "reproduction.json").read_text())
     assert alone["seeds"] == [4] and {claim["seed"] for claim in alone["claims"]} == {4}
     (tmp_path / "seed-4" / "reproduction.json").unlink()
     with monkeypatch.context() as patched:
         for name in ("attack", "evaluate"):
             patched.setattr(evaluation, name, lambda *given, **named: pytest.fail("made anew"))
-        runs.reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
+        reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
     assert json.loads((tmp_path / "reproduction.json").read_text()) == written
 
     # An interrupted run goes on: nothing is computed again but what is missing, and the results are the same.
@@ -204,13 +207,13 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
 
         monkeypatch.setattr(of, name, call)
 
-    counted("attack", evaluation), counted("evaluate", evaluation), counted("assess", runs)
-    again = runs.reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
+    counted("attack", evaluation), counted("evaluate", evaluation), counted("assess", robustness)
+    again = reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
     assert made == [("evaluate", "gbz"), ("evaluate", "dfx"), ("attack", "dfx")]
     assert again.claims == found.claims and again.comparisons == found.comparisons
     assert before == {name: (tmp_path / name).read_bytes() for name in before}
     made.clear()
-    runs.reproduce(recipe, images=50, seeds=1, seed=3, runs=tmp_path / "seed-3")
+    reproduce(recipe, images=50, seeds=1, seed=3, runs=tmp_path / "seed-3")
     assert made == [("attack", "gbz"), ("attack", "dfx")]
     monkeypatch.setitem(options.RECIPES, "own", recipe)
     told = invoke("reproduce", "--images", 50, "--seed", 3, "--runs", tmp_path / "seed-3")
@@ -220,23 +223,21 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
 def test_a_run_of_another_recipe_is_not_taken_for_its_own(tmp_path, monkeypatch, mini):
     monkeypatch.setitem(options.NETWORKS, "small", TINY)
     named = dataclasses.replace(mini, name="fashion-mnist").head(100)
-    monkeypatch.setattr(runs, "_load_data", lambda name, split, data_dir: named)
+    monkeypatch.setattr(context, "load_split", lambda name, split, data_dir: named)
     changes = {"epochs": 1, "adversarial_eps": 0.1, "adversarial_steps": 1}
-    runs.train(["dfx"], networks="small", training_changes=changes, runs=tmp_path)
+    train(["dfx"], networks="small", training_changes=changes, runs=tmp_path)
     with pytest.raises(InputError, match="there, adversarial-eps is 0.1, not None, adversarial-steps is 1, not None"):
-        runs.reproduce(Recipe("small", "no time", training={"epochs": 1}, attacked=100, verdict=FEW), runs=tmp_path)
+        reproduce(Recipe("small", "no time", training={"epochs": 1}, attacked=100, verdict=FEW), runs=tmp_path)
     changed = {"epochs": 1, "adversarial_eps": 0.1, "adversarial_steps": 1}
     with pytest.raises(InputError, match="there, .*latent"):  # before GFZ, the first, is trained
-        runs.reproduce(
-            Recipe("small", "no time", changed, {"dfx": {"latent": 3}}, attacked=100, verdict=FEW), runs=tmp_path
-        )
+        reproduce(Recipe("small", "no time", changed, {"dfx": {"latent": 3}}, attacked=100, verdict=FEW), runs=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["dfx"]
 
 
 def test_refusals(tmp_path):
     with pytest.raises(InputError, match="unknown recipe 'postre': did you mean 'poster'"):
-        runs.reproduce("postre", runs=tmp_path)
+        reproduce("postre", runs=tmp_path)
     with pytest.raises(InputError, match="seeds must be a whole number of at least 1"):
-        runs.reproduce(seeds=0, runs=tmp_path)
+        reproduce(seeds=0, runs=tmp_path)
     refused = invoke("reproduce", "--quick", "--recipe", "poster", "--runs", tmp_path)
     assert refused.exit_code and "--quick is a recipe of its own" in refused.stderr

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pyrobayes import BayesClassifier, InputError, TrainingOptions, attacks, evaluate, factorizations, fit, load
-from pyrobayes.commands.runs import open_runs, train
+from pyrobayes.commands.context import open_runs
+from pyrobayes.commands.train import train
 from pyrobayes.factorizations import parse_formula
 from pyrobayes.options import PRETRAINED, EvaluationOptions, Networks
 from pyrobayes.training.checkpoint import Config

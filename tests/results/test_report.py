@@ -18,13 +18,12 @@ from made_up import CLASSES, EPS, FAILED, attack, detection, evaluation, verdict
 from PIL import Image
 
 from pyrobayes import InputError, Networks, RobustnessOptions
-from pyrobayes.commands import runs
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
 from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, EvaluationOptions, TrainingOptions
 from pyrobayes.results import figures, report
 from pyrobayes.results.page import page
-from pyrobayes.results.store import FILES, Provenance
+from pyrobayes.results.store import FILES
 from pyrobayes.training.checkpoint import MODEL, Config, digest, read_tensors, versions
 from pyrobayes_cli.main import main
 from pyrobayes_cli.options import record
@@ -441,73 +440,6 @@ def test_a_browser_shows_it(width, height, scheme, made, browser, tmp_path):
     assert right != wrong
     shown.close()
     assert (tmp_path / f"report-{width}-{scheme}.png").stat().st_size > 10_000
-
-
-def test_a_verdict_that_took_hours_is_not_replaced_by_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "assess", lambda classifier, *more, **given: verdict(classifier.factorization.name))
-    where = {"data": "fashion-mnist-mini", "runs": PRETRAINED, "out": tmp_path}
-    quick, slow = RobustnessOptions(eps=(0.1, 0.2), brief=True), RobustnessOptions(eps=(0.1, 0.2))
-
-    def kept():
-        return sorted(path.name for path in tmp_path.glob("*.json"))
-
-    runs.robustness(["dfx"], quick, **where)
-    runs.robustness(["dfx"], quick, **where)
-    assert kept() == ["robustness.json"]  # the same command again
-    before = (tmp_path / "robustness.json").read_text()
-    runs.robustness(["dfx"], slow, **where)
-    runs.robustness(["dbx", "dfx"], slow, **where)
-    assert kept() == ["robustness.1.json", "robustness.2.json", "robustness.json"]
-    assert (tmp_path / "robustness.1.json").read_text() == before
-    interrupted = json.loads((tmp_path / "robustness.json").read_text())
-    write_json(tmp_path / "robustness.json", interrupted | {"results": interrupted["results"][:1]})
-    runs.robustness(["dbx", "dfx"], slow, **where)
-    assert len(kept()) == 3
-    read = Provenance.read
-    monkeypatch.setattr(Provenance, "read", lambda run: dataclasses.replace(read(run), weights="5" * 64))
-    runs.robustness(["dbx", "dfx"], slow, **where)
-    assert len(kept()) == 4
-
-
-def test_a_figure_of_earlier_results_is_not_left_beside_new_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "assess", lambda classifier, *more, **given: verdict(classifier.factorization.name))
-    where = {"data": "fashion-mnist-mini", "runs": PRETRAINED, "out": tmp_path}
-    few = AttackOptions(eps=(0.1,), images=2, particles=1)
-    runs.robustness(["dfx", "dbx"], RobustnessOptions(eps=(0.1, 0.2)), **where)
-    runs.attack(["dfx"], few, **where)
-    assert (tmp_path / "robustness.png").is_file() and (tmp_path / "figure1.png").is_file()
-    monkeypatch.setattr(figures, "adversarial_examples", lambda *given: 1 / 0)  # an end in the middle
-    with pytest.raises(ZeroDivisionError):
-        runs.attack(["dfx", "dbx"], few, **where)
-    runs.robustness(["dfx"], RobustnessOptions(eps=(0.1,)), **where)
-    assert not list(tmp_path.glob("robustness.p*")) and not list(tmp_path.glob("figure1.*"))
-
-
-FEW = {"images": 2, "particles": 1}
-
-
-@pytest.mark.parametrize(
-    "command, inside, options",
-    [
-        ("evaluate", "evaluation.evaluate", EvaluationOptions(**FEW)),
-        ("attack", "evaluation.attack", AttackOptions(eps=(0.1,), **FEW)),
-        ("detect", "fit_detector", DetectionOptions(eps=(0.1,), **FEW)),
-        ("robustness", "assess", RobustnessOptions(eps=(0.1,), **FEW)),
-    ],
-)
-def test_two_processes_that_write_the_same_results_are_refused(command, inside, options, tmp_path, monkeypatch):
-    run = getattr(runs, command)
-    where = {"data": "fashion-mnist-mini", "runs": PRETRAINED, "out": tmp_path}
-
-    def meanwhile(*given, **more):
-        with pytest.raises(InputError, match=f"another process writes the results of 'pyrobayes {command}'; choose"):
-            run(["dbx"], options, **where)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(f"pyrobayes.runs.{inside}", meanwhile)
-    for _ in range(2):  # the first has left nothing locked
-        with pytest.raises(KeyboardInterrupt):
-            run(["dfx"], options, **where)
 
 
 # Machado, Oliveira and Fernandes (2009), of linear RGB, at full severity.

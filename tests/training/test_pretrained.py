@@ -7,7 +7,7 @@ import torch
 from support import invoke
 
 from pyrobayes import InputError, evaluate, factorizations, load_data, pretrained
-from pyrobayes.commands import runs
+from pyrobayes.commands.attack import attack
 from pyrobayes.options import PRETRAINED, AttackOptions
 from pyrobayes.training.checkpoint import MODEL
 
@@ -40,7 +40,7 @@ def test_results_go_to_runs_and_not_into_the_package(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "Data: fashion-mnist-mini" in result.stdout and "attack.json are in runs." in result.stdout
     assert json.loads((tmp_path / "runs" / "attack.json").read_text())["data"]["name"] == "fashion-mnist-mini"
-    (again,) = runs.attack(["gbz"], AttackOptions(images=20, eps=(0.1,)), runs=PRETRAINED)
+    (again,) = attack(["gbz"], AttackOptions(images=20, eps=(0.1,)), runs=PRETRAINED)
     assert again.data == "fashion-mnist-mini"
     assert sorted(PRETRAINED.rglob("*")) == before
 
