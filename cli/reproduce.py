@@ -6,10 +6,11 @@ import click
 
 from pyrobayes.errors import InputError
 from pyrobayes.options import NETWORKS, RECIPES
+from pyrobayes.progress import ProgressBar
 from pyrobayes_cli import options
 from pyrobayes_cli.attack import show_attack
 from pyrobayes_cli.evaluate import show_evaluation
-from pyrobayes_cli.output import Progress, table
+from pyrobayes_cli.output import table
 from pyrobayes_cli.robustness import show_worst_cases
 from pyrobayes_cli.train import show_training
 
@@ -79,7 +80,7 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, images, part
 
     from pyrobayes.commands.reproduce import reproduce
 
-    with Progress() as progress:
+    with ProgressBar(lines=True) as progress:
         result = reproduce(
             recipe,
             networks=networks,

@@ -9,8 +9,9 @@ import click
 
 from pyrobayes.errors import InputError
 from pyrobayes.options import NETWORKS, Networks, TrainingOptions
+from pyrobayes.progress import ProgressBar
 from pyrobayes_cli import options
-from pyrobayes_cli.output import Progress, table
+from pyrobayes_cli.output import table
 
 
 @click.command("train", short_help="Train models.")
@@ -54,7 +55,7 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
 
     from pyrobayes.commands.train import train
 
-    with Progress() as progress:
+    with ProgressBar(lines=True) as progress:
         try:
             trained = train(
                 models,

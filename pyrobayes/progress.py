@@ -1,4 +1,15 @@
-"""How the library tells whoever called it how far it is; it never prints."""
+"""Progress of long work: what the library reports to its caller, and a bar that shows it."""
+
+import contextlib
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from pyrobayes.errors import InputError
+from pyrobayes.torchrun import rank
+
+EVERY = 10.0  # seconds between two lines in a log
 
 
 class Progress:
@@ -8,10 +19,154 @@ class Progress:
         """A training step was taken: `done` of all `steps`, with this ELBO in nats per image."""
 
     def epoch(self, model: str, epoch, epochs: int) -> None:
-        """An epoch of `epochs` ended; `epoch` is a :class:`pyrobayes.training.Epoch`."""
+        """An epoch of `epochs` ended; `epoch` is a :class:`pyrobayes.training.fit.Epoch`."""
 
     def images(self, model: str, done: int, images: int) -> None:
         """`done` of all `images` have been evaluated or attacked."""
 
+    def part(self, name: str, done: float, of: float) -> None:
+        """The part called `name` begins; `done` of all `of` units of work lie behind, such as measurements of a verdict."""
+
 
 silent = Progress()
+
+
+class ProgressBar(Progress):
+    """A bar with rate and remaining time, on a terminal and in a notebook. Elsewhere it writes lines, if asked to.
+
+    Everything goes to standard error. Of several processes the first one speaks.
+
+    Args:
+        lines: where there is no terminal, write a line every ten seconds.
+
+    Attributes:
+        model: the model at work; None before the first.
+    """
+
+    def __init__(self, lines: bool = False):
+        self.model: str | None = None
+        self._lines, self._bar, self._unit = lines, None, ""
+        self._first = self._done = 0
+        self._started = self._last = time.monotonic()
+        self._part, self._parts_began = "", None
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *failure) -> None:
+        self.close()
+
+    def step(self, model: str, done: int, steps: int, elbo: float) -> None:
+        self._advance(model, done, steps, "step", f"ELBO {elbo:.2f}")
+
+    def images(self, model: str, done: int, images: int) -> None:
+        self._advance(model, done, images, "image", self._part)
+
+    def epoch(self, model: str, epoch, epochs: int) -> None:
+        self._write(
+            f"{model}  epoch {epoch.epoch}/{epochs}  ELBO {epoch.elbo:.2f}  validation: ELBO {epoch.validation_elbo:.2f}, "
+            f"KL {epoch.validation_kl:.2f} nats, accuracy {100 * epoch.validation_accuracy:.1f}%  ({epoch.seconds:.0f} s)"
+        )
+        self._last = time.monotonic()
+        if epoch.collapsed and epoch.epoch == epochs:
+            self._write(
+                f"warning: the posterior of {model} has collapsed: z carries almost no information on the image and its "
+                f"class (KL {epoch.validation_kl:.2f} nats); try more --kl-warmup, more --epochs or another --lr"
+            )
+
+    def part(self, name: str, done: float, of: float) -> None:
+        now = time.monotonic()
+        if self._parts_began is None or done < self._parts_began[1]:
+            self._parts_began = now, done
+        began, first = self._parts_began
+        left = f", about {duration((now - began) / (done - first) * (of - done))} left in all" if done > first else ""
+        self._part = f"{100 * done / of:.0f}% of all done{left}" if of else ""
+
+    def close(self) -> None:
+        """End the bar; the next model starts another one."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
+    def _advance(self, model: str, done: int, total: int, unit: str, note: str) -> None:
+        now = time.monotonic()
+        if (model, unit) != (self.model, self._unit) or done < self._done:  # another pass over the images
+            self.close()
+            self.model, self._unit, self._started, self._last, self._first = model, unit, now, now, done
+        self._done = done
+        if rank():
+            return
+        if has_display():
+            if self._bar is None:
+                self._bar = _tqdm()(total=total, initial=done, desc=model, unit=unit, leave=False, dynamic_ncols=True)
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif now - self._last >= EVERY or (unit == "image" and done == total):
+            self._last = now
+            rate = (done - self._first) / max(now - self._started, 1e-9)
+            left = f"{rate:.1f} {unit}s/s, {(total - done) / rate:.0f} s left" if rate else ""
+            self._write(f"{model}  {unit} {done}/{total}  {left}  {note}".rstrip())
+        if done == total:
+            self.close()
+
+    def _write(self, line: str) -> None:
+        if rank() or not (self._lines or has_display()):
+            return
+        if has_display():
+            _tqdm().write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def has_display() -> bool:
+    """Whether somebody can watch a bar: standard error is a terminal, or this is a notebook."""
+    return sys.stderr.isatty() or _in_notebook()
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and "IPKernelApp" in shell.config
+
+
+def _tqdm():
+    """The bar for a notebook, where the package ipywidgets can draw one, else that for a terminal."""
+    from tqdm import tqdm
+
+    if _in_notebook():
+        with contextlib.suppress(ImportError):
+            import ipywidgets  # noqa: F401
+            from tqdm.notebook import tqdm
+    return tqdm
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: `40 s`, `12 min`, `3 h 20 min`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextlib.contextmanager
+def receiver(progress: Progress | bool | None) -> Iterator[Progress]:
+    """The object to report to: a bar for True, a silent one for False and None, and a given one as it is."""
+    if isinstance(progress, Progress):
+        yield progress
+    elif progress is True:
+        with ProgressBar() as bar:
+            yield bar
+    elif progress is None or progress is False:
+        yield silent
+    else:
+        raise InputError(f"progress must be True, False or a pyrobayes.Progress, got {progress!r}")
+
+
+def shows_progress(function: Callable) -> Callable:
+    """Decorator: the function's argument `progress` may be True, which shows a bar and is the default, or False or None."""
+
+    @functools.wraps(function)
+    def showing(*arguments, progress: Progress | bool | None = True, **options):
+        with receiver(progress) as given:
+            return function(*arguments, progress=given, **options)
+
+    return showing

@@ -21,7 +21,7 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, uniforms
 from pyrobayes.options import EPS
-from pyrobayes.progress import Progress, silent
+from pyrobayes.progress import Progress, shows_progress
 
 UNSAVED = ("clean_log_joint", "log_joint", "examples")  # of an attack's result, in its file
 
@@ -140,6 +140,7 @@ class AttackResult:
         return plain | shares | {"rates": rates}
 
 
+@shows_progress
 def attack(
     classifier: BayesClassifier,
     data: Images,
@@ -151,7 +152,7 @@ def attack(
     batch_size: int = 100,
     examples: int | None = 8,
     checked: int = CHECKED,
-    progress: Progress = silent,
+    progress: Progress | bool | None = True,
 ) -> AttackResult:
     """Attack a classifier on every image of a data set.
 
@@ -165,7 +166,8 @@ def attack(
         batch_size: images at a time; changes memory and speed, not results.
         examples: how many adversarial images to keep; all where None.
         checked: how many clean images to look at for what noise and approximations change; none where 0.
-        progress: called after every batch.
+        progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
+            :class:`pyrobayes.Progress` is called after every batch.
     """
     perturb = attacks.get(by) if isinstance(by, str) else by
     eps, seen = check_eps(eps, perturb.norm), classifier.replaced(**attacker) if attacker else classifier

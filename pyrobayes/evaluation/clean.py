@@ -13,7 +13,7 @@ from pyrobayes.evaluation.images import prepared
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
-from pyrobayes.progress import Progress, silent
+from pyrobayes.progress import Progress, shows_progress
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,14 @@ class Evaluation:
         return dataclasses.asdict(self) | rates
 
 
+@shows_progress
 def evaluate(
     classifier: BayesClassifier,
     data: Images,
     *,
     images: int | None = None,
     batch_size: int = 100,
-    progress: Progress = silent,
+    progress: Progress | bool | None = True,
 ) -> Evaluation:
     """Evaluate a classifier on clean images, with its own particles, noise and seed.
 
@@ -78,7 +79,8 @@ def evaluate(
         data: labelled images.
         images: take only the first so many of them.
         batch_size: images at a time; changes memory and speed, not results.
-        progress: called after every batch.
+        progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
+            :class:`pyrobayes.Progress` is called after every batch.
     """
     data = prepared(classifier, data, images, batch_size)
     batches, fresh = [], classifier.replaced(noise="fresh")

@@ -22,7 +22,7 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import DETECTION_TESTS
-from pyrobayes.progress import Progress, silent
+from pyrobayes.progress import Progress, shows_progress
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def _statistic(test: str, log_joint: Tensor, y: Tensor, posteriors: Tensor) -> T
     return (torch.xlogy(usual, usual) - usual * log_joint.log_softmax(1)).sum(1)
 
 
+@shows_progress
 def fit_detector(
     classifier: BayesClassifier,
     data: Images,
@@ -93,7 +94,7 @@ def fit_detector(
     false_alarms: float = 0.05,
     images: int | None = None,
     batch_size: int = 100,
-    progress: Progress = silent,
+    progress: Progress | bool | None = True,
 ) -> Detector:
     """The tests of a classifier, with thresholds that a share of the training images exceeds.
 
@@ -103,7 +104,8 @@ def fit_detector(
         false_alarms: the share of them that each test may reject, above 0 and below 1.
         images: take only the first so many of them.
         batch_size: images at a time; changes memory and speed, not results.
-        progress: called after every batch.
+        progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
+            :class:`pyrobayes.Progress` is called after every batch.
     """
     check_fraction("false alarms", false_alarms)
     data, name = prepared(classifier, data, images, batch_size), f"{classifier.factorization.name} thresholds"

@@ -13,7 +13,7 @@ from pyrobayes.evaluation.rates import NORMAL_95, Rate
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.importance import ImportanceEstimate
 from pyrobayes.inference.noise import NoiseStream
-from pyrobayes.progress import Progress, silent
+from pyrobayes.progress import Progress, shows_progress
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100)
 
@@ -89,13 +89,14 @@ def references(measured: Sequence[Effect]) -> dict[str, Effect]:
     return {effect.model: effect for effect in sorted(measured, key=lambda effect: effect.serving)}
 
 
+@shows_progress
 def effects(
     classifier: BayesClassifier,
     data: Images,
     counts: Sequence[int] = COUNTS,
     *,
     batch_size: int = 20,
-    progress: Progress = silent,
+    progress: Progress | bool | None = True,
 ) -> list[Effect]:
     """What a classifier is with so many particles, for every one of `counts`.
 
@@ -106,7 +107,8 @@ def effects(
         data: labelled images, two at least.
         counts: numbers K of particles.
         batch_size: images at a time; changes memory and speed, not results.
-        progress: called after every batch.
+        progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
+            :class:`pyrobayes.Progress` is called after every batch.
 
     Raises:
         InputError: of what isn't such data or counts.

@@ -36,7 +36,7 @@ from pyrobayes.inference import importance
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import BaseNoise
 from pyrobayes.options import TrainingOptions
-from pyrobayes.progress import Progress, silent
+from pyrobayes.progress import Progress, shows_progress
 from pyrobayes.randomness import random_state, seeded, set_random_state
 from pyrobayes.training.checkpoint import CONFIG, METRICS, MODEL, RESUME, Config, digest, read_tensors, save_tensors
 
@@ -82,6 +82,7 @@ class Epoch:
     seconds: float
 
 
+@shows_progress
 def fit(
     factorization: DeepBayes,
     data: Images,
@@ -91,7 +92,7 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
-    progress: Progress = silent,
+    progress: Progress | bool | None = True,
 ) -> list[Epoch]:
     """Train a factorization.
 
@@ -103,7 +104,8 @@ def fit(
         resume: go on with the run in `out`; it must have the same configuration.
         overwrite: train although `out` holds a run, and replace it after the first epoch.
         tensorboard: write TensorBoard event files to `out/tensorboard` too (needs the package tensorboard).
-        progress: called after every step and every epoch.
+        progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
+            :class:`pyrobayes.Progress` is called after every step and every epoch.
 
     Returns:
         One record an epoch.

@@ -17,7 +17,6 @@ from pyrobayes import attacks, factorizations, load, load_data
 from pyrobayes.options import ATTACKS, COMPARATORS, EPS, MODELS, OF_ATTACKS, AttackOptions
 from pyrobayes.results.store import Provenance
 from pyrobayes.training import checkpoint
-from pyrobayes_cli.output import Progress
 
 TINY = "--networks small --channels 4 --hidden 16 --latent 6 --data fashion-mnist-mini".split()
 
@@ -152,17 +151,6 @@ def test_results_from_before_an_option_was_there_are_kept(runs, tmp_path):
     del saved["trained"]["gbz"]["config"]["training"]["antithetic"]
     (tmp_path / "attack.json").write_text(json.dumps(saved))
     assert "image" not in invoke(*line, "--resume").stderr
-
-
-def test_progress_of_another_pass_over_the_images_starts_anew(monkeypatch, capsys):
-    clock = iter(range(0, 1000, 20))
-    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
-    progress = Progress()
-    for _ in range(2):
-        for done in (0, 100, 200):  # five images a second
-            progress.images("gbz", done, 200)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split("  ")[2] for line in lines] == 2 * ["5.0 images/s, 20 s left", "5.0 images/s, 0 s left"]
 
 
 def test_what_transfers_is_not_kept(runs, tmp_path):

@@ -32,7 +32,7 @@ from pyrobayes.factorizations import build, parse_formula
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import Networks, RobustnessOptions, TrainingOptions
-from pyrobayes.progress import Progress, silent
+from pyrobayes.progress import Progress, shows_progress
 from pyrobayes.training.checkpoint import Unreadable, digest, read_tensors, save_tensors
 from pyrobayes.training.fit import fit
 from pyrobayes.version import __version__
@@ -190,6 +190,7 @@ class ResultCache:
         return self.folder / f"{name}.safetensors"
 
 
+@shows_progress
 def assess(
     classifier: BayesClassifier,
     data: Images,
@@ -198,7 +199,7 @@ def assess(
     *,
     sources: Sequence[BayesClassifier] = (),
     parts: ResultCache | None = None,
-    progress: Progress = silent,
+    progress: Progress | bool | None = True,
 ) -> Verdict:
     """Run the suite on a classifier, and the checks on the suite.
 
@@ -209,7 +210,8 @@ def assess(
         options: see :class:`pyrobayes.options.RobustnessOptions`.
         sources: other classifiers, for attacks by transfer.
         parts: keeps what was computed.
-        progress: called after every batch.
+        progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
+            :class:`pyrobayes.Progress` is called after every batch.
     """
     few = data.head(options.images)
     return RobustnessRun(classifier, few, options, sources, parts or ResultCache(), progress, test=data).verdict(
@@ -633,7 +635,7 @@ def known_broken_model(training: Images, saturated: bool, device: torch.device |
     few = training.head(min(BROKEN_IMAGES, len(training)))
     cnn = build("cnn", BROKEN_NETWORKS, image_shape=few.image_shape, num_classes=len(few.classes)).to(device)
     plain = dataclasses.replace(BROKEN_TRAINING, adversarial_eps=0.0, adversarial_steps=None, adversarial_warmup=None)
-    fit(cnn, few, plain if saturated else BROKEN_TRAINING)
+    fit(cnn, few, plain if saturated else BROKEN_TRAINING, progress=False)
     cnn.eval().requires_grad_(False)
     if saturated:
         last = cnn.p_y.network.layers[-1]
