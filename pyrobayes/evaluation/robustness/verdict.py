@@ -25,6 +25,8 @@ from pyrobayes.attacks.base import worst
 from pyrobayes.attacks.losses import margin
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError
+from pyrobayes.evaluation import diagnostics
+from pyrobayes.evaluation.images import map_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness import checks
 from pyrobayes.evaluation.robustness.checks import FAIL, GRADIENT_FREE, ITERATIVE, SINGLE_STEP, Broken, Check
@@ -309,8 +311,8 @@ class RobustnessRun:
             },
             kinds={name: step.kind for name, step in self.steps.items()},
             checks=self.checks(found, broken, training),
-            approximation=evaluation.approximation(self.classifier, self.few, self.options.batch_size),
-            gradient_signs=evaluation.gradient_signs(self.classifier, self.few, self.options.batch_size),
+            approximation=diagnostics.approximation(self.classifier, self.few, self.options.batch_size),
+            gradient_signs=diagnostics.gradient_signs(self.classifier, self.few, self.options.batch_size),
             broken={name: [each.nonzero()[:, 0].tolist() for each in rows] for name, rows in broken.items()},
             redrawn=None if redrawn is None else redrawn.tolist(),
         )
@@ -542,7 +544,7 @@ class RobustnessRun:
         fresh, label = self.classifier.replaced(noise="fresh"), _Labelled(self.progress, "clean")
 
         def make() -> dict[str, Tensor]:
-            return {"changed": evaluation.changed(fresh, self.data, self.options.batch_size, self.name, label)}
+            return {"changed": diagnostics.changed(fresh, self.data, self.options.batch_size, self.name, label)}
 
         return Rate.of(self.parts.get(self.key("changed", images=len(self.data)), make)["changed"])
 
@@ -611,7 +613,7 @@ class RobustnessRun:
         """What `measure(indices, x, y)` gives for every image, [N, ...], on the CPU."""
         size = min(self.options.batch_size, self.classifier.images_at_once)
         progress = _Labelled(self.progress, label)
-        return evaluation.map_images(measure, data.to(self.device), size, self.name, progress)
+        return map_images(measure, data.to(self.device), size, self.name, progress)
 
 
 def misclassified(log_joint: Tensor, y: Tensor) -> Tensor:
