@@ -19,8 +19,9 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
 from pyrobayes.options import NETWORKS, RECIPES, Networks, TrainingOptions
 from pyrobayes.results import report
+from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes.training.checkpoint import MODEL as WEIGHTS
-from pyrobayes.training.checkpoint import digest, read_tensors, versions
+from pyrobayes.training.checkpoint import versions
 
 MODEL, EPS, STEPS, EPOCHS = "gbz", 0.1, 20, 10
 CHANGES = (

@@ -10,7 +10,8 @@ import click
 
 from pyrobayes import factorizations
 from pyrobayes.options import PRETRAINED
-from pyrobayes.training.checkpoint import CONFIG, MODEL, digest, read_tensors, save_tensors
+from pyrobayes.tensor_files import digest, read_tensors, save_tensors
+from pyrobayes.training.checkpoint import CONFIG, MODEL
 
 
 @click.command()

@@ -19,7 +19,7 @@ class Progress:
         """A training step was taken: `done` of all `steps`, with this ELBO in nats per image."""
 
     def epoch(self, model: str, epoch, epochs: int) -> None:
-        """An epoch of `epochs` ended; `epoch` is a :class:`pyrobayes.training.fit.Epoch`."""
+        """An epoch of `epochs` ended; `epoch` is a :class:`pyrobayes.training.metrics.Epoch`."""
 
     def images(self, model: str, done: int, images: int) -> None:
         """`done` of all `images` have been evaluated or attacked."""

@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from pyrobayes.training.checkpoint import MODEL, read_tensors
+from pyrobayes.tensor_files import read_tensors
+from pyrobayes.training.checkpoint import MODEL
 
 SCRIPT = """
 import atexit, json, os, sys

@@ -19,8 +19,9 @@ from torch.distributions import Normal
 
 from pyrobayes import attacks, data, factorizations, options
 from pyrobayes.results.store import read_results
+from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes.training import fit as training
-from pyrobayes.training.checkpoint import MODEL, digest, read_tensors
+from pyrobayes.training.checkpoint import MODEL
 from pyrobayes_cli.main import main
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,8 @@ from pyrobayes.options import (
 from pyrobayes.progress import Progress, silent
 from pyrobayes.results import figures
 from pyrobayes.results.store import ResultsFile
-from pyrobayes.training.checkpoint import choose_device, save_tensors
+from pyrobayes.tensor_files import save_tensors
+from pyrobayes.training.checkpoint import choose_device
 
 EXAMPLES = 32  # adversarial images that are kept, among which figure 2 finds several classes
 

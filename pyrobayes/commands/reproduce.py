@@ -30,7 +30,7 @@ from pyrobayes.progress import Progress, silent
 from pyrobayes.results import figures, report
 from pyrobayes.results.store import read_reproduction, write_reproduction
 from pyrobayes.training.checkpoint import CONFIG, choose_device, versions
-from pyrobayes.training.fit import begun, check_same_config, saved_config
+from pyrobayes.training.run_folder import check_same_config, has_run, saved_config
 
 
 def reproduce(
@@ -73,7 +73,7 @@ def reproduce(
     folders = [Path(runs) / f"seed-{each}" if seeds > 1 else Path(runs) for each in counted]
     names, preset = factorizations.names(), choice("networks", networks or recipe.networks, NETWORKS)
     elsewhere = "asked for: give another folder (--runs)"
-    if seeds > 1 and any(begun(Path(runs) / name) for name in names):
+    if seeds > 1 and any(has_run(Path(runs) / name) for name in names):
         raise InputError(f"{runs} holds one training of the models, and several {elsewhere}")
     if seeds == 1 and any(Path(runs).glob(f"seed-*/*/{CONFIG}")):
         raise InputError(f"{runs} holds several trainings, in seed-N each, of the models, and one {elsewhere}")
@@ -86,7 +86,7 @@ def reproduce(
         here = ("reproduce",) if known and seeds == 1 else ()
         report.refuse_damaged(folder, written=("evaluate", "attack", "robustness", *here))
         for name in names:
-            if begun(folder / name):
+            if has_run(folder / name):
                 wanted = dataclasses.replace(
                     saved := saved_config(folder / name),
                     data=recipe.data,

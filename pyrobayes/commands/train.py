@@ -16,8 +16,11 @@ from pyrobayes.options import (
     TrainingOptions,
 )
 from pyrobayes.progress import Progress, silent
+from pyrobayes.training.batches import adversarial_eps
 from pyrobayes.training.checkpoint import Config, choose_device
-from pyrobayes.training.fit import Epoch, adversarial_eps, begun, check_no_run, check_same_config, fit, saved_config
+from pyrobayes.training.fit import fit
+from pyrobayes.training.metrics import Epoch
+from pyrobayes.training.run_folder import check_no_run, check_same_config, has_run, saved_config
 
 
 def train(
@@ -58,7 +61,7 @@ def train(
     saved = {}
     for name in names:  # refuse before the first is trained, not after hours
         adversarial_eps(factorizations.get(name), TrainingOptions.of(name, **training_changes))
-        if not begun(folder / name) or overwrite:
+        if not has_run(folder / name) or overwrite:
             continue
         if not resume:
             check_no_run(folder / name)

@@ -19,7 +19,7 @@ from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.rates import NORMAL_95, Rate, in_percent
 from pyrobayes.evaluation.robustness.checks import difference
 from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
-from pyrobayes.training.fit import Epoch
+from pyrobayes.training.metrics import Epoch
 
 POSTER_IMAGES = 10_000  # of its success rates
 CLAIMED = (0.05, 0.3)  # eps from and to where the poster compares generative and discriminative models

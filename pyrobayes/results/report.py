@@ -28,8 +28,9 @@ from pyrobayes.options import MINI, MODELS, NETWORKS, PRETRAINED, EvaluationOpti
 from pyrobayes.results.caveats import caveats
 from pyrobayes.results.page import page
 from pyrobayes.results.store import FILES, Found, Provenance, read_reproduction, read_results
+from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes.torchrun import rank
-from pyrobayes.training.checkpoint import METRICS, MODEL, Config, digest, read_tensors
+from pyrobayes.training.checkpoint import METRICS, MODEL, Config
 
 MARKDOWN, HTML = "report.md", "report.html"
 TOLD = 0.1  # the summary tells of the eps nearest to this one

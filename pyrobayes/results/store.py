@@ -21,7 +21,8 @@ from pyrobayes.evaluation.robustness.checks import Check
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.files import other_names, write_json
 from pyrobayes.options import AttackOptions, DetectionOptions, EvaluationOptions, RobustnessOptions
-from pyrobayes.training.checkpoint import MODEL, Config, digest, read_tensors, versions
+from pyrobayes.tensor_files import digest
+from pyrobayes.training.checkpoint import MODEL, Config, read_run_file, versions
 
 FILES = {
     "evaluate": "evaluation.json",
@@ -45,7 +46,7 @@ class Provenance:
     def read(cls, run: Path) -> "Provenance":
         """Of the model in a folder."""
         config = Config.read(run)
-        weights, metadata = read_tensors(run / MODEL)
+        weights, metadata = read_run_file(run / MODEL)
         return cls(int(metadata["epoch"]), digest(weights, {}), config)
 
 

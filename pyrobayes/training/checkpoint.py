@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pyro
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -24,9 +22,9 @@ from pyrobayes import factorizations
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, choice
 from pyrobayes.factorizations import DeepBayes
-from pyrobayes.files import write_atomically
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import DEVICES, PRETRAINED, Networks, TrainingOptions
+from pyrobayes.tensor_files import read_tensors
 from pyrobayes.torchrun import local_rank
 from pyrobayes.version import __version__
 
@@ -90,7 +88,7 @@ class Config:
         try:
             return cls.parse(path.read_text())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"damaged file {path}: {error}; {_advice(path)}") from error
+            raise InputError(f"damaged file {path}: {error}; {remedy(path)}") from error
 
     def text(self) -> str:
         """The configuration as JSON, with the versions it was made under."""
@@ -130,7 +128,7 @@ def load(folder: str | os.PathLike, *, device: str = "auto", **options) -> Bayes
         InputError: files are missing or damaged, or the weights belong to another model or run.
     """
     config, chosen = Config.read(folder), choose_device(device)
-    tensors, metadata = read_tensors(Path(folder) / MODEL)
+    tensors, metadata = read_run_file(Path(folder) / MODEL)
     check_owner(metadata, config, Path(folder) / MODEL)
     factorization = config.build()
     factorization.load_state_dict(tensors)
@@ -174,44 +172,13 @@ def check_owner(metadata: dict[str, str], config: Config, path: Path) -> None:
         )
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors as safetensors, atomically, with their checksum in the metadata."""
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}  # tied ones too
-    write_atomically(path, safetensors.torch.save(tensors, metadata | {"sha256": digest(tensors, metadata)}))
-
-
-def _advice(path: Path) -> str:
+def remedy(path: Path) -> str:
     """What a user can do about a file of a run that is missing or damaged."""
     if path.name != RESUME and (path.parent / RESUME).is_file():
         return "go on with its training ('pyrobayes train --resume'), finished or not, which writes it again"
     return "train the model again ('pyrobayes train --overwrite')"
 
 
-class Unreadable(InputError):
-    """A file can't be read, which says nothing of what is in it."""
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and metadata; :class:`InputError` if the file is missing or damaged, :class:`Unreadable` if it can't be read."""
-    if not path.is_file():
-        raise InputError(f"missing file {path}; {_advice(path)}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-    except OSError as error:
-        raise Unreadable(f"can't read {path}: {error.strerror or error}") from error
-    except safetensors.SafetensorError as error:
-        raise InputError(f"damaged file {path}: {error}; {_advice(path)}") from error
-    if metadata.pop("sha256", None) != digest(tensors, metadata):
-        raise InputError(f"damaged file {path}: its checksum is wrong; {_advice(path)}")
-    return tensors, metadata
-
-
-def digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """SHA-256 of tensors and metadata."""
-    sha256 = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        sha256.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
-        sha256.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha256.hexdigest()
+def read_run_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read `model.safetensors` or `resume.safetensors` of a run, as :func:`pyrobayes.tensor_files.read_tensors` does."""
+    return read_tensors(path, remedy(path))

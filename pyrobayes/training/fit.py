@@ -6,80 +6,42 @@ What is maximised is the ELBO, E over q(z|x, y) of log p(x, z, y) - log q(z|x, y
 
 import contextlib
 import copy
-import importlib.util
 import json
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyro
 import torch
-from pyro import poutine
-from pyro.infer import SVI, Trace_ELBO
-from pyro.optim import PyroOptim
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.nn import functional as F
 
 from pyrobayes import distributed
-from pyrobayes.attacks import PGD
 from pyrobayes.data.images import Images
-from pyrobayes.errors import InputError, PyrobayesError
+from pyrobayes.errors import InputError
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.factorizations.conditionals import DataClasses
-from pyrobayes.files import locked, write_atomically
 from pyrobayes.inference import importance
 from pyrobayes.inference.classifier import BayesClassifier
-from pyrobayes.inference.noise import BaseNoise
 from pyrobayes.options import TrainingOptions
 from pyrobayes.progress import Progress, shows_progress
 from pyrobayes.randomness import random_state, seeded, set_random_state
-from pyrobayes.training.checkpoint import CONFIG, METRICS, MODEL, RESUME, Config, digest, read_tensors, save_tensors
+from pyrobayes.tensor_files import digest
+from pyrobayes.training.batches import ADVERSARIAL_WARMUP, AttackedBatches, adversarial_eps, augmented
+from pyrobayes.training.bounds import Inference, collapsed, latent_kl
+from pyrobayes.training.checkpoint import Config
+from pyrobayes.training.metrics import Epoch
+from pyrobayes.training.optimizer import learning_rate
+from pyrobayes.training.run_folder import NonFiniteELBO, RunFolder, Unsaved
 
 VALIDATION_IMAGES = 500  # looked at after every epoch
 LOOK_EVERY = 50  # steps between looks at the ELBO where a look makes the host wait for the device
-ADVERSARIAL_STEPS = 10
-ADVERSARIAL_WARMUP = 0.5
-SHIFT = 2  # pixels
-COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
-
-
-class NonFiniteELBO(PyrobayesError, ArithmeticError):
-    """The ELBO, or a weight, became infinite or not a number."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):
     """Training was interrupted, and has been saved."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What was measured after one epoch. `validation_...` are over held-out images of the training set, with the average
-    of the weights where there is one.
-
-    Attributes:
-        epoch: counted from 1.
-        elbo: mean over the epoch's training images of the bound, nats per image, as optimised (with the KL warm-up).
-        validation_elbo: nats per image, without warm-up.
-        validation_kl: mean of log q(z|x, y) - log p(z|...), nats per image: what z carries.
-        validation_accuracy: share of the images classified correctly, K = 10.
-        collapsed: whether z carries as good as nothing of x and y, see :func:`pyrobayes.training.fit.collapsed`.
-        lr: learning rate of the epoch's last step.
-        seconds: what the epoch took.
-    """
-
-    epoch: int
-    elbo: float
-    validation_elbo: float
-    validation_kl: float
-    validation_accuracy: float
-    collapsed: bool
-    lr: float
-    seconds: float
 
 
 @shows_progress
@@ -130,8 +92,8 @@ def fit(
         raise InputError(f"training takes training images, got the split '{data.split}' of {data.name}")
     run = _Run(factorization, data, options)
     if out is None:
-        return run.train(_Unsaved(), progress)
-    with _Folder(
+        return run.train(Unsaved(), progress)
+    with RunFolder(
         Path(out), Config.of(factorization.name, factorization.networks, data, options), tensorboard
     ) as folder:
         folder.prepare(run, resume, overwrite)
@@ -168,7 +130,7 @@ class _Run:
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.training) / self.options.batch_size)
 
-    def train(self, folder: "_Folder | _Unsaved", progress: Progress) -> list[Epoch]:
+    def train(self, folder: "RunFolder | Unsaved", progress: Progress) -> list[Epoch]:
         self.factorization.requires_grad_(True)
         with (
             pyro.validation_enabled(importance.VALIDATE),
@@ -213,12 +175,14 @@ class _Run:
         order = torch.randperm(len(self.training), generator=torch.Generator().manual_seed(self._seed(number)))
         batches = order.to(self.device).split(self.options.batch_size)
         every = LOOK_EVERY if self.device.type != "cpu" or distributed.processes() > 1 else 1
+        warmup = self.options.adversarial_warmup
+        warmup = ADVERSARIAL_WARMUP if warmup is None else warmup
         unseen = torch.zeros((), device=self.device)  # sum over images since the last look
-        attacked = self._attacked(number)
+        attacked = AttackedBatches(self.factorization, self.options, self._seed(number))
         while self.step < len(batches):
             x, y = self.training.batch(batches[self.step])
             x = augmented(x, self.options.augmentation)
-            x = attacked(batches[self.step], x, y)
+            x = attacked(batches[self.step], x, y, self._ramp(warmup))
             self.inference.optim.lr = learning_rate(self.options, *self._position())
             elbo = self.inference.step(x, y, self._kl_weight())
             self.step += 1
@@ -249,31 +213,13 @@ class _Run:
             seconds=time.monotonic() - start,
         )
 
-    def _attacked(self, epoch: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """Of a batch (indices, x, y) the images to train on: PGD's against the classifier as it is then, or x itself."""
-        eps, mine = adversarial_eps(self.factorization, self.options), distributed.mine()
-        if not eps:
-            return lambda indices, x, y: x
-        steps, seed = self.options.adversarial_steps or ADVERSARIAL_STEPS, self._seed(epoch)
-        warmup = self.options.adversarial_warmup
-        pgd = PGD(steps=steps, random_start=steps > 1, seed=seed)
-        classifier = BayesClassifier(self.factorization, self.options.train_particles, seed=seed)
-
-        def attacked(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            if len(y[mine]):
-                now = eps * self._ramp(ADVERSARIAL_WARMUP if warmup is None else warmup)
-                x[mine] = pgd(classifier.for_images(indices[mine]), x[mine], y[mine], now, indices=indices[mine])
-            return x
-
-        return attacked
-
     def _agreed(self, interrupted: Callable[[], bool]) -> bool:
         """Whether any process was interrupted: then all stop at the same step."""
         anyone = torch.tensor(float(interrupted()), device=self.device)
         distributed.add_up(anyone)
         return anyone.item() > 0
 
-    def _check(self, elbo: float, where: str, folder: "_Folder | _Unsaved") -> None:
+    def _check(self, elbo: float, where: str, folder: "RunFolder | Unsaved") -> None:
         if not math.isfinite(elbo):
             raise NonFiniteELBO(
                 f"the ELBO is {elbo} at {where} of epoch {len(self.epochs) + 1}: training has broken down; "
@@ -323,7 +269,8 @@ class _Run:
         return tensors, {"epochs": json.dumps([vars(epoch) for epoch in self.epochs]), "place": json.dumps(place)}
 
     def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-        """Take over what :meth:`state` gave, except the weights."""
+        """Take over what :meth:`state` gave."""
+        self.factorization.load_state_dict(_under("weights.", tensors))
         self.inference.optim.restore(_under("optimizer.", tensors))
         self.random_state = _under("random.", tensors)
         if self.averaged:
@@ -335,328 +282,6 @@ class _Run:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def adversarial_eps(factorization: DeepBayes | type[DeepBayes], options: TrainingOptions) -> float:
-    """The bound of the attack that a model is trained under, 0 for none; :class:`InputError` if more is said of none."""
-    eps = factorization.adversarial_eps if options.adversarial_eps is None else options.adversarial_eps
-    for name in ("adversarial_steps", "adversarial_warmup"):
-        if getattr(options, name) and not eps:
-            raise InputError(
-                f"{name.replace('_', ' ')} says how to attack, but the adversarial eps of {factorization.name} is 0: give one, or "
-                "leave it out"
-            )
-    return eps
-
-
-def learning_rate(options: TrainingOptions, step: int, steps: int) -> float:
-    """The learning rate of step `step`, from 0, of `steps`.
-
-    `one-cycle` rises from lr/25 to lr over the first 30% and falls to lr/250,000, both along a cosine
-    (Smith and Topin 2019, with the defaults of torch.optim.lr_scheduler.OneCycleLR); `cosine` falls from lr to 0.
-    """
-
-    def along_cosine(start: float, end: float, share: float) -> float:
-        return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
-
-    if options.schedule == "constant":
-        return options.lr
-    if options.schedule == "cosine":
-        return along_cosine(options.lr, 0.0, step / steps)
-    top = max(1, round(0.3 * steps))
-    if step < top:
-        return along_cosine(options.lr / 25, options.lr, step / top)
-    return along_cosine(options.lr, options.lr / 250_000, (step - top) / max(1, steps - 1 - top))
-
-
-def augmented(x: Tensor, how: str | None) -> Tensor:
-    """Images [B, channels, height, width], each moved at random by up to two pixels, and mirrored at random if so asked.
-
-    What is moved in from outside is 0.
-    """
-    if how is None:
-        return x
-    if how == "shift-flip":
-        x = x.flip(3).where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x)
-    height, width = x.shape[2:]
-    down, right = torch.randint(2 * SHIFT + 1, (2, len(x), 1), device=x.device)
-    rows, columns = (torch.arange(n, device=x.device) for n in (height, width))
-    larger, image = F.pad(x, (SHIFT,) * 4), torch.arange(len(x), device=x.device)[:, None, None]
-    return larger.movedim(1, 3)[image, (rows + down)[:, :, None], (columns + right)[:, None]].movedim(3, 1)
-
-
-class Inference(SVI):
-    """Pyro's `SVI` of one factorization, with one optimizer for all parameters, whose steps never wait for the device.
-
-    The noise of z is drawn for the whole batch by every process, which then takes its share of the images: several
-    processes do what one would.
-    """
-
-    def __init__(self, factorization: DeepBayes, options: TrainingOptions):
-        self.factorization = factorization
-        particles = options.train_particles
-        self._pairs = bool(options.antithetic)
-        self._noise_shape = (particles // 2 if self._pairs else particles,) if particles > 1 else ()
-        self._noise: Tensor | None = None  # of z in the step that is under way
-        fused = next(factorization.parameters()).device.type in ("cpu", "cuda")
-        adam = torch.optim.Adam(factorization.parameters(), lr=options.lr, fused=fused)
-        bound = _ImportanceWeighted if options.bound == "importance-weighted" else _ELBO
-        elbo = bound(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
-        super().__init__(factorization.model, self._guide, _OneOptimizer(adam), elbo)
-
-    def step(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> Tensor:
-        """Climb the ELBO of a batch of images [B, channels, height, width] of classes [B]: nats per image, a scalar."""
-        shape = (*self._noise_shape, len(x), self.factorization.latent)
-        noise = torch.randn(shape, device=x.device, dtype=x.dtype)
-        if self._pairs:  # what is linear in it cancels in their mean
-            noise = torch.cat([noise, -noise])
-        mine = distributed.mine()
-        self._noise = noise[..., mine, :]
-        if len(y[mine]):
-            with LatentWeight(kl_weight):
-                loss = self.loss_and_grads(self.model, self.guide, len(x), x[mine], y[mine])
-        else:  # fewer images than processes
-            loss = x.new_zeros(())
-        if distributed.processes() > 1:
-            distributed.add_up(loss, *self.optim.gradients())
-        self.optim()
-        self._noise = None
-        return -loss
-
-    def _guide(self, x: Tensor, y: Tensor):
-        if self._noise is None:
-            return self.factorization.guide(x, y)
-        with BaseNoise(self._noise):
-            return self.factorization.guide(x, y)
-
-
-class _ELBO(Trace_ELBO):
-    """`Trace_ELBO` of a reparameterized guide, whose loss is a tensor: `Trace_ELBO` itself makes numbers of it."""
-
-    def loss_and_grads(self, model, guide, images: int, *args) -> Tensor:
-        """The loss of a part of a batch of so many images, in nats per image of the batch."""
-        (model_trace, guide_trace), *_ = self._get_traces(model, guide, args, {})
-        loss = -self.bound(model_trace, guide_trace) / images
-        loss.backward()
-        return loss.detach()
-
-    def bound(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Tensor:
-        """The sum over images of the mean log weight of their particles."""
-        return (model_trace.log_prob_sum() - guide_trace.log_prob_sum()) / self.num_particles
-
-
-class _ImportanceWeighted(_ELBO):
-    """The bound of Burda et al. (2016), equation 8: the log of the particles' mean weight. The ELBO where there is one."""
-
-    def bound(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Tensor:
-        log_weights = importance.log_prob(model_trace) - importance.log_prob(guide_trace)  # [K, B]
-        return (log_weights.logsumexp(0) - math.log(self.num_particles)).sum()
-
-
-class LatentWeight(Messenger):
-    """Scales the log-probability of site z, in model and guide alike, and so the KL term of the ELBO.
-
-    A weight that rises from 0 to 1 keeps the posterior from collapsing at the start (Bowman et al. 2016).
-    """
-
-    def __init__(self, weight: float):
-        super().__init__()
-        self.weight = weight
-
-    def _pyro_sample(self, msg):
-        if msg["name"] == "z":
-            msg["scale"] = msg["scale"] * self.weight
-
-
-def latent_kl(factorization: DeepBayes, x: Tensor, y: Tensor) -> Tensor:
-    """log q(z|x, y) - log p(z|...) at one z ~ q(z|x, y) for each image, [B] nats; 0 without a z."""
-    guide = poutine.trace(factorization.guide).get_trace(x, y)
-    if "z" not in guide:
-        return torch.zeros(len(x), device=x.device)
-    model = poutine.trace(poutine.replay(factorization.model, trace=guide)).get_trace(x, y)
-    sites = [trace.nodes["z"] for trace in (guide, model)]
-    log_q, log_p = (site["fn"].log_prob(site["value"]) for site in sites)
-    return log_q - log_p
-
-
-def collapsed(factorization: DeepBayes, kl: float, accuracy: float) -> bool:
-    """Whether the posterior q(z|x, y) has collapsed, by its KL divergence in nats per image and the accuracy.
-
-    Where the model's own p(z|...) doesn't see x, that is a divergence near zero. Where it does (D.X), a small
-    divergence is as it should be; there the model has collapsed when it is also no better than chance.
-    """
-    if factorization.comparator:  # nothing is approximated
-        return False
-    chance = accuracy < 1.5 / factorization.num_classes
-    return kl < COLLAPSED and ("x" not in factorization.parents()["z"] or chance)
-
-
-class _OneOptimizer(PyroOptim):
-    """One torch optimizer for all parameters, where Pyro makes one for each (a fifth to a half of a step here)."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer):
-        super().__init__(type(optimizer), {})
-        self.optimizer = optimizer
-
-    def __call__(self, params=None, *args, **kwargs) -> None:
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def gradients(self) -> list[Tensor]:
-        """The gradients of all parameters, zero where there is none."""
-        parameters = self.optimizer.param_groups[0]["params"]
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        return [parameter.grad for parameter in parameters]
-
-    @property
-    def lr(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
-
-    @lr.setter
-    def lr(self, value: float) -> None:
-        self.optimizer.param_groups[0]["lr"] = value
-
-    def state(self) -> dict[str, Tensor]:
-        state = self.optimizer.state_dict()["state"]
-        return {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-class _Unsaved:
-    """Where a training goes that nobody wants to keep."""
-
-    def save(self, run: _Run) -> None: ...
-
-    def complete(self, run: _Run) -> None: ...
-
-    def kept(self, run: _Run) -> str:
-        return "Nothing was saved, since no folder was given."
-
-
-class _Folder:
-    """The folder of a run, locked while it is trained in.
-
-    `resume.safetensors` is written first and holds the configuration too: from the moment that it is there, the run
-    can be resumed, whatever of the other files is missing or still of a run that it replaces.
-    """
-
-    def __init__(self, path: Path, config: Config, tensorboard: bool):
-        self.path, self.config = path, config
-        self.owner = {"model": config.model, "config": config.identity}
-        self._tensorboard = tensorboard
-        self._writes = distributed.rank() == 0  # of several processes one does
-        self._writer = None
-        self._held = contextlib.ExitStack()
-
-    def __enter__(self) -> "_Folder":
-        if self._writes:
-            self._held.enter_context(locked(self.path, "is being trained in by another process; choose another folder"))
-        return self
-
-    def __exit__(self, *failure) -> None:
-        if self._writer:
-            self._writer.close()
-        self._held.close()
-
-    def prepare(self, run: _Run, resume: bool, overwrite: bool) -> None:
-        """Take up the run that is there, or see that there is none."""
-        if self._tensorboard and not importlib.util.find_spec("tensorboard"):
-            raise InputError("TensorBoard files need the package tensorboard: pip install tensorboard")
-        if resume:
-            check_same_config(saved_config(self.path), self.config, self.path)
-            tensors, metadata = read_tensors(self.path / RESUME)
-            run.factorization.load_state_dict(_under("weights.", tensors))
-            run.restore(tensors, metadata)
-        elif not overwrite:
-            check_no_run(self.path)
-        if self._tensorboard and self._writes:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(self.path / "tensorboard")
-
-    def save(self, run: _Run) -> None:
-        if not self._writes:
-            return
-        tensors, metadata = run.state()
-        if not all(value.isfinite().all() for name, value in tensors.items() if name.startswith("weights.")):
-            raise NonFiniteELBO(f"weights are not finite after epoch {len(run.epochs)}: training has broken down")
-        save_tensors(self.path / RESUME, tensors, metadata | self.owner | {"configuration": self.config.text()})
-        if run.step == 0:
-            self.publish(run)
-            if self._writer:
-                for name, value in vars(run.epochs[-1]).items():
-                    self._writer.add_scalar(name, value, run.epochs[-1].epoch)
-                self._writer.flush()
-
-    def publish(self, run: _Run) -> None:
-        """Write what others read: weights, configuration and metrics after the last complete epoch."""
-        if not self._writes:
-            return
-        trained = {"epoch": str(len(run.epochs))}
-        save_tensors(self.path / MODEL, run.kept.state_dict(), self.owner | trained)
-        write_atomically(self.path / CONFIG, self.config.text())
-        write_atomically(self.path / METRICS, self._metrics(run))
-
-    @staticmethod
-    def _metrics(run: _Run) -> str:
-        return "".join(json.dumps(vars(epoch)) + "\n" for epoch in run.epochs)
-
-    def complete(self, run: _Run) -> None:
-        """Publish what isn't there, of a run that was killed between its last writes."""
-        try:
-            _, metadata = read_tensors(self.path / MODEL)
-            there = Config.read(self.path) == self.config and (self.path / METRICS).read_text() == self._metrics(run)
-            published = there and metadata == self.owner | {"epoch": str(len(run.epochs))}
-        except (InputError, OSError, ValueError):
-            published = False
-        if not published:
-            self.publish(run)
-
-    def kept(self, run: _Run) -> str:
-        return (
-            f"{self.path} keeps the weights after epoch {len(run.epochs)}." if run.epochs else "Nothing was saved yet."
-        )
-
-
-def begun(path: Path) -> bool:
-    """Whether a folder holds a run, finished or not."""
-    return (path / RESUME).exists() or (path / CONFIG).exists()
-
-
-def check_no_run(path: Path) -> None:
-    """Refuse a folder that holds a run."""
-    if begun(path):
-        raise InputError(
-            f"{path} already holds a run: go on with it (--resume), replace it (--overwrite), or choose another folder"
-        )
-
-
-def check_same_config(saved: Config, wanted: Config, path: Path) -> None:
-    """Refuse to go on with the run at `path` with another configuration than its own."""
-    if saved != wanted:
-        what = saved.differences(wanted)
-        raise InputError(
-            f"the run in {path} can't be resumed with another configuration: there, {what}; take another folder for it"
-        )
-
-
-def saved_config(path: Path) -> Config:
-    """The configuration of the run in a folder that training can go on with; :class:`InputError` if there is none."""
-    _, metadata = read_tensors(path / RESUME)
-    try:
-        return Config.parse(metadata["configuration"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path / RESUME} was written by another version: {error}; train the model again (--overwrite)"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -25,8 +25,8 @@ import pyrobayes
 from pyrobayes import BayesClassifier, TrainingOptions, evaluation
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import ClassifierOptions
+from pyrobayes.training.bounds import Inference
 from pyrobayes.training.checkpoint import choose_device, versions
-from pyrobayes.training.fit import Inference
 
 EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 OURS = {

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pyrobayes import BayesClassifier, TrainingOptions, build, load_data
 from pyrobayes.options import MODELS, Networks
-from pyrobayes.training.fit import Inference
+from pyrobayes.training.bounds import Inference
 
 sys.path.insert(0, str(Path(__file__).parent))
 import benchmark  # noqa: E402

@@ -16,7 +16,7 @@ from support import invoke
 from pyrobayes import attacks, factorizations, load, load_data
 from pyrobayes.options import ATTACKS, COMPARATORS, EPS, MODELS, OF_ATTACKS, AttackOptions
 from pyrobayes.results.store import Provenance
-from pyrobayes.training import checkpoint
+from pyrobayes.tensor_files import digest, read_tensors
 
 TINY = "--networks small --channels 4 --hidden 16 --latent 6 --data fashion-mnist-mini".split()
 
@@ -78,11 +78,11 @@ def test_attack(runs, tmp_path):
     assert {"pyrobayes", "python", "torch", "torchvision", "pyro", "numpy"} == set(report["versions"])
     assert report["trained"]["gbz"]["epochs"] == 1 and report["trained"]["gbz"]["config"]["networks"]["channels"] == 4
     weights = load(runs / "gbz").factorization.state_dict()
-    assert report["trained"]["gbz"]["weights"] == checkpoint.digest(weights, {})
+    assert report["trained"]["gbz"]["weights"] == digest(weights, {})
     for figure in ("figure1", "figure2-gbz", "figure2-dbx"):
         assert (tmp_path / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
         assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
-    tensors, _ = checkpoint.read_tensors(tmp_path / "adversarial-gbz.safetensors")
+    tensors, _ = read_tensors(tmp_path / "adversarial-gbz.safetensors")
     assert tensors["adversarial"].shape == (3, 30, 1, 28, 28)
 
 

@@ -24,7 +24,8 @@ from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, Evalu
 from pyrobayes.results import figures, report
 from pyrobayes.results.page import page
 from pyrobayes.results.store import FILES
-from pyrobayes.training.checkpoint import MODEL, Config, digest, read_tensors, versions
+from pyrobayes.tensor_files import digest, read_tensors
+from pyrobayes.training.checkpoint import MODEL, Config, versions
 from pyrobayes_cli.main import main
 from pyrobayes_cli.options import record
 

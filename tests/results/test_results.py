@@ -19,7 +19,7 @@ from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, Evalu
 from pyrobayes.progress import silent
 from pyrobayes.results import figures
 from pyrobayes.results.store import FILES, Provenance, read_results, write_reproduction
-from pyrobayes.training.checkpoint import read_tensors
+from pyrobayes.tensor_files import read_tensors
 
 FEW = {"images": 2, "particles": 1}
 AT = {"eps": (0.1,)}

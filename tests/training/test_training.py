@@ -33,9 +33,14 @@ from pyrobayes import (
 )
 from pyrobayes.inference import importance
 from pyrobayes.options import LIKELIHOODS, MODELS, Networks
+from pyrobayes.tensor_files import read_tensors, save_tensors
 from pyrobayes.training import checkpoint
-from pyrobayes.training.checkpoint import MODEL, RESUME, Config, read_tensors, save_tensors
-from pyrobayes.training.fit import Inference, NonFiniteELBO, TrainingInterrupted, augmented, collapsed, learning_rate
+from pyrobayes.training.batches import augmented
+from pyrobayes.training.bounds import Inference, collapsed
+from pyrobayes.training.checkpoint import MODEL, RESUME, Config
+from pyrobayes.training.fit import TrainingInterrupted
+from pyrobayes.training.optimizer import learning_rate
+from pyrobayes.training.run_folder import NonFiniteELBO
 
 OPTIONS = TrainingOptions(epochs=3, batch_size=50)
 

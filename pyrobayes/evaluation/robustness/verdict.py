@@ -35,7 +35,7 @@ from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import Networks, RobustnessOptions, TrainingOptions
 from pyrobayes.progress import Progress, shows_progress
-from pyrobayes.training.checkpoint import Unreadable, digest, read_tensors, save_tensors
+from pyrobayes.tensor_files import Unreadable, digest, read_tensors, save_tensors
 from pyrobayes.training.fit import fit
 from pyrobayes.version import __version__
 

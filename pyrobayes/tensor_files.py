@@ -1,0 +1,57 @@
+"""Files of tensors: safetensors with a checksum in the metadata, replaced in one step. No pickle is ever read."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from pyrobayes.errors import InputError
+from pyrobayes.files import write_atomically
+
+
+class Unreadable(InputError):
+    """A file that can't be read; its content may be good."""
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors, in one step, with a checksum of tensors and metadata."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}  # tied ones too
+    write_atomically(path, safetensors.torch.save(tensors, metadata | {"sha256": digest(tensors, metadata)}))
+
+
+def read_tensors(path: Path, remedy: str = "delete it") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata.
+
+    Args:
+        remedy: the end of the message about a file that is missing or damaged; it says what the user can do.
+
+    Raises:
+        Unreadable: the file can't be read.
+        InputError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"missing file {path}; {remedy}")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+    except OSError as error:
+        raise Unreadable(f"can't read {path}: {error.strerror or error}") from error
+    except safetensors.SafetensorError as error:
+        raise InputError(f"damaged file {path}: {error}; {remedy}") from error
+    if metadata.pop("sha256", None) != digest(tensors, metadata):
+        raise InputError(f"damaged file {path}: its checksum is wrong; {remedy}")
+    return tensors, metadata
+
+
+def digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """SHA-256 of tensors and metadata, in hexadecimal digits."""
+    sha256 = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha256.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        sha256.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()
