@@ -3,6 +3,9 @@
 import dataclasses
 import re
 
+from docutils import nodes
+from math_core import LatexToMathML
+
 from pyrobayes import __version__
 
 project = "pyrobayes"
@@ -10,7 +13,7 @@ release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_click"]
 exclude_patterns = ["_build"]
-myst_enable_extensions = ["html_image"]
+myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
@@ -18,6 +21,9 @@ html_title = f"pyrobayes {release}"
 html_copy_source = False
 html_show_copyright = False
 html_scaled_image_link = False
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 # Single backticks are code, in docstrings as in Markdown.
 default_role = "literal"
@@ -63,7 +69,20 @@ def find_shorter_name(app, env, node, contnode):
         return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], name, node, contnode)
 
 
+# Browsers render MathML themselves, so that formulas need no script and no network.
+_MATH = LatexToMathML(annotation=False)
+
+
+def visit_formula(translator, node):
+    """Write a formula as MathML. A formula that can't be read ends the build with its text in the message."""
+    display = isinstance(node, nodes.math_block)
+    mathml = _MATH.convert_with_local_state(node.astext(), displaystyle=display)
+    translator.body.append(f'<div class="formula">{mathml}</div>' if display else mathml)
+    raise nodes.SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (visit_formula, None), (visit_formula, None))
     app.connect("autodoc-process-docstring", prepare_docstring, priority=400)  # before napoleon's
     app.connect("sphinx-click-process-description", prepare_help)
     app.connect("sphinx-click-process-options", prepare_help)
