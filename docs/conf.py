@@ -1,11 +1,15 @@
 """The site: pages from docs/*.md, the API reference from the docstrings, options from the commands themselves."""
 
 import dataclasses
+import importlib
+import pkgutil
 import re
 
 from docutils import nodes
 from math_core import LatexToMathML
+from sphinx.util.docutils import SphinxDirective
 
+import pyrobayes
 from pyrobayes import __version__
 
 project = "pyrobayes"
@@ -36,9 +40,10 @@ napoleon_numpy_docstring = False
 napoleon_use_param = False  # several arguments of one description stay together
 napoleon_custom_sections = [("Attributes", "params_style")]
 
-# What is not ours can't be looked up without a network, and is left as text; a property's `tuple[float, float] | None` is taken apart.
+# Names of other libraries can't be looked up without a network, and constants have no entry: both are left as text.
 nitpick_ignore_regex = [
-    ("py:.*", r"(torch|nn|pyro|matplotlib|collections|pathlib|os)\..*|Tensor|Module|Path|Figure|tuple\[float")
+    ("py:data", ".*"),
+    ("py:.*", r"(torch|nn|pyro|matplotlib|collections|pathlib|os)\..*|Tensor|Module|Path|Figure|tuple\[float"),
 ]
 
 
@@ -62,11 +67,38 @@ def prepare_help(app, ctx, lines):
             lines[i] = re.sub(r"(?<![\w`-])--[a-z][a-z-]*", r"``\g<0>``", line)
 
 
-def find_shorter_name(app, env, node, contnode):
-    """What the package itself offers may be named without its module, or by the module that it is defined in."""
-    if node.get("refdomain") == "py" and node["reftarget"] != (name := f"pyrobayes.{node['reftarget'].split('.')[-1]}"):
-        domain = env.get_domain("py")
-        return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], name, node, contnode)
+def find_documented(app, env, node, contnode):
+    """Resolve a name that is documented under another path, as `pyrobayes.attacks.FGSM` is under its module's."""
+    if node.get("refdomain") != "py":
+        return None
+    domain, last = env.get_domain("py"), node["reftarget"].split(".")[-1]
+    found = sorted((name for name in domain.objects if name.split(".")[-1] == last), key=len)
+    if not found or found[0] == node["reftarget"]:
+        return None
+    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], found[0], node, contnode)
+
+
+def skip_member(app, what, name, member, skip, options):
+    """Leave out of a module's page what the page of `pyrobayes` itself describes."""
+    return True if what == "module" and getattr(pyrobayes, name, None) is member else skip
+
+
+class Modules(SphinxDirective):
+    """A section for each public module of the packages that are named, from their docstrings."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self):
+        lines = []
+        for name in self.arguments[0].split():
+            module = importlib.import_module(name)
+            lines += ["", f".. automodule:: {name}", "   :no-members:" if hasattr(module, "__path__") else "", ""]
+            for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
+                if not found.name.startswith("_") and not found.ispkg:
+                    title = f"{name}.{found.name}"
+                    lines += ["", title, "-" * len(title), "", f".. automodule:: {title}", ""]
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
 # Browsers render MathML themselves, so that formulas need no script and no network.
@@ -86,4 +118,6 @@ def setup(app):
     app.connect("autodoc-process-docstring", prepare_docstring, priority=400)  # before napoleon's
     app.connect("sphinx-click-process-description", prepare_help)
     app.connect("sphinx-click-process-options", prepare_help)
-    app.connect("missing-reference", find_shorter_name)
+    app.connect("autodoc-skip-member", skip_member)
+    app.connect("missing-reference", find_documented)
+    app.add_directive("modules", Modules)

@@ -15,6 +15,7 @@ of `docs`, and into the README's. A test sees that it is there.
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import click
@@ -370,10 +371,23 @@ TABLES = {
         kernel_density,
     )
 }
-PAGES = (
-    "README.md",
-    *(f"docs/{page}.md" for page in ("importance-sampling", "pretrained", "reproduction", "robustness", "training")),
-)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+LINK = re.compile(r"(!?\[[^\]]*\]\()(?![a-z]+:|#)([^)\s]+\))")
+
+
+def repository() -> str:
+    """The address of the repository, which `[project.urls]` in pyproject.toml has; empty where it has none."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project.get("urls", {}).get("Repository", "").rstrip("/")
+
+
+def absolute(text: str, address: str) -> str:
+    """A page at the root with links into the repository in place of relative ones, which a package index can't follow."""
+
+    def link(found: re.Match) -> str:
+        return f"{found[1]}{address}/{'raw' if found[1].startswith('!') else 'blob'}/main/{found[2]}"
+
+    return LINK.sub(link, text) if address else text
 
 
 def pages() -> dict[Path, str]:
@@ -383,7 +397,9 @@ def pages() -> dict[Path, str]:
         first = block[0].split("\n", 1)[0]
         return f"{first}\n\n{TABLES[block[1]](*filter(None, [block[2]]))}\n\n<!-- end -->"
 
-    written = {ROOT / page: BLOCK.sub(filled, (ROOT / page).read_text()) for page in PAGES}
+    written = {page: BLOCK.sub(filled, page.read_text()) for page in PAGES}
+    readme = ROOT / "README.md"
+    written[readme] = absolute(written[readme], repository())
     found: dict[str, Found] = read_results(RESULTS)
     for verdict in found["robustness"].results:
         (evaluation,) = found["evaluate"].of(verdict.model)

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 from support import TINY
 from torch.distributions import Normal
 
+import pyrobayes
 from pyrobayes import attacks, data, factorizations, options
 from pyrobayes.results.store import read_results
 from pyrobayes.tensor_files import digest, read_tensors
@@ -25,7 +27,7 @@ from pyrobayes.training.checkpoint import MODEL
 from pyrobayes_cli.main import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(path for path in (ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(path for path in (ROOT / "docs").rglob("*.md"))]
 PAGES = [path for path in PAGES if "_build" not in path.parts]
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTATION = re.compile(r"<!-- quoted from (\S+) -->\n+```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -45,16 +47,30 @@ def blocks(page, *languages):
     return [content for language, content in FENCE.findall(page.read_text()) if language.strip() in languages]
 
 
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def write_results():
+    return script("write_results")
+
+
 def anchors(page):
     """The anchors of a page's headings, as GitHub and the site make them."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_links_lead_somewhere(page):
+def test_links_lead_somewhere(page, write_results):
     text = FENCE.sub("", page.read_text())
     targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'<img src="([^"]+)"', text)
+    address = write_results.repository() or "no address:"
     for target in targets:
+        target = re.sub(rf"^{re.escape(address)}/(blob|raw)/main/", "", target)
         if re.match(r"\w+:", target):
             continue
         path, _, anchor = target.partition("#")
@@ -62,6 +78,17 @@ def test_links_lead_somewhere(page):
         assert there.exists(), f"{page.name} links to {target}"
         assert there.is_relative_to(ROOT), f"{page.name} links out of the repository: {target}"
         assert not anchor or anchor in anchors(there), f"{page.name}: no heading for {target}"
+
+
+def test_links_of_the_readme_lead_into_the_repository_once_its_address_is_known(write_results):
+    text = "![a](docs/a.png) and [b](docs/b.md#c), [d](https://d.org/e), [f](#g)"
+    assert write_results.absolute(text, "") == text
+    written = write_results.absolute(text, "https://h.org/i")
+    assert written == (
+        "![a](https://h.org/i/raw/main/docs/a.png) and [b](https://h.org/i/blob/main/docs/b.md#c), "
+        "[d](https://d.org/e), [f](#g)"
+    )
+    assert write_results.absolute(written, "https://h.org/i") == written
 
 
 def test_command_lines_are_understood(page):
@@ -126,18 +153,6 @@ def test_quoted_code_is_that_of_the_source(page):
         stripped = [line.strip() for line in quotation.splitlines() if line.strip()]
         missing = [line for line in stripped if not any(line == other.strip() for other in lines)]
         assert not missing, f"{source} has no {missing[0]!r} there"
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def write_results():
-    return script("write_results")
 
 
 def test_an_ablation_is_measured_once_and_goes_into_the_table(write_results, tmp_path, monkeypatch):
@@ -213,15 +228,20 @@ def test_results_are_of_the_models_in_the_package(write_results):
             assert trained.weights == digest(weights, {})
 
 
-def test_every_command_and_public_module_has_a_page():
+def test_every_command_has_a_page():
     index = (ROOT / "docs/commands/index.md").read_text()
     for name in main.commands:
         assert (ROOT / f"docs/commands/{name}.md").exists() and f"({name}.md)" in index
-    for name in (
-        "pyrobayes", "importance", "attacks", "evaluation", "detection", "robustness", "checks", "runs", "data",
-        "factorizations", "conditionals", "networks", "distributions", "options", "reproduction", "results", "report", "figures", "distributed", "training", "particles",
-    ):  # fmt: skip
-        assert (ROOT / f"docs/api/{name}.md").exists()
+
+
+def test_every_public_module_is_in_the_reference():
+    pages = "\n".join(page.read_text() for page in (ROOT / "docs/api").glob("*.md"))
+    named = set(" ".join(re.findall(r"^\.\. modules:: (.+)$", pages, re.MULTILINE)).split())
+    found = {module.name for module in pkgutil.walk_packages(pyrobayes.__path__, "pyrobayes.")}
+    # The page of a package has its modules.
+    missing = {name for name in found if name not in named and name.rpartition(".")[0] not in named}
+    assert missing == {"pyrobayes.version"}
+    assert named <= found
 
 
 def test_figures_are_drawn_of_the_results_as_pdf_and_png():
@@ -238,7 +258,7 @@ def test_figures_are_drawn_of_the_results_as_pdf_and_png():
 
 
 def test_the_site_builds_without_warnings(tmp_path):
-    for name in ("sphinx", "myst_parser", "furo", "sphinx_click"):
+    for name in ("sphinx", "myst_parser", "furo", "sphinx_click", "math_core"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"{name} is not installed: pip install 'pyrobayes[docs]'")
     command = [
@@ -259,3 +279,6 @@ def test_the_site_builds_without_warnings(tmp_path):
     assert (tmp_path / "html" / "index.html").exists()
     page = (tmp_path / "html" / "api" / "pyrobayes.html").read_text()
     assert 'id="pyrobayes.BayesClassifier"' in page and 'id="pyrobayes.attack"' in page
+    # Formulas are read without a network and without scripts.
+    formulas = (tmp_path / "html" / "importance-sampling.html").read_text()
+    assert '<math display="block">' in formulas and "$$" not in formulas and "mathjax" not in formulas.lower()
