@@ -5,7 +5,6 @@ one hidden layer for features of x, the mirror image of that for p(x|...), ReLU 
 their weights, which may be lower than that of values and log-probabilities.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -14,36 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pyrobayes.errors import InputError
-
 KERNEL, STRIDE, PADDING = 5, 2, 2
 # Bytes of the decoder's largest values: on a CPU, what the cache of a core holds, for each thread.
 TILE, LARGE_TILE = {"cpu": 3 * 2**20}, 64 * 2**20
-# Where the polynomials of Winograd's algorithm are evaluated, infinity besides: of some symmetric choices the one whose
-# results in float32 were the most precise.
-POINTS = (0.0, 0.6, -0.6, 1.5, -1.5)
-# The compiler may take the weights for constants, and tries its own matrix products against the libraries', silently.
-INDUCTOR = {
-    "freezing": True,
-    "max_autotune": True,
-    "max_autotune_gemm_backends": "CPP,TRITON,ATEN",
-    "autotune_num_choices_displayed": 0,
-    "max_autotune_report_choices_stats": False,
-}
-
-
-def for_classification(factorization: nn.Module, dtype: torch.dtype | None, compiled: bool) -> nn.Module:
-    """A copy of a factorization whose networks compute in `dtype`, if given, and in generated code, if so asked.
-
-    Its densities stay in float32 at least.
-    """
-    factorization = copy.deepcopy(factorization).requires_grad_(False)
-    for module in factorization.modules():
-        if dtype and isinstance(module, (Perceptron, Decoder)):
-            module.to(dtype)
-        if compiled and isinstance(module, Decoder):
-            module.generate_code()
-    return factorization
 
 
 def to_float32(parameters: Tensor) -> Tensor:
@@ -198,49 +170,6 @@ class Decoder(nn.Module):
             gradient = torch.ops.aten.threshold_backward(gradient, given, 0)  # that of the ReLU
         return gradient.flatten(1) @ self.linear.weight
 
-    def generate_code(self) -> None:
-        """Have whole tiles, and their gradients, computed by generated code, with the weights as they are.
-
-        The code is generated at once, which takes up to half a minute.
-        """
-
-        on_cpu = self.linear.weight.device.type == "cpu"
-        fused = [Winograd(layer) if on_cpu and not layer.block() else None for layer in self.convolutions]
-
-        def layers(hidden: Tensor) -> list[Tensor]:
-            return self.layers([own or layer.prepared() for own, layer in zip(fused, self.convolutions)], hidden)
-
-        def decode(hidden: Tensor) -> Tensor:
-            return last_of(layers, hidden)
-
-        known = torch._inductor.list_options()  # not all of them to an older torch
-        options = {name: value for name, value in INDUCTOR.items() if name in known}
-        compiled = partial(torch.compile, fullgraph=True, dynamic=False, options=options)
-        compiled_backward = compiled(self.backward)
-
-        def backward(gradient: Tensor, *inputs: Tensor) -> Tensor:  # of the gradient itself there may be one
-            return (self.backward if torch.is_grad_enabled() else compiled_backward)(gradient, *inputs)
-
-        with_gradient = partial(WithGradient.apply, compiled(layers), backward)
-        without = compiled(decode)  # keeps nothing, and fuses more
-
-        def generated(hidden: Tensor) -> Tensor:
-            return (with_gradient if torch.is_grad_enabled() and hidden.requires_grad else without)(hidden)
-
-        self.generated = generated, self.tile
-        zeros = self.linear.weight.new_zeros(self.tile, self.linear.in_features).requires_grad_()
-        try:
-            with torch.inference_mode(False), torch.enable_grad():
-                generated(zeros).sum().backward()
-            with torch.no_grad():
-                generated(zeros.detach())
-        except Exception as error:  # the compiler's are of many kinds
-            reason = str(error).strip().partition("\n")[0]
-            raise InputError(
-                "compile needs a C++ compiler that works (CXX names one; on a GPU, Triton): mend that or leave "
-                f"compile out; torch.compile says: {reason}"
-            ) from error
-
 
 def last_of(layers: Callable[[Tensor], list[Tensor]], hidden: Tensor) -> Tensor:
     """What comes out of the last layer."""
@@ -320,48 +249,6 @@ class Upsampling(nn.ConvTranspose2d):
         place = (KERNEL * tap[:, None, :, None] + tap[None, :, None, :]).where(both, KERNEL**2)
         weight = F.pad(self.weight.flatten(2), (0, 1))[:, :, place]  # [in, out, row, column, height, width]
         return weight.permute(2, 3, 1, 0, 4, 5).flatten(0, 2)
-
-
-class Winograd(nn.Module):
-    """The same layer by Winograd's algorithm F(4x4, 3x3) (Lavin and Gray 2016), with the weight that it has now.
-
-    Blocks of 2x2 outputs are a 3x3 convolution, of which a tile of 4x4 blocks takes 36 products of matrices where the
-    transposed convolution takes 100. What comes before and after has to be fused, or takes as long as is gained.
-    """
-
-    def __init__(self, layer: Upsampling):
-        super().__init__()
-        self.after = layer.after
-        self.tiles = [math.ceil(size / 4) for size in layer.before]
-        # The correlation of 6 inputs with 3 taps is outputs.T @ ((inputs @ x) * (taps @ w)): the product of two
-        # polynomials, which their values at six points determine, transposed.
-        inputs = torch.linalg.inv(powers(6)).T
-        scale = inputs.abs().amax(1, keepdim=True)  # so that nothing grows large
-        inputs, outputs, taps = inputs / scale, powers(4), powers(3) * scale
-        padded = [F.pad(torch.eye(n).double(), (0, 0, 1, 4 * t + 1 - n)) for n, t in zip(layer.before, self.tiles)]
-        rows, columns = (inputs @ each.unfold(0, 6, 4).transpose(1, 2) for each in padded)  # [tiles, 6, before]
-        weight = torch.einsum("uh,ochw,vw->uvco", taps, layer.block_weight(1).double(), taps).flatten(0, 1)
-        fixed = {
-            "inputs": torch.einsum("iuh,jvw->uvijhw", rows, columns).flatten(4).flatten(0, 3),
-            "weight": weight.contiguous(),
-            "outputs": torch.einsum("ui,vj->ijuv", outputs, outputs).flatten(2).flatten(0, 1),
-            "bias": layer.bias.detach(),
-        }
-        for name, value in fixed.items():
-            self.register_buffer(name, value.to(layer.weight.dtype))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.inputs @ x.permute(2, 3, 0, 1).reshape(self.inputs.shape[1], -1)
-        out = torch.bmm(out.view(len(self.weight), -1, self.weight.shape[1]), self.weight)
-        out = (self.outputs @ out.flatten(1)).view(4, 4, *self.tiles, len(x), 2, 2, len(self.bias))
-        out = out.permute(4, 2, 0, 5, 3, 1, 6, 7).flatten(1, 3).flatten(2, 4)  # [N, height, width, out]
-        return (out[:, : self.after[0], : self.after[1]] + self.bias).permute(0, 3, 1, 2)
-
-
-def powers(count: int) -> Tensor:
-    """The first powers at POINTS, and their value at infinity, [6, count] in float64."""
-    finite = torch.tensor(POINTS, dtype=torch.float64)[:, None] ** torch.arange(count)
-    return torch.cat([finite, torch.eye(count, dtype=torch.float64)[-1:]])
 
 
 def channels_last(images: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ plate: particles at dimension -3, classes at -2, images at -1. The sums of the s
 the log importance weights [K, C, B] of Li et al. (2019), section 2.2.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,12 +84,7 @@ def pareto_shape(log_weights: Tensor) -> Tensor:
 
 
 def per_class(
-    factorization: DeepBayes,
-    x: Tensor,
-    noise: Tensor,
-    y: Tensor | None = None,
-    term: str | None = None,
-    only: Tensor | None = None,
+    factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor | None = None, term: str | None = None
 ) -> Tensor:
     """log p(x, z, y) - log q(z|x, y) at z ~ q(z|x, y), [K, C, B] nats, differentiable in x.
 
@@ -95,68 +92,67 @@ def per_class(
         factorization: gives model and guide.
         x: images [B, channels, height, width] in [0, 1].
         noise: base noise of z, standard normal, [K, C or 1, B or 1, latent]: z = loc + scale * noise.
-        y: classes [C, 1] or [C, B], one a row or one for every row and image; all of them where left out.
-        term: the site whose log-probabilities alone are taken, `x`, `y` or `z`; all where None.
-        only: [K, B, C] which of them are computed; they come as one dimension, [T].
+        y: classes [C, 1] or [C, B], one a row or one for every row and image; every class where left out.
+        term: the site whose log-probabilities alone are taken, `x`, `y` or `z`; the sum over all sites where None.
     """
     y = all_classes(factorization, x) if y is None else y
-    particles = pyro.plate("particles", len(noise), dim=-3)
-    classes = pyro.plate("classes", len(y), dim=-2)
     with pyro.validation_enabled(VALIDATE):
-        with BaseNoise(noise), particles, classes:
-            guide_trace = poutine.trace(factorization.guide).get_trace(x, y)
-        if only is None:
-            with particles, classes:
-                model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
-            return log_prob(model_trace, term) - log_prob(guide_trace, term)
-        particle, image, class_ = only.nonzero(as_tuple=True)
-        values = {name: value[particle, class_, image] for name, value in drawn(guide_trace).items()}  # z [T, latent]
-        model = poutine.condition(factorization.model, values)
-        model_trace = poutine.trace(model).get_trace(x[image], y.expand(-1, len(x))[class_, image])
-        return log_prob(model_trace, term) - log_prob(guide_trace, term)[particle, class_, image]
+        guide_trace = trace_guide(factorization, x, noise, y)
+        with plates(particles=len(noise), classes=len(y)):
+            model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
+        return log_prob(model_trace, term) - log_prob(guide_trace, term)
 
 
-def mixture(
-    factorization: DeepBayes, x: Tensor, noise: Tensor, term: str | None = None, only: Tensor | None = None
-) -> Tensor:
+def trace_guide(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor) -> poutine.Trace:
+    """The guide's trace with K particles for every class, [K, C, B]; the arguments are those of :func:`per_class`."""
+    with BaseNoise(noise), plates(particles=len(noise), classes=len(y)):
+        return poutine.trace(factorization.guide).get_trace(x, y)
+
+
+def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: str | None = None) -> Tensor:
     """log p(x, z, c) - log (1/C) sum over c' of q(z|x, c') at z from the guides of all classes, [K C, C, B] nats.
 
     A particle drawn for one class serves every class: the guides are one mixture proposal, weighted by the
-    balance heuristic of multiple importance sampling (Veach and Guibas 1995, section 3.2). It takes no more
-    decodings than :func:`per_class`, where p(x|...) doesn't depend on y. The arguments are those of
-    :func:`per_class`; the second dimension of noise is that of the guides, and `only` is [K C, B] and gives [T, C].
+    balance heuristic of multiple importance sampling (Veach and Guibas 1995, section 3.2). Where p(x|...) doesn't depend
+    on y, it takes no more decodings than :func:`per_class`. The arguments are those of :func:`per_class`; the second
+    dimension of noise is that of the guides.
     """
     y = all_classes(factorization, x)
-    particles = pyro.plate("particles", len(noise), dim=-4)
-    guides = pyro.plate("guides", len(y), dim=-3)
-    classes = pyro.plate("classes", len(y), dim=-2)
     with pyro.validation_enabled(VALIDATE):
-        with BaseNoise(noise[:, :, None]), particles, guides:
-            values = drawn(poutine.trace(factorization.guide).get_trace(x, y[:, None]))  # z [K, C, 1, B, latent]
-        with particles, guides, classes:
-            guide_trace = poutine.trace(poutine.condition(factorization.guide, values)).get_trace(x, y)
-        log_proposal = (log_prob(guide_trace).logsumexp(-2) - math.log(len(y))).flatten(0, 1)  # [K C, B]
-        if only is None:
-            with particles, guides, classes:
-                model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x, y)
-            log_weights = log_prob(model_trace, term).flatten(0, 1)
-            return log_weights - log_proposal[:, None] if term in (None, "z") else log_weights
-        particle, image = only.nonzero(as_tuple=True)
-        values = {name: value.flatten(0, 1)[particle, 0, image] for name, value in values.items()}  # z [T, latent]
-        with classes:
-            model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x[image], y)
-        return (log_prob(model_trace, term) - log_proposal[particle, image]).T
+        values, log_proposal = draw_from_mixture(factorization, x, noise)
+        with plates(particles=len(noise), guides=len(y), classes=len(y)):
+            model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x, y)
+        log_weights = log_prob(model_trace, term).flatten(0, 1)
+        return log_weights - log_proposal[:, None] if term in (None, "z") else log_weights
+
+
+def draw_from_mixture(factorization: DeepBayes, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Latent values [K, C, 1, B, ...] by site, K from every class's guide, and their log-density under the mixture, [K C, B]."""
+    y = all_classes(factorization, x)
+    with BaseNoise(noise[:, :, None]), plates(particles=len(noise), guides=len(y), classes=1):
+        values = drawn(poutine.trace(factorization.guide).get_trace(x, y[:, None]))
+    with plates(particles=len(noise), guides=len(y), classes=len(y)):
+        guide_trace = poutine.trace(poutine.condition(factorization.guide, values)).get_trace(x, y)
+    return values, (log_prob(guide_trace).logsumexp(-2) - math.log(len(y))).flatten(0, 1)
 
 
 def latent_means(factorization: DeepBayes, x: Tensor) -> Tensor:
     """The means of q(z|x, y) for every class, [B, C, latent], differentiable in x."""
     y = all_classes(factorization, x)
-    with pyro.validation_enabled(VALIDATE):
-        with BaseNoise(torch.zeros((), device=x.device)), pyro.plate("classes", len(y), dim=-2):
-            return poutine.trace(factorization.guide).get_trace(x, y).nodes["z"]["value"].transpose(0, 1)
+    with pyro.validation_enabled(VALIDATE), BaseNoise(torch.zeros((), device=x.device)), plates(classes=len(y)):
+        return poutine.trace(factorization.guide).get_trace(x, y).nodes["z"]["value"].transpose(0, 1)
 
 
-def need_shared_images(factorization: DeepBayes) -> None:
+@contextlib.contextmanager
+def plates(**sizes: int) -> Iterator[None]:
+    """Plates around that of the images, which is at dimension -1: the last at -2, the one before it at -3, and so on."""
+    with contextlib.ExitStack() as stack:
+        for dim, (name, size) in zip(range(-len(sizes) - 1, -1), sizes.items()):
+            stack.enter_context(pyro.plate(name, size, dim=dim))
+        yield
+
+
+def check_shared_images(factorization: DeepBayes) -> None:
     """Refuse a model whose p(x|...) depends on y: :func:`mixture` would need C times the decodings.
 
     And one without guides to mix.

@@ -76,6 +76,19 @@ def standard_normals(key: Tensor, n: Tensor) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
 
 
+def base_noise(keys: Tensor, first: int, last: int, guides: int, latent: int) -> Tensor:
+    """Standard normal numbers of particles `first` to `last`, [last - first, guides, B, latent], for the keys [B] of images.
+
+    All classes share an image's draws: with common random numbers (Kahn and Marshall 1953) log joints differ less by
+    chance. Only the guides of a mixture, whose particles serve all classes, draw their own.
+    """
+    pairs = math.ceil(latent / 2)
+    particle = torch.arange(first, last, device=keys.device)[:, None, None, None]
+    guide = torch.arange(guides, device=keys.device)[:, None, None]
+    n = (particle * guides + guide) * pairs + torch.arange(pairs, device=keys.device)
+    return standard_normals(keys[:, None], n).flatten(-2)[..., :latent]
+
+
 class BaseNoise(Messenger):
     """Draws every latent site as loc + scale * noise, so that who owns the noise decides what is random.
 

@@ -112,7 +112,7 @@ def log_joint(factorization, x, device, rounds: int) -> dict:
     """
     reference = Reference(factorization)
     classifiers = {name: BayesClassifier(factorization, **o).for_images(range(len(x))) for name, o in OURS.items()}
-    noise = classifiers["float32"]._base_noise(classifiers["float32"]._keys(len(x)).to(device), 0, 10)
+    noise = classifiers["float32"].base_noise(len(x)).to(device)
     product, gflop = matrix_product(torch.float32, device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         expected = reference.log_joint(x, noise)
@@ -145,7 +145,7 @@ def sweep(factorization, x, y, device, rounds: int) -> dict:
     classifiers = {name: BayesClassifier(factorization, **options) for name, options in (OURS | LEAVING_OUT).items()}
     numbers = range(len(x))
     draws = [classifiers["float32"].for_images(numbers, draw) for draw in (evaluation.ATTACKER, NoiseStream.DEFENDER)]
-    noise = [draw._base_noise(draw._keys(len(x)).to(device), 0, 10) for draw in draws]
+    noise = [draw.base_noise(len(x)).to(device) for draw in draws]
     kept = {}
 
     def ours(name):
@@ -173,7 +173,7 @@ def profile(factorization, x, device, rounds: int) -> dict:
     for name, dtype in DTYPES.items():
         classifier = BayesClassifier(factorization, **OURS[name]).for_images(range(len(x)))
         decodings = classifier.options.particles * factorization.num_classes * len(x)
-        decoder = classifier._computing().p_x.decoder
+        decoder = classifier._networks.of(classifier.options).p_x.decoder
         weight = decoder.linear.weight
         hidden = torch.randn(decoder.tile, weight.shape[1], device=device).to(dtype)
         names = ["linear", *(f"to {layer.after[0]}x{layer.after[1]} pixels" for layer in decoder.convolutions)]

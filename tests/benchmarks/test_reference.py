@@ -20,7 +20,7 @@ from reference import Reference, elbo  # noqa: E402
 def test_reference_gives_the_same_log_joint_on_the_same_noise(name, make, batch):
     factorization, x = make(name, double=True), batch[0].double()
     classifier = BayesClassifier(factorization, particles=3).for_images(range(4))
-    noise = classifier._base_noise(classifier._keys(4), 0, 3).double()
+    noise = classifier.base_noise(4).double()
     expected = Reference(factorization).log_joint(x, noise)
     torch.testing.assert_close(classifier(x), expected, rtol=1e-9, atol=1e-9)
 
@@ -38,7 +38,7 @@ def test_reference_attacks_as_fgsm_does(make, tiny_images):
     factorization, (x, y) = make("gbz", double=True), tiny_images.head(20).batch(slice(None))
     classifier = BayesClassifier(factorization, particles=3)
     draws = [classifier.for_images(range(20), draw) for draw in (1, 0)]
-    noise = [draw._base_noise(draw._keys(20), 0, 3).double() for draw in draws]
+    noise = [draw.base_noise(20).double() for draw in draws]
     clean, attacked = Reference(factorization).attack(x.double(), y, (0.0, 0.2), *noise)
     inputs = x.double().requires_grad_()
     direction = torch.autograd.grad(F.cross_entropy(draws[0](inputs), y, reduction="sum"), inputs)[0].sign()

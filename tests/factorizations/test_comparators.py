@@ -48,7 +48,7 @@ def test_log_joint_of_a_bnn_is_the_mean_of_passes_with_dropout(make, batch):
     x, _ = batch
     bnn = make("bnn")
     classifier = BayesClassifier(bnn, 5).for_images(range(4))
-    noise = classifier._base_noise(classifier._keys(4), 0, 5)[:, 0]  # [K, B, latent]
+    noise = classifier.base_noise(4)[:, 0]  # [K, B, latent]
     (layer,), (features,) = bnn.p_y.network.perceptron.layers, bnn.p_y.network.perceptron.encoders
     passes = [layer(features(x) * 2 * (z > 0)).softmax(1) for z in noise]
     torch.testing.assert_close(classifier(x).exp(), sum(passes) / 5)

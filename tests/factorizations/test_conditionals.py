@@ -10,7 +10,8 @@ from torch import nn
 
 from pyrobayes import BayesClassifier, InputError, Networks, TrainingOptions, build, fit
 from pyrobayes.factorizations.distributions import DiagonalNormal, pixels
-from pyrobayes.factorizations.networks import Decoder, Upsampling, Winograd, WithGradient, last_of
+from pyrobayes.factorizations.networks import Decoder, Upsampling, WithGradient, last_of
+from pyrobayes.inference.winograd import Winograd
 from pyrobayes.options import LIKELIHOODS
 
 

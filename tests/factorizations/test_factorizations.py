@@ -226,7 +226,7 @@ def test_classifier_noise(make, batch):
 
 def test_base_noise_is_standard_normal_and_independent(make):
     classifier = BayesClassifier(make("gbz"), particles=50, estimator="mixture")
-    noise = classifier._base_noise(classifier.for_images(torch.arange(40))._keys(40), 0, 50)
+    noise = classifier.for_images(torch.arange(40)).base_noise(40)
     assert noise.shape == (50, 10, 40, 5)
     assert abs(noise.mean()) < 0.01 and abs(noise.var() - 1) < 0.02
     assert (noise**4).mean().item() == pytest.approx(3, abs=0.1)
@@ -239,7 +239,7 @@ def test_base_noise_is_standard_normal_and_independent(make):
 
 def test_classes_share_the_noise_of_an_image(make, batch):
     classifier = BayesClassifier(make("gbz"), particles=3).for_images([3, 9, 1, 2])
-    shared = classifier._base_noise(classifier._keys(4), 0, 3)
+    shared = classifier.base_noise(4)
     assert shared.shape == (3, 1, 4, 5)
     expected = per_class(classifier.factorization, batch[0], shared.expand(-1, 10, -1, -1))
     torch.testing.assert_close(classifier.estimate(batch[0]).log_weights, expected)

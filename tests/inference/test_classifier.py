@@ -11,10 +11,12 @@ from support import as_on_a_gpu, density
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrobayes import BayesClassifier, InputError, Networks, build, evaluation, factorizations
+from pyrobayes.evaluation import diagnostics
 from pyrobayes.factorizations import networks, parse_formula
 from pyrobayes.inference import classifier as classifier_module
 from pyrobayes.inference import importance
 from pyrobayes.inference.importance import mixture
+from pyrobayes.inference.log_weights import LogWeights
 from pyrobayes.options import MODELS
 
 SHARED = [name for name in factorizations.names() if name not in ("gfz", "gfy")]
@@ -27,26 +29,29 @@ def with_little_memory(classifier, decodings):
     return classifier
 
 
-def count_parts(classifier):
-    """A list that grows with every part that the classifier computes."""
-    calls, compute = [], classifier._log_weights
-    classifier._log_weights = lambda *part: calls.append(part) or compute(*part)
+@pytest.fixture
+def parts_computed(monkeypatch):
+    """A list that grows with every part that a classifier computes."""
+    calls, compute = [], LogWeights.at_once
+    monkeypatch.setattr(LogWeights, "at_once", lambda self, *part: calls.append(part) or compute(self, *part))
     return calls
 
 
 @pytest.mark.parametrize("estimator", ["per-class", "mixture"])
 @pytest.mark.parametrize(("particles_at_once", "parts"), [(21, 2), (4, 8), (1, 28)])
-def test_in_parts_the_estimate_and_its_gradients_are_the_same(estimator, particles_at_once, parts, make, batch):
+def test_in_parts_the_estimate_and_its_gradients_are_the_same(
+    estimator, particles_at_once, parts, make, batch, parts_computed
+):
     factorization, x = make("gbz", double=True), batch[0].double().requires_grad_()
     weights = list(factorization.parameters())
     results = []
     for little in (False, True):
         classifier = BayesClassifier(factorization, particles=7, estimator=estimator).for_images(INDICES)
-        calls = count_parts(classifier)
         if little:
             with_little_memory(classifier, 10 * particles_at_once)
+        parts_computed.clear()
         log_joint = classifier(x)
-        assert len(calls) == (parts if little else 1)
+        assert len(parts_computed) == (parts if little else 1)
         results.append(
             [log_joint, *torch.autograd.grad(log_joint.logsumexp(1).sum(), [x, *weights], allow_unused=True)]
         )
@@ -97,9 +102,9 @@ def test_a_gradient_without_what_is_negligible_of_any_loss(make, batch):
 
 def test_the_share_of_signs_that_an_approximation_changes(make, tiny_images):
     factorization, few = make("gbz").requires_grad_(False), tiny_images.head(20)
-    assert evaluation.gradient_signs(BayesClassifier(factorization), few) is None
+    assert diagnostics.gradient_signs(BayesClassifier(factorization), few) is None
     little, much = (
-        evaluation.gradient_signs(BayesClassifier(factorization, negligible=part), few) for part in (1e-6, 0.5)
+        diagnostics.gradient_signs(BayesClassifier(factorization, negligible=part), few) for part in (1e-6, 0.5)
     )
     assert little.total == few.pixels.numel() and little.count < much.count < little.total / 2
     result = evaluation.attack(BayesClassifier(factorization, negligible=0.5), few, 0.1)
@@ -181,10 +186,8 @@ def test_pruning_leaves_the_others_as_they_are(name, make, batch):
 
 def test_what_pruning_leaves_is_filled_up(make, batch, monkeypatch):
     computed, x = [], batch[0]
-    in_parts = BayesClassifier._in_parts
-    monkeypatch.setattr(
-        BayesClassifier, "_in_parts", lambda self, *a: (computed.append(len(a[0])), in_parts(self, *a))[1]
-    )
+    compute = LogWeights.__call__
+    monkeypatch.setattr(LogWeights, "__call__", lambda self, *a: (computed.append(len(a[0])), compute(self, *a))[1])
     BayesClassifier(make("gbz"), particles=10, prune=2.0).for_images(INDICES)(x)
     assert computed[0] == len(x) and computed[1] and computed[1] % 8 == 0  # 8 particles each
 
@@ -216,10 +219,10 @@ def test_networks_in_bfloat16_give_log_probabilities_in_float32(name, make, tiny
 
 
 def test_the_share_that_an_approximation_changes(make, tiny_images):
-    assert evaluation.approximation(BayesClassifier(make("gbz")), tiny_images) is None
-    rate = evaluation.approximation(BayesClassifier(make("gbz"), prune=0.01, particles=20), tiny_images.head(100))
+    assert diagnostics.approximation(BayesClassifier(make("gbz")), tiny_images) is None
+    rate = diagnostics.approximation(BayesClassifier(make("gbz"), prune=0.01, particles=20), tiny_images.head(100))
     assert 0 < rate.count < rate.total == 100
-    assert evaluation.approximation(BayesClassifier(make("gbz"), prune=1e6), tiny_images.head(100)).count == 0
+    assert diagnostics.approximation(BayesClassifier(make("gbz"), prune=1e6), tiny_images.head(100)).count == 0
 
 
 @pytest.mark.parametrize(
@@ -280,7 +283,7 @@ def test_generated_code_gives_the_same_and_follows_the_weights(make, batch, monk
         gradients = [torch.autograd.grad(classifier(x).sum(), x)[0] for classifier in (compiled, plain)]
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-3)
         decoder = factorization.p_x.decoder
-        assert compiled._computing().p_x.decoder.generated and not decoder.generated
+        assert compiled._networks.of(compiled.options).p_x.decoder.generated and not decoder.generated
         with torch.no_grad():
             decoder.linear.bias += 1
     parts = BayesClassifier(factorization, particles=7, noise="fixed", compile=True)
@@ -302,16 +305,16 @@ def test_a_compiler_that_fails_is_told(make, batch, monkeypatch):
         BayesClassifier(make("gbz"), compile=True)(batch[0])
 
 
-def test_a_gradient_in_parts_has_a_gradient_too(make, batch):
+def test_a_gradient_in_parts_has_a_gradient_too(make, batch, parts_computed):
     factorization, x = make("gbz", double=True), batch[0].double().requires_grad_()
     found = []
     for little in (False, True):
         classifier = BayesClassifier(factorization, particles=7).for_images(INDICES)
-        calls = count_parts(classifier)
         if little:
             with_little_memory(classifier, 30)
+        parts_computed.clear()
         posterior = classifier(x).softmax(1)[:, 0].sum()
-        assert len(calls) == (12 if little else 1)
+        assert len(parts_computed) == (12 if little else 1)
         (gradient,) = torch.autograd.grad(posterior, x, create_graph=True)
         weights = list(factorization.parameters())
         found.append(torch.autograd.grad(gradient.square().sum(), [x, *weights], allow_unused=True))
