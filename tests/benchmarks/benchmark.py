@@ -144,7 +144,7 @@ def sweep(factorization, x, y, device, rounds: int) -> dict:
     reference, images = Reference(factorization), pyrobayes.load_data("fashion-mnist-mini", "test").head(len(x))
     classifiers = {name: BayesClassifier(factorization, **options) for name, options in (OURS | LEAVING_OUT).items()}
     numbers = range(len(x))
-    draws = [classifiers["float32"].for_images(numbers, draw) for draw in (evaluation.ATTACKER, NoiseStream.DEFENDER)]
+    draws = [classifiers["float32"].for_images(numbers, draw) for draw in (NoiseStream.ATTACKER, NoiseStream.DEFENDER)]
     noise = [draw.base_noise(len(x)).to(device) for draw in draws]
     kept = {}
 
