@@ -15,7 +15,9 @@ def results_of(compute, models, options, as_json: bool, *, runs, **given) -> lis
     warn_of_unfinished(dict.fromkeys(result.model for result in results), runs)
     if not as_json:
         return results
-    click.echo(json.dumps([result.as_dict() for result in results], indent=2))
+    from pyrobayes.codec import encode
+
+    click.echo(json.dumps(encode(results), indent=2))
     return []
 
 

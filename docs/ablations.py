@@ -14,6 +14,7 @@ import click
 import torch
 
 from pyrobayes import attacks, evaluation, load, load_data
+from pyrobayes.codec import encode
 from pyrobayes.commands import train
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
@@ -118,12 +119,12 @@ def measured(path: Path, model: str, changes: dict, settings: dict) -> dict:
         "weights": digest(read_tensors(path / model / WEIGHTS)[0], {}),
         "versions": versions(),
         "kl": trained[model][-1].validation_kl,
-        "accuracy": clean.accuracy.as_dict(),
-        "changed": clean.changed.as_dict(),
+        "accuracy": encode(clean.accuracy),
+        "changed": encode(clean.changed),
         "negative_log_likelihood": clean.negative_log_likelihood,
         "log_evidence": clean.log_evidence,
-        "fgsm": Rate.of(broken[0]).as_dict(),
-        "worst": Rate.of(broken.any(0)).as_dict(),
+        "fgsm": encode(Rate.of(broken[0])),
+        "worst": encode(Rate.of(broken.any(0))),
     }
 
 

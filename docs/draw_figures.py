@@ -12,6 +12,7 @@ import click
 from matplotlib.figure import Figure
 
 from pyrobayes import build
+from pyrobayes.codec import decode
 from pyrobayes.evaluation.particles import Effect
 from pyrobayes.options import MODELS
 from pyrobayes.results import figures
@@ -33,7 +34,7 @@ def drawn() -> Iterator[tuple[str, Figure]]:
         found = read_results(folder, ["detect"])["detect"].of("gbz")
         yield f"{name}-gbz", figures.detection([each for each in found if each.attack == attack])
     measured = json.loads((RESULTS / "particles.json").read_text())
-    yield "particles", figures.particles([Effect.of_dict(each) for each in measured])
+    yield "particles", figures.particles(decode(list[Effect], measured))
     for path in sorted(RESULTS.glob("*/reproduction.json")):
         yield f"reproduction-{path.parent.name}", figures.reproduction(read_reproduction(path.parent))
     for name in MODELS:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pyrobayes import load, load_data
 from pyrobayes.attacks.losses import log_odds_against
+from pyrobayes.codec import encode
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
 from pyrobayes.options import MODELS
@@ -49,7 +50,7 @@ def main(runs, images, out):
     for model in MODELS:
         classifier = load(runs / model, particles=10, noise="fresh", seed=0)
         found = torch.cat([wrong(classifier, x, y) for _, x, y in test.batches(100)], dim=2)
-        success = {loss: [Rate.of(at).as_dict() for at in of_eps] for loss, of_eps in zip(LOSSES, found)}
+        success = {loss: [encode(Rate.of(at)) for at in of_eps] for loss, of_eps in zip(LOSSES, found)}
         rows.append({"model": model, "eps": EPS, "success": success, "versions": versions()})
         click.echo(f"{model}: {success}")
     write_json(out, rows)

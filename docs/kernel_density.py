@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrobayes import attacks, load_data
+from pyrobayes.codec import encode
 from pyrobayes.data.images import Images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
@@ -59,10 +60,10 @@ def measured(training: Images, validation: Images, variance: float, images: int)
     return {
         "variance": variance,
         "eps": EPS,
-        "accuracy": Rate.of(torch.cat(right)).as_dict(),
+        "accuracy": encode(Rate.of(torch.cat(right))),
         "negative_log_likelihood": torch.cat(surprise).double().mean().item(),
-        "fgsm": Rate.of(wrong[0]).as_dict(),
-        "worst": Rate.of(wrong.any(0)).as_dict(),
+        "fgsm": encode(Rate.of(wrong[0])),
+        "worst": encode(Rate.of(wrong.any(0))),
         "versions": versions(),
     }
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import click
 
 from pyrobayes import factorizations
+from pyrobayes.codec import decode
 from pyrobayes.evaluation import reproduction
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
@@ -31,7 +32,7 @@ from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
 from pyrobayes.results import report
 from pyrobayes.results.report import table
-from pyrobayes.results.store import Found, read_reproduction, read_results
+from pyrobayes.results.store import SavedResults, read_reproduction, read_results
 from pyrobayes.training.checkpoint import Config
 
 ROOT = Path(__file__).parents[1]
@@ -263,7 +264,7 @@ def kernel_density() -> str:
 
 def particles(what: str) -> str:
     """What the number of particles does, as `examples/effect_of_particles.py` measured it, for a few of them."""
-    effects = [Effect.of_dict(each) for each in json.loads((RESULTS / "particles.json").read_text())]
+    effects = decode(list[Effect], json.loads((RESULTS / "particles.json").read_text()))
     best = references(effects)
 
     def cell(effect: Effect) -> str:
@@ -287,11 +288,11 @@ def particles(what: str) -> str:
 def aims(folder: str) -> str:
     """Clean accuracy and FGSM at one eps against what was aimed at, with the worst case; what is reached in bold."""
     found = read_reproduction(RESULTS / folder)
-    at = {each.model: each for each in found["comparisons"] if each.eps == MIDDLE}
+    at = {each.model: each for each in found.comparisons if each.eps == MIDDLE}
     header = ["model", "clean (%): poster", "aim", "ours", f"FGSM {MIDDLE:g} (%): poster", "aim", "ours", "worst case"]
     rows, published = [], reproduction.published()
     for model, (accuracy, fgsm) in AIMS.items():
-        clean, ours, theirs = found["clean"][model], at[model].ours, published.get(model)
+        clean, ours, theirs = found.clean[model], at[model].ours, published.get(model)
         reached = [clean.share >= accuracy / 100, fgsm is not None and ours.share < fgsm / 100]
         told = [f"**{each.percent()}**" if good else each.percent() for each, good in zip((clean, ours), reached)]
         rows.append(
@@ -312,29 +313,29 @@ def aims(folder: str) -> str:
 def trainings(folder: str) -> str:
     """Clean accuracy, FGSM and the worst case at one eps, of every training by itself."""
     found = read_reproduction(RESULTS / folder)
-    at = {each.model: each for each in found["comparisons"] if each.eps == MIDDLE}
+    at = {each.model: each for each in found.comparisons if each.eps == MIDDLE}
     measured = {
-        "clean accuracy": found["clean"],
+        "clean accuracy": found.clean,
         f"FGSM {MIDDLE:g}": {model: each.ours for model, each in at.items()},
         f"worst case {MIDDLE:g}": {model: each.worst for model, each in at.items()},
     }
     rows = [
         [f"{what}, seed {seed}", *(share(of_models[model].shares[i]) for model in AIMS)]
         for what, of_models in measured.items()
-        for i, seed in enumerate(found["seeds"])
+        for i, seed in enumerate(found.seeds)
     ]
     return table(["", *map(str.upper, AIMS)], rows)
 
 
 def differences(folder: str) -> str:
     """Published and our success rates of FGSM, and the worst case, by model and eps."""
-    return report.compared(read_reproduction(RESULTS / folder)["comparisons"])
+    return report.compared(read_reproduction(RESULTS / folder).comparisons)
 
 
 def claims(folder: str) -> str:
     """What became of the poster's claims."""
     found = read_reproduction(RESULTS / folder)
-    return report.tested(found["claims"])
+    return report.tested(found.claims)
 
 
 def fgsm_variants() -> str:
@@ -400,7 +401,7 @@ def pages() -> dict[Path, str]:
     written = {page: BLOCK.sub(filled, page.read_text()) for page in PAGES}
     readme = ROOT / "README.md"
     written[readme] = absolute(written[readme], repository())
-    found: dict[str, Found] = read_results(RESULTS)
+    found: dict[str, SavedResults] = read_results(RESULTS)
     for verdict in found["robustness"].results:
         (evaluation,) = found["evaluate"].of(verdict.model)
         text = card(evaluation, verdict, found["evaluate"].options.particles)

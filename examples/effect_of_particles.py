@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pyrobayes
+from pyrobayes.codec import encode
 from pyrobayes.evaluation import particles
 from pyrobayes.results import figures
 
@@ -34,5 +35,5 @@ for classifier in classifiers:
             f"Pareto k {effect.pareto_k[1]:.2f}" if effect.pareto_k else "too few for Pareto k",
             sep=", ",
         )
-Path("particles.json").write_text(json.dumps([effect.as_dict() for effect in found]))
+Path("particles.json").write_text(json.dumps(encode(found)))
 print("Drawn in", *figures.save(figures.particles(found), "particles"))

@@ -47,8 +47,8 @@ else:
 if words != "disagrees" and distributed.rank() == 0:
     result = {
         "processes": distributed.processes(),
-        "evaluated": evaluated.as_dict(),
-        "attacked": attacked.as_dict() | {"examples": attacked.examples.double().sum().item()},
+        "evaluated": encode(evaluated),
+        "attacked": encode(attacked) | {"examples": attacked.examples.double().sum().item()},
         "elbo": [epoch.elbo for epoch in epochs],
     }
     open(out + "/result.json", "w").write(json.dumps(result))

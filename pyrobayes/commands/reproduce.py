@@ -28,7 +28,7 @@ from pyrobayes.options import (
 )
 from pyrobayes.progress import Progress, silent
 from pyrobayes.results import figures, report
-from pyrobayes.results.store import read_reproduction, write_reproduction
+from pyrobayes.results.store import SavedReproduction, write_reproduction
 from pyrobayes.training.checkpoint import CONFIG, choose_device, versions
 from pyrobayes.training.run_folder import check_same_config, has_run, saved_config
 
@@ -133,9 +133,10 @@ def reproduce(
         claims(attacks, counted) if known else [],
     )
     if known and (folder := result_folder(runs)):
-        how = {"recipe": dataclasses.asdict(recipe) | {"networks": preset}, "particles": particles}
-        write_reproduction(folder, how | result.as_dict() | {"versions": versions()})
-        figures.save(figures.reproduction(read_reproduction(folder)), folder / "reproduction")
+        how = dataclasses.asdict(recipe) | {"networks": preset}
+        saved = SavedReproduction(recipe=how, particles=particles, versions=versions(), **result.summary())
+        write_reproduction(folder, saved)
+        figures.save(figures.reproduction(saved), folder / "reproduction")
     for folder in dict.fromkeys([*folders, *([Path(runs)] if known else [])]):
         report.write(folder)
     return result

@@ -1,10 +1,9 @@
 """How a classifier does on adversarial images."""
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
@@ -13,9 +12,10 @@ from torch import Tensor
 from pyrobayes import attacks, distributed
 from pyrobayes.attacks import Attack, Problem
 from pyrobayes.attacks.base import lengths
+from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_eps, check_integer
-from pyrobayes.evaluation.diagnostics import CHECKED, DIAGNOSTICS, looked_at
+from pyrobayes.evaluation.diagnostics import CHECKED, looked_at
 from pyrobayes.evaluation.images import prepared
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.inference.classifier import BayesClassifier
@@ -23,7 +23,13 @@ from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, uniforms
 from pyrobayes.options import EPS
 from pyrobayes.progress import Progress, shows_progress
 
-UNSAVED = ("clean_log_joint", "log_joint", "examples")  # of an attack's result, in its file
+
+def _finite(distances: list[float] | None) -> list[float | None] | None:
+    return distances and [distance if math.isfinite(distance) else None for distance in distances]
+
+
+def _infinite(saved: list[float | None] | None) -> list[float] | None:
+    return saved and [math.inf if distance is None else float(distance) for distance in saved]
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,17 @@ class AttackResult:
     predictions: list[list[int]]
     posteriors: list[list[float]]
     unmoved: Rate
-    distances: list[float] | None = None
+    distances: list[float] | None = field(default=None, metadata=saved(encode=_finite, decode=_infinite))
     changed: Rate | None = None
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
-    clean_log_joint: Tensor | None = None
-    log_joint: Tensor | None = None
-    examples: Tensor | None = None
+    clean_log_joint: Tensor | None = field(default=None, metadata=saved(omit=True))
+    log_joint: Tensor | None = field(default=None, metadata=saved(omit=True))
+    examples: Tensor | None = field(default=None, metadata=saved(omit=True))
+    DERIVED = {
+        "clean_accuracy": lambda self: self.clean_accuracy,
+        "rates": lambda self: [self._rates(i) for i in range(len(self.eps))],
+    }
 
     @classmethod
     def of(cls, *, clean_log_joint: Tensor, log_joint: Tensor, **others) -> "AttackResult":
@@ -122,22 +132,11 @@ class AttackResult:
         others = [p == target for p, y in zip(self.predictions[index], self.labels) if y != target]
         return Rate(sum(others), len(others))
 
-    def as_dict(self) -> dict:
-        """As plain JSON values, without the example images and the log joints."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        plain = {name: value for name, value in values.items() if name not in UNSAVED}
-        if self.distances is not None:
-            plain["distances"] = [distance if math.isfinite(distance) else None for distance in self.distances]
-        rates = [
-            {"eps": eps, "success": self.success(i).as_dict(), "flipped": self.flipped(i).as_dict()}
-            | ({"reached": reached.as_dict()} if (reached := self.reached(i)) else {})
-            for i, eps in enumerate(self.eps)
-        ]
-        shares = {"clean_accuracy": self.clean_accuracy.as_dict(), "unmoved": self.unmoved.as_dict()}
-        for name in DIAGNOSTICS:
-            if rate := getattr(self, name):
-                shares[name] = rate.as_dict()
-        return plain | shares | {"rates": rates}
+    def _rates(self, index: int) -> dict:
+        """The rates at `eps[index]`, as the file has them."""
+        reached = self.reached(index)
+        rates = {"eps": self.eps[index], "success": self.success(index), "flipped": self.flipped(index)}
+        return rates | ({"reached": reached} if reached else {})
 
 
 @shows_progress

@@ -1,6 +1,5 @@
 """How a classifier does on clean images."""
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -56,11 +55,6 @@ class Evaluation:
             "-" if self.log_evidence is None else f"{self.log_evidence:.2f}",
             f"{self.effective_sample_size:.2f}",
         ]
-
-    def as_dict(self) -> dict:
-        """As plain JSON values."""
-        rates = {name: value.as_dict() for name, value in vars(self).items() if isinstance(value, Rate)}
-        return dataclasses.asdict(self) | rates
 
 
 @shows_progress

@@ -5,14 +5,14 @@ low a log p(x, y) for the class y that is predicted; the KL test one whose poste
 of the training images of that class. All need nothing but log joints.
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import check_fraction, choice
 from pyrobayes.evaluation.attacked import AttackResult
@@ -137,6 +137,25 @@ def detector_of(log_joint: Tensor, y: Tensor, false_alarms: float) -> Detector:
     return Detector(posteriors, means, deviations, thresholds)
 
 
+POINTS = 101  # of a ROC curve
+
+
+def _known_areas(auc: list[float]) -> list[float | None]:
+    return [None if math.isnan(area) else area for area in auc]
+
+
+def _areas(saved: list[float | None]) -> list[float]:
+    return [math.nan if area is None else float(area) for area in saved]
+
+
+def _known_curves(roc: list[list[float]]) -> list[list[float] | None]:
+    return [None if math.isnan(curve[0]) else curve for curve in roc]
+
+
+def _curves(saved: list[list[float] | None]) -> list[list[float]]:
+    return [[math.nan] * POINTS if curve is None else [float(share) for share in curve] for curve in saved]
+
+
 @dataclass(frozen=True)
 class Detection:
     """What one test catches of one attack.
@@ -168,8 +187,8 @@ class Detection:
     detected: list[Rate]
     undetected: list[Rate]
     accepted_accuracy: list[Rate]
-    auc: list[float]
-    roc: list[list[float]]
+    auc: list[float] = field(metadata=saved(encode=_known_areas, decode=_areas))
+    roc: list[list[float]] = field(metadata=saved(encode=_known_curves, decode=_curves))
     changed: Rate | None = None
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
@@ -179,18 +198,8 @@ class Detection:
         """How many test images were attacked."""
         return self.false_alarms.total
 
-    def as_dict(self) -> dict:
-        """As plain JSON values."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        rates = {name: [rate.as_dict() for rate in plain[name]] for name in RATES}
-        auc = [None if math.isnan(area) else area for area in self.auc]
-        roc = [None if math.isnan(curve[0]) else curve for curve in self.roc]
-        shares = {name: rate and rate.as_dict() for name in SHARES for rate in [plain[name]]}
-        return plain | rates | shares | {"auc": auc, "roc": roc}
-
 
 RATES = ("success", "detected", "undetected", "accepted_accuracy")
-SHARES = ("false_alarms", *DIAGNOSTICS)
 
 
 def detect(detector: Detector, result: AttackResult, test: str, *, models_images: bool = True) -> Detection:
@@ -233,7 +242,7 @@ def area_under_roc(positive: Tensor, negative: Tensor) -> float:
     return ((below + up_to) / 2 / len(negative)).mean().item()
 
 
-def roc(positive: Tensor, negative: Tensor, points: int = 101) -> Sequence[float]:
+def roc(positive: Tensor, negative: Tensor, points: int = POINTS) -> Sequence[float]:
     """The share of the positives above thresholds that 0 to 100% of the negatives exceed; NaN without any."""
     if not len(positive) or not len(negative):
         return [math.nan] * points

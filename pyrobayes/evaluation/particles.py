@@ -1,11 +1,12 @@
 """How many particles are enough: what their number K does to a classifier."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_integer
 from pyrobayes.evaluation.images import prepared
@@ -36,6 +37,10 @@ class Mean:
         return self.value - self.half, self.value + self.half
 
 
+def _to_four_places(values: list[float]) -> list[float]:
+    return [round(value, 4) for value in values]
+
+
 @dataclass(frozen=True)
 class Effect:
     """What a classifier is with K particles a class.
@@ -63,25 +68,11 @@ class Effect:
     changed: Rate
     effective_sample_size: Mean
     pareto_k: tuple[float, float, float] | None
-    log_joint: list[float]
+    log_joint: list[float] = field(metadata=saved(encode=_to_four_places))
 
     def bias(self, reference: "Effect") -> Mean:
         """log p(x, y) less that of a better estimate, nats: the mean over the images that both are of."""
         return Mean.of(torch.tensor(self.log_joint) - torch.tensor(reference.log_joint))
-
-    def as_dict(self) -> dict:
-        """As plain JSON values, log p(x, y) to four places."""
-        rates = {name: getattr(self, name).as_dict() for name in ("accuracy", "changed")}
-        return asdict(self) | rates | {"log_joint": [round(value, 4) for value in self.log_joint]}
-
-    @classmethod
-    def of_dict(cls, saved: Mapping) -> "Effect":
-        """From what :meth:`as_dict` gave."""
-        rates = {name: Rate(saved[name]["count"], saved[name]["total"]) for name in ("accuracy", "changed")}
-        tail = saved["pareto_k"] and tuple(saved["pareto_k"])
-        return cls(
-            **saved | rates | {"pareto_k": tail, "effective_sample_size": Mean(**saved["effective_sample_size"])}
-        )
 
 
 def references(measured: Sequence[Effect]) -> dict[str, Effect]:

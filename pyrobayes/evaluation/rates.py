@@ -1,6 +1,5 @@
 """Shares of images, with their 95% intervals."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -21,6 +20,10 @@ class Rate:
 
     count: int
     total: int
+    DERIVED = {
+        "share": lambda self: self.share if self.total else None,
+        "interval_95": lambda self: self.interval if self.total else None,
+    }
 
     @classmethod
     def of(cls, which: Tensor) -> "Rate":
@@ -56,11 +59,3 @@ class Rate:
     def sentence(self) -> str:
         """The same, as it is read within a sentence."""
         return self.percent().replace(" ", "% ", 1)
-
-    def as_dict(self) -> dict:
-        """The count, the total, the share and its interval; the last two are None of no images."""
-        known = self.total > 0
-        return dataclasses.asdict(self) | {
-            "share": self.share if known else None,
-            "interval_95": list(self.interval) if known else None,
-        }

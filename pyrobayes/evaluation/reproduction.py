@@ -8,7 +8,7 @@ import csv
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Spread:
 
     shares: tuple[float, ...]
     images: int
+    DERIVED = {"mean": lambda self: self.share, "interval_95": lambda self: self.interval}
 
     @classmethod
     def of(cls, rates: Sequence[Rate]) -> "Spread":
@@ -74,10 +75,6 @@ class Spread:
         """The mean in per cent with its interval, as in `82.4 [81.7, 83.2]`."""
         return in_percent(self.share, self.interval)
 
-    def as_dict(self) -> dict:
-        """As plain JSON values."""
-        return asdict(self) | {"mean": self.share, "interval_95": list(self.interval)}
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -105,11 +102,6 @@ class Comparison:
         theirs = Rate.of_share(self.published, POSTER_IMAGES).interval
         halves = [(high - low) / 2 for low, high in (self.ours.interval, theirs)]
         return self.ours.share - self.published, math.hypot(*halves)
-
-    def as_dict(self) -> dict:
-        """As plain JSON values."""
-        spreads = {name: getattr(self, name) for name in ("ours", "worst", "judged")}
-        return asdict(self) | {name: spread and spread.as_dict() for name, spread in spreads.items()}
 
 
 @dataclass(frozen=True)
@@ -156,18 +148,17 @@ class Reproduction:
     comparisons: list[Comparison]
     claims: list[Claim]
 
-    def as_dict(self) -> dict:
-        """What all seeds say together, as plain JSON values."""
+    def summary(self) -> dict:
+        """What all seeds say together: the fields of :class:`pyrobayes.results.store.SavedReproduction` that are measured."""
         return {
             "data": self.attacks[0][0].data,
             "seeds": self.seeds,
             "images": len(self.attacks[0][0].labels),
             "clean": {
-                models[0].model: Spread.of([each.accuracy for each in models]).as_dict()
-                for models in zip(*self.evaluations)
+                models[0].model: Spread.of([each.accuracy for each in models]) for models in zip(*self.evaluations)
             },
-            "comparisons": [each.as_dict() for each in self.comparisons],
-            "claims": [asdict(each) for each in self.claims],
+            "comparisons": self.comparisons,
+            "claims": self.claims,
         }
 
 

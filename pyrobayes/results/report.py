@@ -27,7 +27,7 @@ from pyrobayes.files import write_atomically
 from pyrobayes.options import MINI, MODELS, NETWORKS, PRETRAINED, EvaluationOptions, TrainingOptions
 from pyrobayes.results.caveats import caveats
 from pyrobayes.results.page import page
-from pyrobayes.results.store import FILES, Found, Provenance, read_reproduction, read_results
+from pyrobayes.results.store import FILES, Provenance, SavedReproduction, SavedResults, read_reproduction, read_results
 from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes.torchrun import rank
 from pyrobayes.training.checkpoint import METRICS, MODEL, Config
@@ -72,10 +72,10 @@ def refuse_damaged(folder: str | os.PathLike, written: Sequence[str]) -> None:
 
 
 def markdown(
-    found: Mapping[str, Found],
+    found: Mapping[str, SavedResults],
     figures: Sequence[str] = (),
     last_epochs: Mapping[str, dict] | None = None,
-    published: Mapping | None = None,
+    published: SavedReproduction | None = None,
 ) -> str:
     """The report, in GitHub's Markdown.
 
@@ -86,7 +86,7 @@ def markdown(
         published: as :func:`pyrobayes.results.store.read_reproduction` gives it.
     """
     if not found:
-        return "\n\n".join([f"# Reproduction on {_text(published['data'])}", *_published(published, figures)]) + "\n"
+        return "\n\n".join([f"# Reproduction on {_text(published.data)}", *_published(published, figures)]) + "\n"
     models = list(dict.fromkeys(result.model for each in found.values() for result in each.results))
     names = dict.fromkeys(each.data["name"] for each in found.values())
     blocks = [f"# Results on {_listed(map(_text, names))}", f"{_extent(found)}."]
@@ -110,7 +110,7 @@ def _figures(folder: Path) -> list[str]:
     return [path.name for path in sorted(folder.glob("*.png"))]
 
 
-def _last_epochs(found: Mapping[str, Found], runs: Path) -> dict[str, dict]:
+def _last_epochs(found: Mapping[str, SavedResults], runs: Path) -> dict[str, dict]:
     """By model, the last line of its metrics, where the run is the one that the results are of."""
     last = {}
     for model, trained in _trainings(found):
@@ -123,7 +123,7 @@ def _last_epochs(found: Mapping[str, Found], runs: Path) -> dict[str, dict]:
     return last
 
 
-def _trainings(found: Mapping[str, Found]) -> list[tuple[str, Provenance]]:
+def _trainings(found: Mapping[str, SavedResults]) -> list[tuple[str, Provenance]]:
     """Models and how they were trained; a model of which several trainings have results is there with each."""
     distinct = []
     for each in found.values():
@@ -142,7 +142,7 @@ def _names_of(trainings: Sequence[tuple[str, Provenance]]) -> list[str]:
 # Sections.
 
 
-def _extent(found: Mapping[str, Found]) -> str:
+def _extent(found: Mapping[str, SavedResults]) -> str:
     """How many images of what were looked at."""
     done = {
         "evaluate": "evaluated",
@@ -159,7 +159,7 @@ def _extent(found: Mapping[str, Found]) -> str:
     )
 
 
-def _summary(found: Mapping[str, Found], models: Sequence[str]) -> list[str]:
+def _summary(found: Mapping[str, SavedResults], models: Sequence[str]) -> list[str]:
     lines = [f"* {' '.join(_sentences(found, model))}" for model in models]
     notes = [
         "Brackets are 95% Wilson intervals, of the sampling of images; the spread over training runs isn't in them."
@@ -182,7 +182,7 @@ def _summary(found: Mapping[str, Found], models: Sequence[str]) -> list[str]:
     return ["## Summary", "\n".join(lines), *notes]
 
 
-def _sentences(found: Mapping[str, Found], model: str) -> list[str]:
+def _sentences(found: Mapping[str, SavedResults], model: str) -> list[str]:
     """What was found of a model, for the summary."""
     evaluations, attacks, detections, verdicts = (found[c].of(model) if c in found else [] for c in FILES)
     clean = [result.accuracy for result in evaluations] or [result.clean_accuracy for result in [*attacks, *verdicts]]
@@ -211,7 +211,7 @@ def _sentences(found: Mapping[str, Found], model: str) -> list[str]:
     return said
 
 
-def _same(found: Mapping[str, Found], model: str) -> Verdict | None:
+def _same(found: Mapping[str, SavedResults], model: str) -> Verdict | None:
     """The verdict on what was attacked: the same training of a model, as the same classifier, on the same data."""
     attack, verdict = found["attack"], found.get("robustness")
     if verdict is None or verdict.data != attack.data or verdict.trained.get(model) != attack.trained.get(model):
@@ -221,7 +221,7 @@ def _same(found: Mapping[str, Found], model: str) -> Verdict | None:
     return next(iter(verdict.of(model)), None)
 
 
-def _models(found: Mapping[str, Found], models: Sequence[str], last_epochs: Mapping[str, dict]) -> list[str]:
+def _models(found: Mapping[str, SavedResults], models: Sequence[str], last_epochs: Mapping[str, dict]) -> list[str]:
     trainings, rows = _trainings(found), []
     trainings += [(model, None) for model in models if model not in dict(trainings)]
     trainings.sort(key=lambda each: models.index(each[0]))
@@ -251,7 +251,7 @@ def _models(found: Mapping[str, Found], models: Sequence[str], last_epochs: Mapp
     ]
 
 
-def _evaluations(found: Found, figures: Sequence[str]) -> list[str]:
+def _evaluations(found: SavedResults, figures: Sequence[str]) -> list[str]:
     models = [result.model for result in found.results]
     header = ["model", "accuracy (%)", "changed (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS", "images"]
     rows = [
@@ -295,7 +295,7 @@ def _samples(models: Sequence[str], figures: Sequence[str]) -> list[str]:
     return ["## Samples", *blocks] if blocks else []
 
 
-def _detections(found: Found, figures: Sequence[str]) -> list[str]:
+def _detections(found: SavedResults, figures: Sequence[str]) -> list[str]:
     header = [
         "model",
         "test",
@@ -350,7 +350,7 @@ def _evading(result: Detection) -> float | None:
     return result.options["evade_weight"] if result.options["evade"] is not None else None
 
 
-def _attacks(found: Mapping[str, Found], figures: Sequence[str]) -> list[str]:
+def _attacks(found: Mapping[str, SavedResults], figures: Sequence[str]) -> list[str]:
     attack = found["attack"]
     names = list(dict.fromkeys(result.attack for result in attack.results))
     blocks = [
@@ -432,7 +432,7 @@ def _success_rates(results: Sequence[AttackResult], verdicts: Mapping[str, Verdi
     return [table(header, rows, left=2)]
 
 
-def _verdicts(found: Found, figures: Sequence[str]) -> list[str]:
+def _verdicts(found: SavedResults, figures: Sequence[str]) -> list[str]:
     blocks = [
         "## Robustness",
         "The success rate of every attack in per cent, and of the worst of them image by image; beside it the numbers of the "
@@ -485,11 +485,11 @@ def _stated(changes: Mapping) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changes.items())
 
 
-def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
+def _published(saved: SavedReproduction, figures: Sequence[str]) -> list[str]:
     """The published success rates of FGSM beside ours, and the claims that were made of them."""
-    comparisons, seeds, recipe = saved["comparisons"], saved["seeds"], saved["recipe"]
+    comparisons, seeds, recipe = saved.comparisons, saved.seeds, saved.recipe
     judged = next((each.worst.images for each in comparisons if each.worst), None)
-    clean = [[_name(model), spread.percent(), f"{spread.images:,}"] for model, spread in saved["clean"].items()]
+    clean = [[_name(model), spread.percent(), f"{spread.images:,}"] for model, spread in saved.clean.items()]
     apart: dict[str, list[str]] = {}  # models by what sets them apart
     for model, changes in recipe.get("apart", {}).items():
         apart.setdefault(_stated(changes), []).append(_name(model))
@@ -497,9 +497,9 @@ def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
     training += "".join(f"; {_listed(models)}: {changes}" for changes, models in apart.items())
     each = _listed(f"[seed {seed}](seed-{seed}/{HTML})" for seed in seeds)
     return [
-        f"Networks {_text(recipe['networks'])}, K = {saved['particles']}, {'seed' if len(seeds) == 1 else 'seeds'} "
+        f"Networks {_text(recipe['networks'])}, K = {saved.particles}, {'seed' if len(seeds) == 1 else 'seeds'} "
         f"{_listed(map(str, seeds))}; training: {_text(training)}. Versions: "
-        f"{_text(', '.join(f'{name} {version}' for name, version in saved['versions'].items()))}.",
+        f"{_text(', '.join(f'{name} {version}' for name, version in saved.versions.items()))}.",
         *(
             [f"Formulas, checks, configuration and figures are in the report of each: {each}."]
             if len(seeds) > 1
@@ -507,7 +507,7 @@ def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
         ),
         table(["model", "clean accuracy (%)", "test images"], clean, left=1),
         f"Success rates of FGSM in per cent, published (poster by Delavande and Megdoud, {POSTER_IMAGES:,} test images) and ours, of "
-        f"{saved['images']:,} test images; their difference in points"
+        f"{saved.images:,} test images; their difference in points"
         + (
             f"; and our worst case over several attacks, of {judged:,} images, beside FGSM on the same"
             if judged
@@ -522,7 +522,7 @@ def _published(saved: Mapping, figures: Sequence[str]) -> list[str]:
         "The poster's claims for pairs of a generative and a discriminative model, on the same images, at every eps from 0.05 to "
         "0.3 and for every seed; and where each fails, or comes closest to it. It holds where every gap is beyond its 95% interval, and "
         "fails where one is the other way, beyond an interval that allows for so many comparisons. These are claims about FGSM, and not about robustness.",
-        tested(saved["claims"]),
+        tested(saved.claims),
     ]
 
 
@@ -565,7 +565,7 @@ def _points(difference: tuple[float, float] | None) -> str:
     return f"{gap:+.1f} ± {half:.1f}"
 
 
-def _configuration(found: Mapping[str, Found]) -> list[str]:
+def _configuration(found: Mapping[str, SavedResults]) -> list[str]:
     trainings = _trainings(found)
     names = _names_of(trainings)
     sums = dict.fromkeys(
@@ -603,7 +603,7 @@ def _given(options: EvaluationOptions) -> dict:
     return vars(options) | ({"images": "all"} if options.images is None else {})
 
 
-def _commands(found: Mapping[str, Found]) -> list[str]:
+def _commands(found: Mapping[str, SavedResults]) -> list[str]:
     """The command lines that give the results again."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for model, trained in _trainings(found):
@@ -623,7 +623,7 @@ def _commands(found: Mapping[str, Found]) -> list[str]:
     return [" ".join(shlex.join(["pyrobayes", *line]).split()) for line in lines]
 
 
-def _where(found: Found) -> list[str]:
+def _where(found: SavedResults) -> list[str]:
     """The options of a command that say of which models and data its results are."""
     pretrained = all(_packaged(model, trained) for model, trained in found.trained.items())
     usual = MINI if pretrained else next(iter(found.trained.values())).config.data
@@ -658,7 +658,7 @@ def flag(name: str, value) -> list[str]:
     return [option] if value is True else [option, str(value)]
 
 
-def _described(found: Mapping[str, Found]) -> list[str]:
+def _described(found: Mapping[str, SavedResults]) -> list[str]:
     """A table of the attacks with their own options, each once."""
     attacks: dict[tuple[str, str], list[str]] = {}
     for result in found["attack"].results if "attack" in found else []:

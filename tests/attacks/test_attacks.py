@@ -13,6 +13,7 @@ from pyrobayes import BayesClassifier, InputError, attacks, build, evaluation
 from pyrobayes.attacks import LOSSES, MATCHING, fgsm, log_odds_against
 from pyrobayes.attacks.apgd import checkpoints
 from pyrobayes.attacks.square import share
+from pyrobayes.codec import encode
 from pyrobayes.options import ATTACKS, Networks
 from pyrobayes.options import LOSSES as NAMES_OF_LOSSES
 
@@ -420,7 +421,7 @@ def test_a_target_that_is_reached_is_counted(make, tiny_images):
     result = evaluation.attack(classifier, data, (0.0, 0.3), by=attacks.get("fgsm", target=7))
     others = [prediction for prediction, label in zip(result.predictions[1], result.labels) if label != 7]
     assert (result.reached(1).count, result.reached(1).total) == (others.count(7), len(others))
-    assert "reached" in result.as_dict()["rates"][0]
+    assert "reached" in encode(result)["rates"][0]
     with pytest.raises(InputError, match="target must be at most 9"):
         evaluation.attack(classifier, data, 0.1, by=attacks.get("fgsm", target=10))
 
@@ -462,7 +463,7 @@ def test_the_least_distance_is_reported(make, tiny_images):
     for distance, label, prediction in zip(result.distances, result.labels, result.predictions[2]):
         if distance <= 2:
             assert prediction != label
-    assert result.as_dict()["distances"].count(None) == sum(d == torch.inf for d in result.distances)
+    assert encode(result)["distances"].count(None) == sum(d == torch.inf for d in result.distances)
     assert result.median_distance <= 2 and result.unmoved.count == 0
     assert evaluation.attack(BayesClassifier(make("gbz")), data, 0.1).median_distance is None
 

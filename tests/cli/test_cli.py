@@ -14,6 +14,7 @@ import pytest
 from support import invoke
 
 from pyrobayes import attacks, factorizations, load, load_data
+from pyrobayes.codec import encode
 from pyrobayes.options import ATTACKS, COMPARATORS, EPS, MODELS, OF_ATTACKS, AttackOptions
 from pyrobayes.results.store import Provenance
 from pyrobayes.tensor_files import digest, read_tensors
@@ -92,7 +93,7 @@ def test_attack_is_the_same_from_python(runs, tmp_path):
 
     shown = json.loads(invoke("attack", "gbz", "--runs", runs, "--out", tmp_path, "--images", 20, "--json").stdout)
     (result,) = attack(["gbz"], AttackOptions(images=20), runs=runs, out=tmp_path)
-    assert shown == [json.loads(json.dumps(result.as_dict()))]
+    assert shown == [json.loads(json.dumps(encode(result)))]
 
 
 @pytest.mark.parametrize("command, file", [("attack", "attack.json"), ("evaluate", "evaluation.json")])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pyrobayes import BayesClassifier, InputError, attacks, evaluation
+from pyrobayes.codec import encode
 from pyrobayes.evaluation import detection
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.detection import area_under_roc, detector_of, fit_detector, roc
@@ -113,7 +114,7 @@ def test_unlikely_images_are_detected_and_likely_ones_are_not(training):
     unseen = detection.detect(detector, result_of(log_joint, wrong, y.tolist()), "marginal")
     assert unseen.detected[0].share == pytest.approx(0.05, abs=0.01) and unseen.auc[0] == pytest.approx(0.5, abs=0.03)
     assert unseen.undetected[0].count == unseen.success[0].count - unseen.detected[0].count
-    json.dumps(caught.as_dict(), allow_nan=False)
+    json.dumps(encode(caught), allow_nan=False)
 
 
 def test_an_attack_without_success_has_no_curve(training):
@@ -121,7 +122,7 @@ def test_an_attack_without_success_has_no_curve(training):
     detector = detector_of(log_joint, y, 0.05)
     found = detection.detect(detector, result_of(log_joint, log_joint, log_joint.argmax(1).tolist()), "kl")
     assert math.isnan(found.auc[0]) and found.detected[0].total == 0 and found.accepted_accuracy[0].share == 1
-    assert found.as_dict()["auc"] == found.as_dict()["roc"] == [None]
+    assert encode(found)["auc"] == encode(found)["roc"] == [None]
 
 
 def test_roc_of_a_known_case():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pyrobayes import BayesClassifier, InputError, evaluation
+from pyrobayes.codec import encode
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import calibration_error
 from pyrobayes.evaluation.rates import Rate
@@ -29,7 +30,7 @@ def test_wilson_interval_is_exact_at_both_ends():
 
 def test_rates_of_nothing_are_not_numbers():
     assert math.isnan(Rate(0, 0).share)
-    assert Rate(0, 0).as_dict() == {"count": 0, "total": 0, "share": None, "interval_95": None}
+    assert encode(Rate(0, 0)) == {"count": 0, "total": 0, "share": None, "interval_95": None}
 
 
 def test_calibration_error_of_a_known_case():
@@ -64,7 +65,7 @@ def test_evaluation_of_a_model(make, tiny_images):
     assert result.log_evidence == pytest.approx(estimate.log_joint.logsumexp(1).mean().item(), rel=1e-4)
     assert result.effective_sample_size == pytest.approx(estimate.effective_sample_size.mean().item(), rel=1e-4)
     assert 0 < result.changed.share < 1
-    json.dumps(result.as_dict(), allow_nan=False)
+    json.dumps(encode(result), allow_nan=False)
 
 
 def test_fixed_noise_too_is_compared_with_another_draw(make, tiny_images):

@@ -8,6 +8,7 @@ import torch
 from matplotlib.container import ErrorbarContainer
 
 from pyrobayes import BayesClassifier, InputError
+from pyrobayes.codec import decode, encode
 from pyrobayes.evaluation import particles
 from pyrobayes.evaluation.particles import Effect, Mean
 from pyrobayes.evaluation.rates import Rate
@@ -54,8 +55,8 @@ def test_what_was_measured_is_read_back_and_drawn(make, tiny_images):
     found = []
     for name, estimator in (("gfz", "per-class"), ("gbz", "per-class"), ("gbz", "mixture")):
         found += particles.effects(BayesClassifier(make(name), estimator=estimator), tiny_images.head(20), (1, 30))
-    again = [Effect.of_dict(json.loads(json.dumps(each.as_dict(), allow_nan=False))) for each in found]
-    assert [each.as_dict() for each in again] == [each.as_dict() for each in found]
+    again = decode(list[Effect], json.loads(json.dumps(encode(found), allow_nan=False)))
+    assert encode(again) == encode(found)
     drawn = figures.particles(again)
     correct, _, sizes, biases, tails, _ = drawn.axes
     assert all(isinstance(each, ErrorbarContainer) for each in correct.containers)

@@ -18,6 +18,7 @@ from made_up import CLASSES, EPS, FAILED, attack, detection, evaluation, verdict
 from PIL import Image
 
 from pyrobayes import InputError, Networks, RobustnessOptions
+from pyrobayes.codec import encode
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
 from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, EvaluationOptions, TrainingOptions
@@ -44,7 +45,7 @@ def save(folder, command, results, options, **changes):
             result.model: {"epochs": 20, "weights": "5" * 64, "config": dataclasses.asdict(config)}
             for result in results
         },
-        "results": [result.as_dict() for result in results],
+        "results": encode(results),
     }
     write_json(folder / FILES[command], content | changes)
 
@@ -142,7 +143,7 @@ def test_every_success_rate_is_that_of_the_files(made):
     assert by_name["worst case"][:2] == [shown(rate) for rate in result["worst"]]
     assert by_name["in most of further draws"][:2] == [shown(rate) for rate in result["broken_in_most"]]
     assert by_name["share of further draws"][:2] == ["60.0", "90.0"]
-    assert [row[1] for row in read.table("model", "accuracy (%)")[1:]] == [shown(Rate(49, 60).as_dict())] * 2
+    assert [row[1] for row in read.table("model", "accuracy (%)")[1:]] == [shown(encode(Rate(49, 60)))] * 2
 
 
 def test_what_tests_reject_is_told_with_and_without_evasion(made):
@@ -177,7 +178,7 @@ def test_the_worst_case_stands_beside_a_single_attack_or_its_lack_is_told(made):
     assert [row[:3] for row in rows] == [
         ["GBZ", "fgsm", "30"], ["GBZ", "worst case of 3 attacks", "20"], ["DFX", "fgsm", "30"],
     ]  # fmt: skip
-    assert rows[1][3:] == ["-", shown(Rate(15, 20).as_dict()), shown(Rate(20, 20).as_dict()), "-", "4, 10"]
+    assert rows[1][3:] == ["-", shown(encode(Rate(15, 20))), shown(encode(Rate(20, 20))), "-", "4, 10"]
     assert rows[0][-1] == "10" and rows[2][-1] == "not checked"
     assert "There is no verdict on DFX: FGSM alone gives an upper bound of the robustness only" in text
     assert "`pyrobayes robustness gbz dfx` tries many" in text

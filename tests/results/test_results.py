@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 
 import pytest
 import torch
@@ -14,11 +15,19 @@ from pyrobayes.commands.context import open_runs
 from pyrobayes.commands.detect import detect
 from pyrobayes.commands.evaluate import evaluate
 from pyrobayes.commands.robustness import run_verdicts
+from pyrobayes.evaluation.reproduction import Comparison, Spread
 from pyrobayes.files import write_json
 from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, EvaluationOptions
 from pyrobayes.progress import silent
 from pyrobayes.results import figures
-from pyrobayes.results.store import FILES, Provenance, read_results, write_reproduction
+from pyrobayes.results.store import (
+    FILES,
+    Provenance,
+    SavedReproduction,
+    read_reproduction,
+    read_results,
+    write_reproduction,
+)
 from pyrobayes.tensor_files import read_tensors
 
 FEW = {"images": 2, "particles": 1}
@@ -161,9 +170,10 @@ def test_saved_adversarial_images_stay_beside_their_results(where, tmp_path):
 
 
 def test_an_earlier_reproduction_is_kept(tmp_path):
-    saved = {"recipe": {"eps": (0.0, 0.1)}, "particles": 10, "data": "d", "seeds": [0], "images": 5, "versions": {}}
+    comparison = Comparison("gbz", 0.1, None, Spread((0.5,), 5))
+    saved = SavedReproduction({"eps": (0.0, 0.1)}, 10, "d", [0], 5, {}, [comparison], [], {})
     for seeds in ([0], [0], [0, 1]):
-        write_reproduction(tmp_path, saved | {"seeds": seeds})
+        write_reproduction(tmp_path, dataclasses.replace(saved, seeds=seeds))
     kept = {path.name: json.loads(path.read_text())["seeds"] for path in tmp_path.iterdir()}
     assert kept == {"reproduction.json": [0, 1], "reproduction.1.json": [0]}
     (tmp_path / "reproduction.json").write_text("{")
@@ -236,3 +246,49 @@ def test_two_processes_that_write_the_same_results_are_refused(command, inside, 
     for _ in range(2):  # the first has left nothing locked
         with pytest.raises(KeyboardInterrupt):
             run(["dfx"], options, **where)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A file of results of each command, and of a reproduction, as they are written."""
+    folder = tmp_path_factory.mktemp("written")
+    attack_options = AttackOptions(images=5, eps=(0.1,), particles=1)
+    attack(["dbx"], attack_options, data="fashion-mnist-mini", runs=PRETRAINED, out=folder)
+    write_reproduction(
+        folder, SavedReproduction({}, 10, "d", [0], 5, {}, [Comparison("gbz", 0.1, 0.25, Spread((0.5,), 5))], [], {})
+    )
+    return folder
+
+
+@pytest.mark.parametrize("file, read", [("attack.json", read_results), ("reproduction.json", read_reproduction)])
+def test_every_changed_digit_is_noticed(file, read, written, tmp_path):
+    text = (written / file).read_text()
+    digits = [i for i, letter in enumerate(text) if letter.isdecimal()]
+    chosen = random.Random(0)
+    for place in chosen.sample(digits, 100) if len(digits) > 100 else digits:
+        other = chosen.choice([digit for digit in "0123456789" if digit != text[place]])
+        (tmp_path / file).write_text(text[:place] + other + text[place + 1 :])
+        with pytest.raises(InputError, match=f"damaged file .*{file}: .*make it again with 'pyrobayes") as refused:
+            read(tmp_path)
+        assert len(str(refused.value).splitlines()) == 1
+    (tmp_path / file).write_text(text)
+    assert read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 200_000, '{"a":' * 200_000, "[]", "7", "null", '"text"', "{}", "", "\xff", '{"results": NaN}']
+)
+def test_another_content_is_one_line(content, tmp_path):
+    for file, read in (("attack.json", read_results), ("reproduction.json", read_reproduction)):
+        (tmp_path / file).write_text(content, encoding="latin-1")
+        with pytest.raises(InputError, match=f"damaged file .*{file}: ") as refused:
+            read(tmp_path)
+        assert len(str(refused.value).splitlines()) == 1 and len(str(refused.value)) < 500
+        (tmp_path / file).unlink()
+
+
+def test_a_file_without_a_checksum_is_read(written, tmp_path):
+    content = json.loads((written / "attack.json").read_text())
+    del content["sha256"]
+    write_json(tmp_path / "attack.json", content)
+    assert read_results(tmp_path)["attack"].results[0].predictions == content["results"][0]["predictions"]

@@ -113,6 +113,7 @@ class Verdict:
     gradient_signs: Rate | None = None
     broken: dict[str, list[list[int]]] = dataclasses.field(default_factory=dict)
     redrawn: list[list[float]] | None = None
+    DERIVED = {"doubts": lambda self: {row: self.doubts(row) for row in self.rows}}
 
     @property
     def rows(self) -> dict[str, list[Rate]]:
@@ -133,20 +134,6 @@ class Verdict:
     def clean_doubted(self) -> bool:
         """Whether another draw changes too many predictions on clean images: check 10."""
         return 10 in self.failed
-
-    def as_dict(self) -> dict:
-        """As plain JSON values."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return plain | {
-            "clean_accuracy": self.clean_accuracy.as_dict(),
-            "success": {name: [rate.as_dict() for rate in rates] for name, rates in self.success.items()},
-            "worst": [rate.as_dict() for rate in self.worst],
-            "broken_in_most": self.broken_in_most and [rate.as_dict() for rate in self.broken_in_most],
-            "checks": [dataclasses.asdict(check) for check in self.checks],
-            "approximation": self.approximation and self.approximation.as_dict(),
-            "gradient_signs": self.gradient_signs and self.gradient_signs.as_dict(),
-            "doubts": {row: self.doubts(row) for row in self.rows},
-        }
 
 
 class ResultCache:

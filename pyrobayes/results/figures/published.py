@@ -1,7 +1,7 @@
 """Published success rates beside ours."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ from pyrobayes.results.figures.style import (
 )
 
 
-def reproduction(found: Mapping) -> Figure:
+def reproduction(found) -> Figure:
     """FGSM's success rates against eps, published and ours, beside our worst case where it is known: a panel a model.
 
     With 95% intervals: of one training Wilson's, of several those of the mean, see :class:`pyrobayes.evaluation.reproduction.Spread`.
@@ -30,12 +30,10 @@ def reproduction(found: Mapping) -> Figure:
     Args:
         found: as :func:`pyrobayes.results.store.read_reproduction` gives it.
     """
-    comparisons: Sequence[Comparison] = found["comparisons"]
-    seeds, judged = found["seeds"], next((each.worst.images for each in comparisons if each.worst), None)
-    title = (
-        f"{data_name(found['data'])}; networks {found['recipe']['networks']}; {'seed' if len(seeds) == 1 else 'seeds'} "
-    )
-    title += f"{', '.join(map(str, seeds))}; {found['images']:,} test images"
+    comparisons: Sequence[Comparison] = found.comparisons
+    seeds, judged = found.seeds, next((each.worst.images for each in comparisons if each.worst), None)
+    title = f"{data_name(found.data)}; networks {found.recipe['networks']}; {'seed' if len(seeds) == 1 else 'seeds'} "
+    title += f"{', '.join(map(str, seeds))}; {found.images:,} test images"
     title += f" (worst case: {judged:,})" if judged else ""
     looks = {
         "FGSM, published": {
