@@ -51,18 +51,18 @@ BLOCK = re.compile(r"<!-- written: (\w+)(?: of (\w+))? -->\n.*?<!-- end -->", re
 
 CARD = """# {name}, small networks, Fashion-MNIST
 
-{formula}: {kind} (Li, Bradshaw and Sharma 2019). Comes with pyrobayes as `--pretrained`, or `pyrobayes.pretrained("{model}")`.
+A {kind} deep Bayes classifier (Li, Bradshaw and Sharma 2019), {formula}. It comes with pyrobayes:
+`pyrobayes attack {model} --pretrained`, or `pyrobayes.pretrained("{model}")` in Python.
 
-* Data: Fashion-MNIST, 55,000 of its 60,000 training images, the others for validation; pixels in [0, 1], {augmented} augmented.
-* Recipe: `pyrobayes train {model} {flags}`, seed {seed}: {epochs} epochs, batches of {batch_size}, Adam with a {schedule}
-  schedule up to {lr:g}, weight of the KL term raised over {kl_warmup:g} of the run; latent {latent}, hidden {hidden}, {channels} channels,
-  {likelihood} likelihood, variance {variance:g}. Weights rounded to float16.
-* Accuracy, {evaluated:,} test images, K = {particles}, fresh noise: {accuracy}; {changed} of the predictions change with another draw.
-* Worst case over {attacks} attacks, L-infinity, {attacked:,} test images, success rate:
-  {worst}.
-  Checks that failed: {failed}.
-* Weights are under the licence of pyrobayes (Apache 2.0), Fashion-MNIST is under MIT (Zalando SE).
-* Made to study adversarial robustness; not to be relied on for anything else.
+* **Data**: 55,000 of the 60,000 training images of Fashion-MNIST; the others are for validation. Pixels in [0, 1], {augmented} augmented.
+* **Recipe**: `pyrobayes train {model} {flags}`, seed {seed}. {epochs} epochs, batches of {batch_size}, Adam with a {schedule}
+  schedule up to {lr:g}. The weight of the KL term rises over {kl_warmup:g} of the run. Latent {latent}, hidden {hidden}, {channels} channels,
+  {likelihood} likelihood, variance {variance:g}. Weights are rounded to float16.
+* **Accuracy**: {accuracy} of {evaluated:,} test images, K = {particles}, fresh noise. Another draw of the noise changes {changed} of the predictions.
+* **Worst case** of {attacks} attacks, L-infinity, success rate on {attacked:,} test images: {worst}.
+* **Checks that failed**: {failed}. A failed check puts some of the numbers in doubt (`docs/robustness.md`).
+* **Licence**: the weights are under that of pyrobayes (Apache 2.0), Fashion-MNIST is under MIT (Zalando SE).
+* **Use**: made to study adversarial robustness; not to be relied on for anything else.
 """
 
 

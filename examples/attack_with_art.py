@@ -1,6 +1,7 @@
-"""Attack a classifier with the Adversarial Robustness Toolbox: `classifier.as_logits()` is an ordinary nn.Module.
+"""Attack a classifier with the Adversarial Robustness Toolbox (ART), to which `classifier.as_logits()` is an ordinary nn.Module.
 
-Needs ART (pip install adversarial-robustness-toolbox). Two minutes on two CPU cores; with --quick less and a poor model.
+Needs ART: pip install adversarial-robustness-toolbox. Takes two minutes on two CPU cores. With --quick it takes less, and trains a poor
+model.
 """
 
 import sys
@@ -17,7 +18,7 @@ images = pyrobayes.load_data("fashion-mnist-mini")
 pyrobayes.fit(factorization, images, pyrobayes.TrainingOptions(epochs=1 if quick else 6, batch_size=32))
 x, y = pyrobayes.load_data("fashion-mnist-mini", "test").head(20 if quick else 100).batch(slice(None))
 
-# Fixed noise makes the classifier a deterministic function of the image, as ART takes every model to be.
+# ART takes a model for a deterministic function of the image. Fixed noise makes the classifier one.
 classifier = pyrobayes.BayesClassifier(factorization.eval(), noise="fixed")
 model = PyTorchClassifier(
     model=classifier.as_logits().eval(),
@@ -35,6 +36,6 @@ for name, attack in (
 ):
     adversarial = torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
     wrong = (classifier(adversarial).argmax(1) != y).float().mean()
-    # What a deterministic classifier got wrong must still be wrong with other draws, or it was luck.
-    redrawn = pyrobayes.BayesClassifier(factorization, noise="fresh")(adversarial).argmax(1)
-    print(f"{name:22} eps 0.1: {wrong:4.0%} wrong, {(redrawn != y).float().mean():4.0%} with fresh noise")
+    # An image may be misclassified by luck under one draw of the noise. Fresh draws tell.
+    resampled = pyrobayes.BayesClassifier(factorization, noise="fresh")(adversarial).argmax(1)
+    print(f"{name:22} eps 0.1: {wrong:4.0%} wrong, {(resampled != y).float().mean():4.0%} with fresh noise")

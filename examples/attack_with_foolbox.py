@@ -1,6 +1,6 @@
-"""Attack a trained model with another library: `classifier.as_logits()` is an ordinary nn.Module with inputs in [0, 1].
+"""Attack a trained model with foolbox, to which `classifier.as_logits()` is an ordinary nn.Module with inputs in [0, 1].
 
-Needs foolbox (pip install 'pyrobayes[attacks]'). Two minutes on two CPU cores; with --quick fewer images and steps.
+Needs foolbox: pip install 'pyrobayes[attacks]'. Takes two minutes on two CPU cores. With --quick it takes fewer images and steps.
 """
 
 import sys
@@ -13,7 +13,7 @@ quick = "--quick" in sys.argv
 steps = 5 if quick else 40
 x, y = pyrobayes.load_data("fashion-mnist-mini", "test").head(20 if quick else 100).batch(slice(None))
 
-# Fixed noise makes the classifier a deterministic function of the image, as foolbox takes every model to be.
+# foolbox takes a model for a deterministic function of the image. Fixed noise makes the classifier one.
 classifier = pyrobayes.pretrained("gfz", noise="fixed", device="cpu")
 model = foolbox.PyTorchModel(classifier.as_logits().eval(), bounds=(0, 1))
 
@@ -24,6 +24,6 @@ for name, attack, eps in (
 ):
     _, adversarial, _ = attack(model, x, y, epsilons=eps)
     wrong = pyrobayes.evaluation.Rate.of(classifier(adversarial).argmax(1) != y)
-    # What a deterministic classifier got wrong must still be wrong with other draws, or it was luck.
-    redrawn = classifier.replaced(noise="fresh")(adversarial).argmax(1)
-    print(f"{name:22} eps {eps:g}: {wrong.share:4.0%} wrong, {(redrawn != y).float().mean():4.0%} with fresh noise")
+    # An image may be misclassified by luck under one draw of the noise. Fresh draws tell.
+    resampled = classifier.replaced(noise="fresh")(adversarial).argmax(1)
+    print(f"{name:22} eps {eps:g}: {wrong.share:4.0%} wrong, {(resampled != y).float().mean():4.0%} with fresh noise")

@@ -1,7 +1,7 @@
-"""Attack a classifier with torchattacks: `classifier.as_logits()` is an ordinary nn.Module with inputs in [0, 1].
+"""Attack a classifier with torchattacks, to which `classifier.as_logits()` is an ordinary nn.Module with inputs in [0, 1].
 
-Needs torchattacks (pip install torchattacks; it holds the package requests at a version of 2020, so that an environment of
-its own is a good idea). Two minutes on two CPU cores; with --quick less and a poor model.
+Needs torchattacks: pip install torchattacks. It asks for a version of requests from 2020, so give it an environment of its own. Takes two
+minutes on two CPU cores. With --quick it takes less, and trains a poor model.
 """
 
 import sys
@@ -16,7 +16,7 @@ images = pyrobayes.load_data("fashion-mnist-mini")
 pyrobayes.fit(factorization, images, pyrobayes.TrainingOptions(epochs=1 if quick else 6, batch_size=32))
 x, y = pyrobayes.load_data("fashion-mnist-mini", "test").head(20 if quick else 100).batch(slice(None))
 
-# Fixed noise makes the classifier a deterministic function of the image, as torchattacks takes every model to be.
+# torchattacks takes a model for a deterministic function of the image. Fixed noise makes the classifier one.
 classifier = pyrobayes.BayesClassifier(factorization.eval(), noise="fixed")
 logits = classifier.as_logits().eval()
 
@@ -27,6 +27,6 @@ for name, attack in (
 ):
     adversarial = attack(x, y).detach()
     wrong = (classifier(adversarial).argmax(1) != y).float().mean()
-    # What a deterministic classifier got wrong must still be wrong with other draws, or it was luck.
-    redrawn = pyrobayes.BayesClassifier(factorization, noise="fresh")(adversarial).argmax(1)
-    print(f"{name:22} eps 0.1: {wrong:4.0%} wrong, {(redrawn != y).float().mean():4.0%} with fresh noise")
+    # An image may be misclassified by luck under one draw of the noise. Fresh draws tell.
+    resampled = pyrobayes.BayesClassifier(factorization, noise="fresh")(adversarial).argmax(1)
+    print(f"{name:22} eps 0.1: {wrong:4.0%} wrong, {(resampled != y).float().mean():4.0%} with fresh noise")

@@ -1,6 +1,6 @@
-"""Does a generative model notice that an image was tampered with, and still when the attack knows that it looks?
+"""Does a generative model notice an adversarial image? Does it still when the attack knows of the test?
 
-Three minutes on two CPU cores; with --quick fewer images. See docs/evaluation.md for the three tests.
+docs/detection.md explains the three tests. Takes three minutes on two CPU cores. With --quick it takes fewer images.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ images = 20 if quick else 100
 train, test = (pyrobayes.load_data("fashion-mnist-mini", split) for split in ("train", "test"))
 classifier = pyrobayes.pretrained("gfz", device="cpu")
 
-# Each test rejects what is stranger than 95% of the training images.
+# Each test is fitted to reject 5% of the training images.
 detector = pyrobayes.fit_detector(classifier, train, false_alarms=0.05, images=200 if quick else 1000)
 plain = attacks.get("pgd", steps=5 if quick else 20)
 
 for name in ("marginal", "logit", "kl"):
-    # The same attack against model and test at once: the test's statistic, weighted, is taken off the loss.
+    # Attack model and test at once: the weighted statistic of the test is taken off the loss.
     adaptive = dataclasses.replace(plain, snapshot=True, evade=detector.evading(name), evade_weight=0.1)
     for kind, attack in (("plain", plain), ("adaptive", adaptive)):
         result = pyrobayes.attack(classifier, test, eps=(0.1,), by=attack, images=images)

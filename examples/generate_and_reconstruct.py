@@ -1,6 +1,6 @@
-"""What a generative model believes: images drawn from p(x|y), test images beside their reconstructions, as text and PNG.
+"""Show what a generative model has learnt: images drawn from p(x|y), and test images beside their reconstructions.
 
-Half a minute on two CPU cores. Writes samples.png and reconstructions.png into the working directory.
+Takes half a minute on two CPU cores. Writes samples.png and reconstructions.png into the working directory.
 """
 
 import sys
@@ -13,12 +13,12 @@ per_class = 2 if "--quick" in sys.argv else 8
 test = pyrobayes.load_data("fashion-mnist-mini", "test")
 classifier = pyrobayes.pretrained("gfz", device="cpu")
 
-# The decoder's mean at z drawn from p(z|y): all that the model knows of a class, [per_class, classes, 1, 28, 28].
+# The mean of p(x|z, y) at z drawn from p(z|y), [per_class, classes, 1, 28, 28].
 samples = pyrobayes.generate(classifier.factorization, per_class, seed=0)
 title = "GFZ: mean of p(x|z, y) at z drawn from p(z|y)"
 pyrobayes.results.figures.save(pyrobayes.results.figures.image_grid(samples, test.classes, title), "samples")
 
-# What of an image passes through z: the mean of p(x|z, y) at z drawn from q(z|x, y), for the true class.
+# The mean of p(x|z, y) at z drawn from q(z|x, y), for the true class y.
 first = torch.stack([torch.nonzero(test.labels == c)[0, 0] for c in range(len(test.classes))])
 x, y = test.batch(first)
 reconstructed = pyrobayes.reconstruct(classifier.factorization, x, y, seed=0)

@@ -25,7 +25,9 @@ def test_each_classifies(name, test_images):
     assert (PRETRAINED / name / MODEL).stat().st_size < 4e6
     card = (PRETRAINED / name / "README.md").read_text()
     formula = factorizations.get(name).formula()
-    assert formula in card and "Accuracy, 10,000 test images" in card and "Worst case over" in card and "Apache" in card
+    assert (
+        formula in card and "of 10,000 test images, K = 10" in card and "**Worst case** of" in card and "Apache" in card
+    )
 
 
 def test_an_unknown_one_is_refused():
