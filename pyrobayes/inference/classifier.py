@@ -37,19 +37,19 @@ class BayesClassifier(nn.Module):
         seed: of the noise; the global random state is neither read nor changed.
         estimator: `per-class`, :func:`pyrobayes.inference.importance.per_class`, or `mixture`,
             :func:`pyrobayes.inference.importance.mixture`.
-        precision: `fp32`, the networks as they are, or `bf16`, a copy of them in bfloat16; log-probabilities are
-            in float32 at least.
-        prune: spend a fifth of the particles on all classes, and the others only on those whose log p(x, y) is then
-            not more than so many nats below the best; None spends all on all.
-        compile: have torch.compile generate code for the decoder, which takes half a minute once and a C++ compiler, or
-            Triton on a GPU. The weights are taken for constants.
-        negligible: the gradient in the images leaves out the particles of a class whose share in it is below this part
-            of the image's largest, among those computed at once, which then need no backward pass: where p(x|...) is a
-            network and nothing else depends on x. Not with `compile`, nor where weights ask for a gradient, as those of
-            `build` do and those of `load` don't. 0 leaves out none.
-        memory: MiB that the values in the networks may take. What takes more is computed in parts, images first, then
-            particles, and in parts again where its gradient is asked for; results differ by rounding only, but for
-            `negligible`, which is judged within a part.
+        precision: `fp32`, the networks as they are, or `bf16`, a copy of them in bfloat16. Log-probabilities stay in
+            float32 at least.
+        prune: spend a fifth of the particles on all classes, and the rest on the classes whose log p(x, y) is then at
+            most this many nats below the best. None spends all on all.
+        compile: let torch.compile generate code for the decoder. That takes half a minute once, and a C++ compiler, or
+            Triton on a GPU. The weights become constants.
+        negligible: leave particles out of the gradient in the images whose share in it is below this part of the image's
+            largest; they need no backward pass. It works where p(x|...) is a network and nothing else depends on x, not
+            with `compile`, and not where weights ask for a gradient (those of `build` do, those of `load` don't). 0 leaves
+            out none.
+        memory: MiB that the values in the networks may take. A larger batch is computed in parts, images first, then
+            particles, and again for its gradient. Results differ by rounding only, except under `negligible`, which
+            compares the particles of a part.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class BayesClassifier(nn.Module):
         return x.to(weights.device, torch.promote_types(weights.dtype, torch.float32))
 
     def for_images(self, indices, draw: int = 0) -> "BayesClassifier":
-        """The same classifier for a batch of known images.
+        """This classifier, made for a batch of known images.
 
         Under fresh noise, an image's noise then follows from (seed, its index, draw) alone: every call gives
         the same numbers, whatever else is in the batch. Under fixed noise nothing changes.
@@ -125,12 +125,12 @@ class BayesClassifier(nn.Module):
 
     @property
     def pinned(self) -> bool:
-        """Whether it was made for known images."""
+        """True for a classifier that was made for known images."""
         return self._indices is not None
 
     @property
     def random(self) -> bool:
-        """Whether another draw of the noise may give other log joints."""
+        """True where another draw of the noise may give other log joints."""
         return self.options.noise == "fresh" and self._latent
 
     @cached_property
@@ -138,9 +138,9 @@ class BayesClassifier(nn.Module):
         return "z" in self.factorization.parents()
 
     def resampled(self, number: int) -> "BayesClassifier":
-        """The same classifier for the same images, with the noise of another independent draw.
+        """This classifier of the same images, with the noise of another independent draw.
 
-        Number 0 is the classifier itself. Without :meth:`for_images`, every call has new noise anyway; under fixed noise
+        Number 0 is the classifier itself. Without :meth:`for_images` every call has new noise anyway. Under fixed noise
         nothing changes.
         """
         check_integer("number", number, least=0, most=LARGEST_SEED)
@@ -151,9 +151,9 @@ class BayesClassifier(nn.Module):
         return other
 
     def of_term(self, term: str | None) -> "BayesClassifier":
-        """The same, of one term of the log weights alone, for attacks on it.
+        """A classifier by one term of the log weights alone, for attacks on that term.
 
-        `x` or `y` is log p(x|...) or log p(y|...), `z` is log p(z|...) - log q(z|x, y), and None is all of them.
+        `x` or `y` is log p(x|...) or log p(y|...), `z` is log p(z|...) - log q(z|x, y), and None is their sum.
         """
         other = copy.copy(self)
         other._term = None if term is None else choice("term", term, TERMS)
@@ -179,7 +179,7 @@ class BayesClassifier(nn.Module):
         return Logits(self)
 
     def replaced(self, **options) -> "BayesClassifier":
-        """The same classifier, of the same images and with the same noise, but for some of its options."""
+        """This classifier with other options, for the same images and with the same noise."""
         other = copy.copy(self)
         other.options = dataclasses.replace(self.options, **options)
         if other.options.estimator == "mixture":
@@ -188,7 +188,7 @@ class BayesClassifier(nn.Module):
         return other
 
     def exact(self) -> "BayesClassifier":
-        """The same classifier with the same noise, in full precision and with nothing left out."""
+        """This classifier in full precision and with nothing left out, with the same noise."""
         return self.replaced(precision="fp32", prune=None, compile=False, negligible=0.0)
 
     @property
@@ -198,13 +198,13 @@ class BayesClassifier(nn.Module):
 
     @cached_property
     def bytes_needed(self) -> tuple[int, int]:
-        """Bytes that the gradient needs for an image, and besides for every particle of a class of it, measured."""
+        """Bytes that the gradient needs, measured: for an image, and for every particle of each of its classes."""
         return LogWeights(self._networks.of(self.options), self.options, self._term).measure_memory()
 
     def base_noise(self, images: int) -> Tensor:
-        """The standard normal numbers that z is made of for a batch of so many images, [K, 1 or C, B or 1, latent].
+        """The standard normal numbers behind z for a batch of B images, [K, 1 or C, B or 1, latent].
 
-        A fresh classifier that was not made for known images draws others at every call.
+        Under fresh noise, a classifier that was not made for known images draws other numbers at every call.
         """
         return self._log_weights().noise(self._keys(images), 0, self.options.particles)
 
@@ -237,7 +237,7 @@ class Logits(nn.Module):
 
 
 def check_images(x: Tensor, image_shape: tuple[int, int, int]) -> None:
-    """Refuse what is not a batch of images [B, *image_shape] of finite floats in [0, 1]."""
+    """Refuse anything but a batch of images [B, *image_shape], finite floats in [0, 1]."""
     expected = f"expected floats in [0, 1] of shape [B, {', '.join(map(str, image_shape))}]"
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise InputError(f"images: {expected}, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")

@@ -30,8 +30,8 @@ class ImportanceEstimate:
     """The importance-sampled joint density of a batch of images with every class.
 
     Attributes:
-        log_weights: [N, C, B] nats, log p(x, z, c) less the log-density of the proposal that z was drawn from, for the
-            N particles that serve a class: K, or C K where they are shared. Minus infinity: not drawn.
+        log_weights: [N, C, B] nats, log p(x, z, c) less the log-density of the proposal of z. N particles serve a class:
+            K, or C K where the classes share them. Minus infinity marks a particle that was not drawn.
         drawn: [C, B] how many were drawn; N where None.
     """
 
@@ -57,14 +57,14 @@ class ImportanceEstimate:
 
 
 def pareto_shape(log_weights: Tensor) -> Tensor:
-    """The shape k of a generalized Pareto distribution fitted to the largest of N weights [N, ...], [...].
+    """Pareto k, the shape of a generalized Pareto distribution fitted to the largest of N weights [N, ...], [...].
 
-    About 1 / k moments of the weights are finite. Above min(1 - 1 / log10 N, 0.7) neither an estimate from so many
-    particles nor its effective sample size is to be trusted (Vehtari et al. 2024, from whom the part of the weights that
-    is taken for the tail and the prior on k are, too). The fit is that of Zhang and Stephens (2009): b = -k / scale is
-    its posterior mean on a grid, in float64. The prior pulls k towards 0.5 with the weight of ten observations.
+    About 1 / k moments of the weights are finite. Above min(1 - 1 / log10 N, 0.7), trust neither the estimate nor its
+    effective sample size (Vehtari et al. 2024; the size of the tail and the prior on k are theirs). The fit is that of
+    Zhang and Stephens (2009): b = -k / scale is its posterior mean on a grid, in float64. The prior pulls k towards 0.5
+    with the weight of ten observations.
 
-    NaN of less than 21 weights, of which too few are a tail; minus infinity where these are all the same.
+    Fewer than 21 weights have too short a tail: NaN. A tail of equal weights: minus infinity.
     """
     tail = math.ceil(min(len(log_weights) / 5, 3 * math.sqrt(len(log_weights))))
     if tail < 5:
@@ -153,9 +153,9 @@ def plates(**sizes: int) -> Iterator[None]:
 
 
 def check_shared_images(factorization: DeepBayes) -> None:
-    """Refuse a model whose p(x|...) depends on y: :func:`mixture` would need C times the decodings.
+    """Refuse a model that :func:`mixture` is not for: without a guide to mix, or with a p(x|...) that depends on y.
 
-    And one without guides to mix.
+    The latter would need C times the decodings.
     """
     if "z" not in factorization.parents():
         raise InputError(f"the mixture estimator mixes the guides of z, and {factorization.name} has no z")
@@ -181,7 +181,7 @@ def drawn(trace: poutine.Trace) -> dict[str, Tensor]:
 def log_prob(trace: poutine.Trace, term: str | None = None) -> Tensor:
     """The log-probability of a trace under plates, summed over its sites and over nothing else, [K, C, B] nats.
 
-    Of the site alone that `term` names; 0 where the trace doesn't have it.
+    With a `term`, that site's log-probability alone; 0 where the trace doesn't have the site.
     """
     trace = prune_subsample_sites(trace)
     trace.compute_log_prob(lambda name, site: term in (None, name))

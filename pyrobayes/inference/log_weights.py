@@ -104,7 +104,7 @@ class LogWeights:
         return InParts.apply(parts, shape, x, *self.factorization.parameters())
 
     def _sparse(self, x: Tensor, keys: Tensor, y: Tensor, chosen: range, particles: int, images: int) -> Tensor:
-        """The same with a gradient that leaves out what is negligible; autograd keeps nothing of the parts."""
+        """Log weights with a sparse gradient; autograd keeps nothing of the parts."""
 
         def part(x: Tensor, keys: Tensor, y: Tensor, start: int) -> Tensor:
             end = min(start + particles, chosen.stop)
