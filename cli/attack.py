@@ -5,7 +5,7 @@ import click
 from pyrobayes.options import AttackOptions
 from pyrobayes.torchrun import rank
 from pyrobayes_cli import options
-from pyrobayes_cli.output import results_of, table, tell_caveats
+from pyrobayes_cli.output import results_of, show, tell_caveats
 
 
 @click.command("attack", short_help="Attack trained models.")
@@ -43,30 +43,9 @@ def command(models, data, data_dir, runs, out, device, save_adversarial, resume,
 
 def show_attack(results, folder) -> None:
     """Print success rates as a table, and what puts them in doubt."""
-    several = len({result.attack for result in results}) > 1
-    aimed = any(result.reached(0) for result in results)
-    table(
-        [
-            *(["attack"] if several else []),
-            "model", "eps", "clean accuracy (%)", "success rate (%)", "flipped (%)",
-            *(["target reached (%)"] if aimed else []),
-            "images",
-        ],
-        [
-            [
-                *([result.attack] if several else []),
-                result.model,
-                f"{eps:g}" + ("" if (norm := result.options["norm"]) == "linf" else f" ({norm})"),
-                result.clean_accuracy.percent(),
-                result.success(i).percent(),
-                result.flipped(i).percent(),
-                *([result.reached(i).percent()] if aimed else []),
-                f"{len(result.labels)}",
-            ]
-            for result in results
-            for i, eps in enumerate(result.eps)
-        ],
-    )  # fmt: skip
+    from pyrobayes.results.tables import attacks
+
+    show(attacks(results))
     for result in () if rank() else results:
         if result.unmoved.count and result.eps[-1] > 0:
             click.echo(

@@ -1,12 +1,10 @@
 """`pyrobayes detect`."""
 
-import math
-
 import click
 
 from pyrobayes.options import DetectionOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import results_of, table, tell_caveats
+from pyrobayes_cli.output import results_of, show, tell_caveats
 
 
 @click.command("detect", short_help="Reject adversarial images by log p(x, y), and attack that too.")
@@ -36,32 +34,9 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
     results = results_of(detect, models, chosen, as_json, **where)
     if not results:
         return
-    table(
-        [
-            "model", "attack", "test", "eps", "false alarms (%)", "success (%)", "detected (%)", "undetected (%)", "AUC",
-            "accuracy accepted (%)",
-        ],
-        [
-            [
-                result.model,
-                result.attack + (f", evading x {result.options['evade_weight']:g}" if result.options["evade"] else ""),
-                result.test + ("" if result.meaningful else " *"),
-                f"{eps:g}",
-                result.false_alarms.percent(),
-                result.success[i].percent(),
-                result.detected[i].percent(),
-                result.undetected[i].percent(),
-                "-" if math.isnan(result.auc[i]) else f"{result.auc[i]:.3f}",
-                result.accepted_accuracy[i].percent(),
-            ]
-            for result in results
-            for i, eps in enumerate(result.eps)
-        ],
-    )  # fmt: skip
-    if not all(result.meaningful for result in results):
-        click.echo(
-            "* without meaning: the model has no p(x|...). The marginal test sees the error of the estimate, the logit test p(y|x)."
-        )
+    from pyrobayes.results.tables import detections
+
+    show(detections(results))
     tell_caveats(results)
     click.echo(
         f"Data: {results[0].data}, test images. Thresholds: {100 * chosen.false_alarms:g}% of up to {chosen.train_images:,} "

@@ -4,7 +4,7 @@ import click
 
 from pyrobayes.options import EvaluationOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import results_of, table, tell_caveats
+from pyrobayes_cli.output import results_of, show, tell_caveats
 
 
 @click.command("evaluate", short_help="Evaluate trained models on clean test images.")
@@ -37,9 +37,8 @@ def command(models, data, data_dir, runs, out, device, resume, as_json, **given)
 
 def show_evaluation(results, folder) -> None:
     """Print evaluations as a table."""
-    table(
-        ["model", "accuracy (%)", "changed (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS", "images"],
-        [[result.model, *result.cells(), f"{result.images}"] for result in results],
-    )
+    from pyrobayes.results.tables import evaluations
+
+    show(evaluations(results))
     tell_caveats(results)
     click.echo(f"Data: {results[0].data}, test images. Figures and evaluation.json are in {folder}.")

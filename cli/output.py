@@ -21,12 +21,9 @@ def results_of(compute, models, options, as_json: bool, *, runs, **given) -> lis
     return []
 
 
-def table(header: list[str], rows: list[list[str]]) -> None:
-    """Print rows under a header, columns aligned: the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    for row in [header, ["-" * width for width in widths], *rows]:
-        cells = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
-        click.echo("  ".join(cells).rstrip())
+def show(table) -> None:
+    """Print a table of :mod:`pyrobayes.results.tables`."""
+    click.echo(table.as_text())
 
 
 def warn_of_unfinished(models, runs) -> None:

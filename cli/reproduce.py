@@ -10,7 +10,7 @@ from pyrobayes.progress import ProgressBar
 from pyrobayes_cli import options
 from pyrobayes_cli.attack import show_attack
 from pyrobayes_cli.evaluate import show_evaluation
-from pyrobayes_cli.output import table
+from pyrobayes_cli.output import show
 from pyrobayes_cli.robustness import show_worst_cases
 from pyrobayes_cli.train import show_training
 
@@ -108,32 +108,8 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, images, part
 
 def show_comparison(result, folder) -> None:
     """Print published and our success rates, and which of the poster's claims hold."""
-    table(
-        [
-            "model",
-            "eps",
-            "FGSM, published (%)",
-            "FGSM, ours (%)",
-            "difference",
-            "worst case (%)",
-            "FGSM, same images (%)",
-        ],
-        [
-            [
-                each.model,
-                f"{each.eps:g}",
-                "-" if each.published is None else f"{100 * each.published:.2f}",
-                each.ours.percent(),
-                "-" if each.difference is None else f"{100 * each.difference[0]:+.1f}",
-                *("-" if spread is None else spread.percent() for spread in (each.worst, each.judged)),
-            ]
-            for each in result.comparisons
-        ],
-    )
-    for claim in result.claims:
-        outcome = "FAILS" if claim.outcome == "fails" else claim.outcome
-        click.echo(
-            f"{claim.generative} against {claim.discriminative}: {claim.statement} (FGSM): {outcome}; "
-            f"closest at eps {claim.eps:g}, seed {claim.seed}: {100 * claim.gap:+.1f} points, +/- {100 * claim.half:.1f}"
-        )
+    from pyrobayes.results.tables import CLAIM, Table, comparisons_by_eps
+
+    show(comparisons_by_eps(result.comparisons))
+    show(Table.of(CLAIM, result.claims))
     click.echo(f"Figure and reproduction.json are in {folder}.")

@@ -6,7 +6,7 @@ import click
 
 from pyrobayes.options import QUICK_ROBUSTNESS, RobustnessOptions
 from pyrobayes_cli import options
-from pyrobayes_cli.output import results_of, table, tell_caveats
+from pyrobayes_cli.output import results_of, show, tell_caveats
 
 
 @click.command("robustness", short_help="Attack in many ways, and say what of the result to believe.")
@@ -63,43 +63,23 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
     )
 
 
-def show_verdict(result) -> None:
+def show_verdict(verdict) -> None:
     """Print the success rates of a verdict, and its sheet of checks."""
-    doubted = " (doubted by 10)" if result.clean_doubted else ""
+    from pyrobayes.results.tables import sheet, verdict_rates
+
+    doubted = " (doubted by 10)" if verdict.clean_doubted else ""
     click.echo(
-        f"\n{result.model}: clean accuracy {result.clean_accuracy.percent()}%{doubted}, {result.images} images\n"
+        f"\n{verdict.model}: clean accuracy {verdict.clean_accuracy.percent()}%{doubted}, {verdict.images} images"
     )
-    rows = [
-        [name, *(rate.percent() for rate in rates), ", ".join(map(str, result.doubts(name)))]
-        for name, rates in result.rows.items()
-    ]
-    if result.broken_in_most is not None:
-        doubts = rows[-1][-1]  # those of the worst case
-        rows.append(["  in most of further draws", *(rate.percent() for rate in result.broken_in_most), doubts])
-        rows.append(["  share of further draws", *(f"{100 * share:.1f}" for share in result.share_of_draws), doubts])
-    table(["success rate (%) at eps", *(f"{eps:g}" for eps in result.eps), "doubted by"], rows)
-    click.echo()
-    for check in result.checks:
-        failed = check.number in result.failed
-        click.echo(f"{check.number:2d}  {check.status.upper() if failed else check.status}  {check.name}")
-        click.echo(f"    {check.finding}")
-        if failed:
-            click.echo(f"    in doubt: {check.doubts}")
+    click.echo("Success rates (%):\n")
+    show(verdict_rates(verdict))
+    click.echo(f"\n{sheet(verdict).as_list()}")
 
 
-def show_worst_cases(results) -> None:
-    """Print the worst cases of several verdicts, and which of their checks failed; the sheets are in the report."""
-    table(
-        ["worst case (%) at eps", *(f"{eps:g}" for eps in results[0].eps), "failed checks", "attacks", "images"],
-        [
-            [
-                result.model,
-                *(rate.percent() for rate in result.worst),
-                ", ".join(map(str, result.failed)) or "none",
-                f"{len(result.success)}",
-                f"{result.images}",
-            ]
-            for result in results
-        ],
-    )
-    tell_caveats(results)
+def show_worst_cases(verdicts) -> None:
+    """Print the worst cases of several verdicts; the sheets of checks are in the report."""
+    from pyrobayes.results.tables import worst_cases
+
+    click.echo("Success rates (%) of FGSM and in the worst case, at every eps:")
+    show(worst_cases(verdicts))
+    tell_caveats(verdicts)

@@ -11,7 +11,7 @@ from pyrobayes.errors import InputError
 from pyrobayes.options import NETWORKS, Networks, TrainingOptions
 from pyrobayes.progress import ProgressBar
 from pyrobayes_cli import options
-from pyrobayes_cli.output import table
+from pyrobayes_cli.output import show
 
 
 @click.command("train", short_help="Train models.")
@@ -94,18 +94,6 @@ def how_to_go_on(current: str | None, overwrite: bool) -> str:
 
 def show_training(trained, runs) -> None:
     """Print the last epoch of every model as a table."""
-    last = {name: epochs[-1] for name, epochs in trained.items()}
-    table(
-        ["model", "epochs", "validation ELBO (nats)", "KL (nats)", "validation accuracy (%)", "saved in"],
-        [
-            [
-                name,
-                f"{epoch.epoch}",
-                f"{epoch.validation_elbo:.2f}",
-                f"{epoch.validation_kl:.2f}",
-                f"{100 * epoch.validation_accuracy:.1f}",
-                f"{runs}/{name}",
-            ]
-            for name, epoch in last.items()
-        ],
-    )
+    from pyrobayes.results.tables import trainings
+
+    show(trainings(trained, runs))

@@ -16,6 +16,7 @@ of `docs`, and into the README's. A test sees that it is there.
 import json
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -30,19 +31,16 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.checks import FAIL, NOT_APPLICABLE
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
-from pyrobayes.results import report
-from pyrobayes.results.report import table
+from pyrobayes.results import report, tables
+from pyrobayes.results.markdown import Markdown, code
 from pyrobayes.results.store import SavedResults, read_reproduction, read_results
+from pyrobayes.results.tables import NUMBER, STATUS, TEXT, Table, share
 from pyrobayes.training.checkpoint import Config
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 MIDDLE = 0.1  # the eps at which every attack is told
 PARTICLES = (1, 10, 100)  # of which the tables tell
-TOLD_OF_PARTICLES = {
-    "accuracy": "correct (%)", "changed": "changed by another draw (%)", "size": "effective sample size",
-    "bias": "bias of log p(x, y) (nats)", "pareto": "Pareto k: median (nine tenths)",
-}  # fmt: skip
 # Clean accuracy to reach, and the success rate of FGSM at that eps to stay below, in per cent.
 AIMS = {
     "gfz": (90, 35), "gfy": (90, 35), "gbz": (88, 30), "gby": (88, 35), "dfx": (92, None), "dfz": (92, None), "dbx": (90, None),
@@ -91,9 +89,9 @@ def card(evaluation: Evaluation, verdict: Verdict, particles: int) -> str:
     )
 
 
-def share(rate) -> str:
-    """A share in per cent."""
-    return f"{100 * getattr(rate, 'share', rate):.1f}"
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, kind: str = NUMBER) -> str:
+    """A table in Markdown; the first columns are text, the others of a kind."""
+    return Table(header, [TEXT] * left + [kind] * (len(header) - left), rows).as_markdown()
 
 
 def results(command: str, folder: str = "") -> list:
@@ -103,20 +101,7 @@ def results(command: str, folder: str = "") -> list:
 
 def worst_cases() -> str:
     """FGSM and the worst case of every model at every eps."""
-    verdicts = results("robustness")
-    eps = [f"{value:g}" for value in verdicts[0].eps]
-    header = ["model", "clean accuracy (%)", f"FGSM {eps[0]}", *eps[1:], f"worst case {eps[0]}", *eps[1:], "doubted by"]
-    rows = [
-        [
-            verdict.model.upper(),
-            verdict.clean_accuracy.percent(),
-            *map(share, verdict.success["fgsm"]),
-            *(rate.percent() for rate in verdict.worst),
-            ", ".join(map(str, verdict.doubts("worst case"))) or "none",
-        ]
-        for verdict in verdicts
-    ]
-    return table(header, rows)
+    return tables.worst_cases(results("robustness")).as_markdown()
 
 
 def attacks() -> str:
@@ -135,23 +120,26 @@ def attacks() -> str:
 def sheet() -> str:
     """The checks of every model."""
     verdicts = results("robustness")
-    said = {FAIL: "**fail**", NOT_APPLICABLE: "-"}
     rows = [
-        [str(checks[0].number), checks[0].name, *(said.get(check.status, check.status) for check in checks)]
+        [
+            str(checks[0].number),
+            checks[0].name,
+            *("-" if each.status == NOT_APPLICABLE else each.status for each in checks),
+        ]
         for checks in zip(*(verdict.checks for verdict in verdicts))
     ]
-    return table(["", "check", *(verdict.model.upper() for verdict in verdicts)], rows, left=2 + len(verdicts))
+    return table(["", "check", *(verdict.model.upper() for verdict in verdicts)], rows, left=2, kind=STATUS)
 
 
 def findings() -> str:
-    """What failed, and how success grows with estimates and particles, by model."""
+    """Failed checks, and how success grows with estimates and particles, by model."""
     rows = [
-        [verdict.model.upper(), str(check.number), "**fail**" if check.status == FAIL else check.status, check.finding]
+        [verdict.model.upper(), str(check.number), check.status, check.finding]
         for verdict in results("robustness")
         for check in verdict.checks
         if check.status == FAIL or check.number == 6 and check.status != NOT_APPLICABLE
     ]
-    return table(["model", "check", "", "found"], rows, left=4)
+    return Table(["model", "check", "", "found"], [TEXT, TEXT, STATUS, TEXT], rows).as_markdown()
 
 
 def detections() -> str:
@@ -201,8 +189,7 @@ def evasions() -> str:
 
 def clean() -> str:
     """Every model on clean images."""
-    header = ["model", "accuracy (%)", "changed by another draw (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS"]
-    return table(header, [[each.model.upper(), *each.cells()] for each in results("evaluate")])
+    return tables.evaluations(results("evaluate")).as_markdown()
 
 
 def summary() -> str:
@@ -224,7 +211,7 @@ def ablations(of: str) -> str:
     rows = [row for row in rows if (row["model"] == "gbz") == (of == "gbz")]
     eps = rows[0]["settings"]["eps"]
     header = [
-        "option" if of == "gbz" else "`pyrobayes train`",
+        "option" if of == "gbz" else code("pyrobayes train"),
         "accuracy (%)",
         "NLL (nats)",
         "changed by another draw (%)",
@@ -238,7 +225,7 @@ def ablations(of: str) -> str:
         nll, kl = f"{row['negative_log_likelihood']:.3f}", f"{round(row['kl'], 1) + 0.0:.1f}"
         told = [accuracy.percent(), nll, share(changed), kl, share(fgsm), worst.percent()]
         given = row["given"] if of == "gbz" else f"{row['model']} {row['given']}".strip()
-        return [f"`{given}`" if given else "none", *told]
+        return [code(given) if given else "none", *told]
 
     return table(header, [line(row) for row in rows])
 
@@ -263,26 +250,9 @@ def kernel_density() -> str:
 
 
 def particles(what: str) -> str:
-    """What the number of particles does, as `examples/effect_of_particles.py` measured it, for a few of them."""
+    """The effect of the number of particles, as `examples/effect_of_particles.py` measured it, for a few numbers."""
     effects = decode(list[Effect], json.loads((RESULTS / "particles.json").read_text()))
-    best = references(effects)
-
-    def cell(effect: Effect) -> str:
-        if what in ("accuracy", "changed"):
-            return getattr(effect, what).percent()
-        if what == "pareto":
-            return "{1:.2f} ({0:.2f} to {2:.2f})".format(*effect.pareto_k) if effect.pareto_k else "-"
-        mean = effect.effective_sample_size if what == "size" else effect.bias(best[effect.model])
-        value, low, high = (f"{round(each, 2) + 0.0:.2f}" for each in (mean.value, *mean.interval))
-        return f"{value} [{low}, {high}]"
-
-    rows: dict[str, list[str]] = {}
-    for effect in effects:
-        if effect.particles in PARTICLES:
-            name = effect.model.upper() + (", mixture" if effect.estimator == "mixture" else "")
-            rows.setdefault(name, []).append(cell(effect))
-    header = [TOLD_OF_PARTICLES[what], *(f"K = {count}" for count in PARTICLES)]
-    return table(header, [[name, *cells] for name, cells in rows.items()])
+    return tables.effects(effects, what, PARTICLES, references(effects)).as_markdown()
 
 
 def aims(folder: str) -> str:
@@ -294,7 +264,9 @@ def aims(folder: str) -> str:
     for model, (accuracy, fgsm) in AIMS.items():
         clean, ours, theirs = found.clean[model], at[model].ours, published.get(model)
         reached = [clean.share >= accuracy / 100, fgsm is not None and ours.share < fgsm / 100]
-        told = [f"**{each.percent()}**" if good else each.percent() for each, good in zip((clean, ours), reached)]
+        told = [
+            Markdown(f"**{each.percent()}**") if good else each.percent() for each, good in zip((clean, ours), reached)
+        ]
         rows.append(
             [
                 model.upper(),
@@ -329,13 +301,12 @@ def trainings(folder: str) -> str:
 
 def differences(folder: str) -> str:
     """Published and our success rates of FGSM, and the worst case, by model and eps."""
-    return report.compared(read_reproduction(RESULTS / folder).comparisons)
+    return tables.comparisons(read_reproduction(RESULTS / folder).comparisons).as_markdown()
 
 
 def claims(folder: str) -> str:
-    """What became of the poster's claims."""
-    found = read_reproduction(RESULTS / folder)
-    return report.tested(found.claims)
+    """The poster's claims, and whether they hold."""
+    return tables.claims(read_reproduction(RESULTS / folder).claims).as_markdown()
 
 
 def fgsm_variants() -> str:
