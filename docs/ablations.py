@@ -1,9 +1,11 @@
 """Measure what each option of the training is worth: `python docs/ablations.py RUNS`.
 
-GBZ with `small` networks is trained with one option changed at a time, and the other models by `pyrobayes train`, by what stood out, and by our own recipe,
-each run in a folder of its own under RUNS, and judged on validation images: on clean ones, and under FGSM beside the worst of FGSM, PGD and
-Auto-PGD on every particle's own joint. What is there already isn't done again, so that several processes may take some rows each;
-rows that were measured elsewhere stay in the file of results. `docs/write_results.py` makes the tables.
+GBZ with `small` networks is trained with one option changed at a time. The other models are trained by `pyrobayes train`, by promising options,
+and by our own recipe. Each row is a run in a folder under RUNS, and is judged on validation images: clean, under FGSM, and under the worst of
+FGSM, PGD and Auto-PGD on every particle's own joint.
+
+Finished rows aren't measured again, so several processes may share the rows. Rows that were measured elsewhere stay in the file of results.
+`docs/write_results.py` makes the tables.
 """
 
 import dataclasses
@@ -65,30 +67,30 @@ RESULTS = Path(__file__).parent / "results" / "ablations.json"
 
 
 def given(changes: dict) -> str:
-    """Changes as they are given to `pyrobayes train`."""
+    """The options of `pyrobayes train` for these changes."""
     return " ".join(part for name, value in changes.items() for part in report.flag(name, value))
 
 
 def folder(runs_folder: Path, model: str, changes: dict) -> Path:
-    """Where the run of a row is."""
+    """The folder of a row's run."""
     return runs_folder / "-".join([model, *(f"{name}-{value}" for name, value in changes.items())])
 
 
 def known(runs_folder: Path, out: Path) -> list[dict]:
-    """All rows that are there: those in the file of results, then those of the runs, which take the place of the former."""
+    """All finished rows: those of the file of results, then those of the runs, which replace the former."""
     paths = [folder(runs_folder, *row) / RESULT for row in ROWS]
     rows = json.loads(out.read_text()) if out.is_file() else []
     return rows + [json.loads(path.read_text()) for path in paths if path.is_file()]
 
 
 def settings_of(model: str, data: str, epochs: int, images: int) -> dict:
-    """What all rows of a model have in common."""
+    """The settings that all rows of a model share."""
     epochs = epochs if model == MODEL else TrainingOptions.of(model).epochs
     return {"data": data, "epochs": epochs, "images": images, "eps": EPS, "steps": STEPS}
 
 
 def measured(path: Path, model: str, changes: dict, settings: dict) -> dict:
-    """Train one row, or go on with it, and judge it on the validation images."""
+    """Train one row, or resume it, and judge it on the validation images."""
     data = settings["data"]
     training = {"epochs": settings["epochs"]} | {name: value for name, value in changes.items() if name not in SIZES}
     trained = train.train(

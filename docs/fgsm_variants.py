@@ -1,8 +1,12 @@
-"""Measure what FGSM's details are worth: `python docs/fgsm_variants.py runs-poster`.
+"""Measure what the details of FGSM are worth: `python docs/fgsm_variants.py runs-poster`.
 
-Three gradients of the same estimate, with noise that isn't the defender's: of log p(not y|x) - log p(y|x), which `pyrobayes attack`
-climbs; of the cross-entropy as it comes, whose gradient underflows where the classifier is sure; and of the first with the predicted
-class for the true one, which some attack libraries do unless told the class. `docs/write_results.py` makes the table.
+FGSM follows three gradients of the same estimate, with noise that isn't the defender's:
+
+* of the log odds log p(not y|x) - log p(y|x), which `pyrobayes attack` climbs;
+* of the plain cross-entropy, which underflows where the classifier is sure;
+* of the log odds of the predicted class, which some attack libraries climb unless they are told the true one.
+
+`docs/write_results.py` makes the table.
 """
 
 from pathlib import Path
@@ -30,7 +34,7 @@ LOSSES = {
 
 
 def wrong(classifier: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Which images [B] are misclassified after a step of each size up each loss, [losses, E, B]."""
+    """True for images that are misclassified after a step of each eps up each loss, [losses, E, B]."""
     seen = x.clone().requires_grad_()
     log_joint = classifier.resampled(1)(seen)
     gradients = [torch.autograd.grad(loss(log_joint, y).sum(), seen, retain_graph=True)[0] for loss in LOSSES.values()]

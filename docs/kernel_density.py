@@ -1,8 +1,8 @@
-"""Measure a generative classifier that knows the training images by heart: `python docs/kernel_density.py`.
+"""Measure a generative classifier that keeps all training images: `python docs/kernel_density.py`.
 
-Its p(x|y) is the mean of Gaussians around the training images of class y (Parzen 1962), with the variance that the models' likelihoods
-have, so that log p(x, y) is exact: nothing is drawn, and no gradient is masked by noise. It is judged as the rows of
-`docs/ablations.py` are, on the same validation images. `docs/write_results.py` makes the table.
+Its p(x|y) is the mean of Gaussians around the training images of class y (Parzen 1962), with the variance of the models' likelihoods. So
+log p(x, y) is exact: nothing is drawn, and no noise masks a gradient. It is judged on the validation images of `docs/ablations.py`, in the
+same way. `docs/write_results.py` makes the table.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parent / "results" / "kernel_density.json"
 
 
 class KernelDensity(nn.Module):
-    """log p(x, y) [B, C] of images x [B, ...], but for a constant."""
+    """log p(x, y) [B, C] of images x [B, ...], up to a constant."""
 
     def __init__(self, training: Images, variance: float):
         super().__init__()
@@ -37,13 +37,12 @@ class KernelDensity(nn.Module):
         x = x.flatten(1)
         distances = x.square().sum(1, keepdim=True) + self.squared - 2 * x @ self.images.T
         of_classes = (-distances / (2 * self.variance)).split(self.counts, dim=1)
-        return torch.stack(
-            [each.logsumexp(1) for each in of_classes], 1
-        )  # with the prior in it: more images, more mass
+        # The sum over images holds the prior: a class with more images has more mass.
+        return torch.stack([each.logsumexp(1) for each in of_classes], 1)
 
 
 def measured(training: Images, validation: Images, variance: float, images: int) -> dict:
-    """What one variance gives."""
+    """Accuracy and success rates for one variance."""
     classifier, few = KernelDensity(training, variance), validation.head(images)
     climbed = [attacks.get("fgsm"), attacks.get("pgd", steps=STEPS), attacks.get("apgd", steps=STEPS)]
     right, surprise, broken = [], [], [[] for _ in climbed]

@@ -1,6 +1,6 @@
 """Put trained models into the package: `python docs/package_models.py RUNS`.
 
-Weights are rounded to float16. What is then measured of them is told by `docs/write_results.py`.
+Weights are rounded to float16. `docs/write_results.py` writes into the pages what is then measured.
 """
 
 import shutil
