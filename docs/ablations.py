@@ -21,7 +21,7 @@ from pyrobayes.commands import train
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
 from pyrobayes.options import NETWORKS, RECIPES, Networks, TrainingOptions
-from pyrobayes.results import report
+from pyrobayes.results.configuration import flag
 from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes.training.checkpoint import MODEL as WEIGHTS
 from pyrobayes.training.checkpoint import versions
@@ -68,7 +68,7 @@ RESULTS = Path(__file__).parent / "results" / "ablations.json"
 
 def given(changes: dict) -> str:
     """The options of `pyrobayes train` for these changes."""
-    return " ".join(part for name, value in changes.items() for part in report.flag(name, value))
+    return " ".join(part for name, value in changes.items() for part in flag(name, value))
 
 
 def folder(runs_folder: Path, model: str, changes: dict) -> Path:

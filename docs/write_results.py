@@ -31,7 +31,8 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.checks import FAIL, NOT_APPLICABLE
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
-from pyrobayes.results import report, tables
+from pyrobayes.results import tables
+from pyrobayes.results.configuration import flags
 from pyrobayes.results.markdown import Markdown, code
 from pyrobayes.results.store import SavedResults, read_reproduction, read_results
 from pyrobayes.results.tables import NUMBER, STATUS, TEXT, Table, share
@@ -68,8 +69,8 @@ def card(evaluation: Evaluation, verdict: Verdict, particles: int) -> str:
     """The card of a model."""
     model = verdict.model
     config = Config.read(PRETRAINED / model)
-    changed = report.flags(config.networks, NETWORKS["small"])
-    changed += report.flags(config.training, TrainingOptions.of(model))
+    changed = flags(config.networks, NETWORKS["small"])
+    changed += flags(config.training, TrainingOptions.of(model))
     return CARD.format(
         name=model.upper(),
         model=model,

@@ -1,0 +1,150 @@
+"""How results were made: command lines that give them again, options, data and weights."""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+
+from pyrobayes.options import MINI, MODELS, NETWORKS, PRETRAINED, EvaluationOptions, TrainingOptions
+from pyrobayes.results.markdown import Markdown, listed, plain
+from pyrobayes.results.store import Provenance, SavedResults
+from pyrobayes.results.tables import CODE, TEXT, Table
+from pyrobayes.results.templates import render
+from pyrobayes.tensor_files import digest, read_tensors
+from pyrobayes.training.checkpoint import MODEL
+
+Found = Mapping[str, SavedResults]
+
+
+def configuration_section(found: Found) -> Markdown:
+    """All that is needed to get the results again."""
+    trained = trainings(found)
+    names = names_of(trained)
+    data = dict.fromkeys(
+        [(each.data["name"], each.data["split"], each.data["sha256"]) for each in found.values()]
+        + [(each.config.data, "train", each.config.data_sha256) for _, each in trained]
+    )
+    training = {
+        name: {"data": each.config.data} | vars(each.config.networks) | vars(each.config.training)
+        for name, (_, each) in zip(names, trained)
+    }
+    weights = [[name, each.weights] for name, (_, each) in zip(names, trained)]
+    return render(
+        "configuration",
+        commands=Markdown("\n".join(commands(found))),
+        data=Table(["data", "images", "sha256"], [TEXT, TEXT, CODE], [list(each) for each in data]),
+        options=_columns("option", {command: _given(each.options) for command, each in found.items()}),
+        attacks=_attacks(found),
+        training=_columns("option", training),
+        weights=Table(["model", "sha256"], [TEXT, CODE], weights),
+        versions=_columns("of", {command: each.versions for command, each in found.items()}),
+    )
+
+
+def trainings(found: Found) -> list[tuple[str, Provenance]]:
+    """Models and how they were trained; a model with results of several trainings is there with each."""
+    distinct = []
+    for each in found.values():
+        distinct += [pair for pair in each.trained.items() if pair not in distinct]
+    return distinct
+
+
+def names_of(trained: Sequence[tuple[str, Provenance | None]]) -> list[str]:
+    """A name for each training, with the beginning of its weights' checksum where a model has several."""
+    models = [model for model, _ in trained]
+    return [model.upper() + (f" ({each.weights[:8]})" if models.count(model) > 1 else "") for model, each in trained]
+
+
+def commands(found: Found) -> list[str]:
+    """The command lines that give the results again."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for model, trained in trainings(found):
+        if _packaged(model, trained):
+            continue
+        config = trained.config
+        data = [] if config.data == "fashion-mnist" else ["--data", config.data]
+        changes = {preset: flags(config.networks, sizes) for preset, sizes in NETWORKS.items()}
+        nearest = min(changes, key=lambda preset: len(changes[preset]))
+        networks = [*([] if nearest == "paper" else ["--networks", nearest]), *changes[nearest]]
+        given = (*networks, *flags(config.training, TrainingOptions.of(model)), *data)
+        alike.setdefault(given, []).append(model)
+    lines = [["train", *models, *given] for given, models in alike.items()]
+    for command, each in found.items():
+        models = dict.fromkeys(result.model for result in each.results)
+        lines.append([command, *models, *selection(each), *flags(each.options, type(each.options)())])
+    typed = [" ".join(shlex.join(["pyrobayes", *line]).split()) for line in lines]
+    return [line for line in typed if not {"<", "`"} & set(line)]  # no model has such a name, and none is typed
+
+
+def selection(saved: SavedResults) -> list[str]:
+    """The options of a command that select the models and data of its results."""
+    pretrained = all(_packaged(model, trained) for model, trained in saved.trained.items())
+    usual = MINI if pretrained else next(iter(saved.trained.values())).config.data
+    models = ["--pretrained"] if pretrained else []
+    return models if saved.data["name"] == usual else [*models, "--data", saved.data["name"]]
+
+
+def _packaged(model: str, trained: Provenance) -> bool:
+    """Whether the weights come with the package."""
+    return model in MODELS and digest(read_tensors(PRETRAINED / model / MODEL)[0], {}) == trained.weights
+
+
+def flags(options, default) -> list[str]:
+    """An options record as a command line takes it, without options that have the value of another record."""
+    given = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value is None or value == getattr(default, field.name):
+            continue
+        if field.name == "eps":
+            given += ["--eps-range", ",".join(map(plain, value))]
+        elif isinstance(value, tuple):
+            given += [part for each in value for part in flag(field.name, each)]
+        else:
+            given += flag(field.name, value)
+    return given
+
+
+def flag(name: str, value) -> list[str]:
+    """An option as a command line takes it: `--train-particles 2`, `--antithetic`."""
+    option = f"--{name.replace('_', '-')}"
+    return [option] if value is True else [option, str(value)]
+
+
+def _given(options: EvaluationOptions) -> dict:
+    return vars(options) | ({"images": "all"} if options.images is None else {})
+
+
+def _attacks(found: Found) -> Table:
+    """One row an attack with options of its own."""
+    attacks: dict[tuple[str, str], list[str]] = {}
+    for result in (result for saved in found.values() for result in saved.results):
+        for name, options in _attacks_of(result):
+            attacks.setdefault((name, _in_words(options)), []).append(result.model.upper())
+    rows = [[name, listed(dict.fromkeys(models)), options] for (name, options), models in attacks.items()]
+    return Table(["attack", "on", "options"], [TEXT] * 3, rows)
+
+
+def _attacks_of(result) -> Iterable[tuple[str, Mapping]]:
+    """The names and options of the attacks of a result: one, several in a verdict, none on clean images."""
+    if hasattr(result, "attack"):
+        return [(result.attack, result.options)]
+    return getattr(result, "options", {}).items()
+
+
+def _in_words(options: Mapping) -> str:
+    """The options of an attack that have a value."""
+    unsaid = {"name", *([] if options.get("evade") else ["evade_weight"])}
+    told = {key: plain(value) for key, value in options.items() if key not in unsaid and value not in (None, False)}
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told.items() if value)
+
+
+def _columns(first: str, columns: Mapping[str, Mapping]) -> Table:
+    """One row a key; names whose values are all the same share a column."""
+    alike: dict[str, list[str]] = {}
+    for column_name, column in columns.items():
+        alike.setdefault(json.dumps(column), []).append(column_name)
+    shown = [json.loads(column) for column in alike]
+    keys = dict.fromkeys(key for column in shown for key in column if any(each.get(key) is not None for each in shown))
+    rows = [[key.replace("_", " "), *(plain(each[key]) if key in each else "-" for each in shown)] for key in keys]
+    return Table([first, *map(listed, alike.values())], [TEXT] * (1 + len(shown)), rows)
