@@ -94,7 +94,9 @@ class Modules(SphinxDirective):
         for name in self.arguments[0].split():
             module = importlib.import_module(name)
             lines += ["", f".. automodule:: {name}", "   :no-members:" if hasattr(module, "__path__") else "", ""]
-            for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            # The contract of a package, its module `base`, comes first.
+            modules = pkgutil.iter_modules(getattr(module, "__path__", []))
+            for found in sorted(modules, key=lambda found: (found.name != "base", found.name)):
                 if not found.name.startswith("_") and not found.ispkg:
                     title = f"{name}.{found.name}"
                     lines += ["", title, "-" * len(title), "", f".. automodule:: {title}", ""]

@@ -93,11 +93,16 @@ def test_links_of_the_readme_lead_into_the_repository_once_its_address_is_known(
 
 def test_command_lines_are_understood(page):
     text = page.read_text()
-    lines = [line for block in blocks(page, "", "sh", "console", "bash") for line in block.splitlines()]
+    lines = [line for block in blocks(page, "", "sh", "console", "bash") for line in joined(block)]
     assert text.count("```") % 2 == 0
     for line in lines:
         if command := re.search(r"(?:^|^\$ |-m )(pyrobayes(?:_cli)? .*)", line):
             understood(shlex.split(command[1], comments=True)[1:])
+
+
+def joined(block):
+    """The lines of a block, with those joined that end in a backslash."""
+    return block.replace("\\\n", " ").splitlines()
 
 
 def understood(words):
