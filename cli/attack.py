@@ -2,7 +2,7 @@
 
 import click
 
-from pyrobayes.options import AttackOptions
+from pyrobayes.attacks.attack_options import AttackOptions
 from pyrobayes.torchrun import rank
 from pyrobayes_cli import options
 from pyrobayes_cli.output import results_of, show, tell_caveats

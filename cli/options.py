@@ -120,7 +120,7 @@ def of_record(record: type, *, defaults: bool = True):
             kind = types_of[field.name]
             if isinstance(kind, types.UnionType):
                 kind = typing.get_args(kind)[0]
-            choices = field.metadata["choices"]
+            choices = field.metadata.get("choices")
             more = {"is_flag": True} if kind is bool else {}
             if typing.get_origin(kind) is tuple:
                 more, kind = {"multiple": True}, typing.get_args(kind)[0]

@@ -11,6 +11,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import pyrobayes
 from pyrobayes import __version__
+from pyrobayes.attacks.base import declaration
 
 project = "pyrobayes"
 release = version = __version__
@@ -48,11 +49,14 @@ nitpick_ignore_regex = [
 
 
 def prepare_docstring(app, what, name, documented, options, lines):
-    """Describe the fields of an options record by the help texts that its command prints."""
+    """Describe the fields of an options record, or of an attack, by the help texts that its command prints."""
     if what == "class" and dataclasses.is_dataclass(documented):
-        helps = {field.name: field.metadata.get("help") for field in dataclasses.fields(documented)}
-        if any(helps.values()):
-            lines += ["", "Args:", *(f"    {field}: {help}." for field, help in helps.items() if help)]
+        names = [field.name for field in dataclasses.fields(documented) if field.init]
+        helps = {name: help for name in names if (help := declaration(documented, name).get("help"))}
+        while lines and not lines[-1]:
+            lines.pop()
+        heading = ["", "Args:"] if helps and "Args:" not in lines else []  # the last section of a docstring
+        lines += [*heading, *(f"    {name}: {help}." for name, help in helps.items()), ""]
     if what in ("property", "attribute", "data"):
         lines.insert(0, "\\ ")  # or napoleon takes what stands before a colon for a type
 

@@ -9,9 +9,7 @@ import importlib
 
 from pyrobayes.errors import InputError
 from pyrobayes.options import (
-    AttackOptions,
     ClassifierOptions,
-    DetectionOptions,
     EvaluationOptions,
     Networks,
     RobustnessOptions,
@@ -43,8 +41,10 @@ _PLACES = {
     "TrainingInterrupted": "training.fit",
     "evaluate": "evaluation",
     "attack": "evaluation",
+    "AttackOptions": "attacks.attack_options",
     "fit_detector": "evaluation.detection",
     "detect": "evaluation.detection",
+    "DetectionOptions": "attacks.attack_options",
     "assess": "evaluation.robustness.verdict",
     "generate": "inference.generation",
     "reconstruct": "inference.generation",
@@ -52,9 +52,7 @@ _PLACES = {
 }
 
 __all__ = [
-    "AttackOptions",
     "ClassifierOptions",
-    "DetectionOptions",
     "EvaluationOptions",
     "InputError",
     "Networks",

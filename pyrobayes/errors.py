@@ -46,6 +46,11 @@ def check_integer(name: str, value, least: int, most: int = LARGEST_COUNT) -> No
         raise InputError(f"{name} must be at most {most}, got {value}")
 
 
+def check_count(name: str, value) -> None:
+    """Refuse a `value` of argument `name` that is no whole number of at least 1."""
+    check_integer(name, value, least=1)
+
+
 def check_flag(name: str, value) -> None:
     """Refuse a `value` of argument `name` that is neither True nor False."""
     if not isinstance(value, bool):
@@ -60,10 +65,15 @@ def check_positive(name: str, value, least: float = 0.0, most: float = math.inf)
         raise InputError(f"{name} must be from {least:g} to {most:g}, got {value:g}")
 
 
-def check_step_size(value) -> None:
-    """Refuse an attack's step size; None stands for its own."""
-    if value is not None:
-        check_positive("step size", value, most=LARGEST_STEP)
+def check_from_zero(name: str, value) -> None:
+    """Refuse a `value` of argument `name` that is no finite number from 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
+        raise InputError(f"{name} must be a finite number from 0, got {value!r}")
+
+
+def check_step_size(name: str, value) -> None:
+    """Refuse the step size of an attack that isn't above 0, or too large for float32 images."""
+    check_positive(name, value, most=LARGEST_STEP)
 
 
 def check_fraction(name: str, value) -> None:
@@ -79,15 +89,19 @@ def check_norm(attack: str, norm: str, norms) -> None:
 
 
 def is_number(value) -> bool:
-    """Whether it is one number: Python's, numpy's or a tensor without dimensions."""
-    return isinstance(value, numbers.Real) or getattr(value, "ndim", None) == 0
+    """Whether a value is one number: Python's, numpy's or a tensor without dimensions. True and False are none."""
+    return not _is_flag(value) and (isinstance(value, numbers.Real) or getattr(value, "ndim", None) == 0)
+
+
+def _is_flag(value) -> bool:
+    return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
 
 
 def numbers_in(values) -> tuple[float, ...]:
     """Sizes of a perturbation, in their order; :class:`InputError` unless they are numbers."""
     try:
-        if not isinstance(values, str):
-            return tuple(float(value) for value in values)
+        if not isinstance(values, str) and not any(map(_is_flag, values := list(values))):
+            return tuple(map(float, values))
     except (TypeError, ValueError):
         pass
     raise InputError(f"eps must be a number, or a list of numbers, got {values!r}")

@@ -18,7 +18,6 @@ from pyrobayes.errors import (
     check_flag,
     check_fraction,
     check_integer,
-    check_norm,
     check_positive,
     choice,
     plain_numbers,
@@ -31,28 +30,8 @@ AUGMENTATIONS = ("shift", "shift-flip")
 NOISES = ("fresh", "fixed")
 ESTIMATORS = ("per-class", "mixture")
 PRECISIONS = ("fp32", "bf16")
-NORMS = ("linf", "l2", "area")
 MODELS = ("gfz", "gfy", "gbz", "gby", "dfx", "dfz", "dbx")
 COMPARATORS = ("cnn", "cnn-at", "bnn")
-# The norms that each attack can be bounded in, its own first.
-ATTACKS = {
-    **dict.fromkeys(("fgsm", "pgd", "mim", "apgd"), ("linf", "l2")),
-    "cw": ("l2",),
-    "square": ("linf",),
-    "transfer": ("linf", "l2"),
-    "patch": ("area",),
-    **dict.fromkeys(("uniform", "gaussian"), ("linf", "l2")),
-}
-# Which attacks have an option of their own.
-OF_ATTACKS = {
-    "steps": ("pgd", "mim", "apgd", "cw", "square", "transfer", "patch"),
-    "step_size": ("pgd", "mim", "cw", "transfer", "patch"),
-    "restarts": ("pgd", "apgd", "transfer", "patch"),
-    "source": ("transfer",),
-    "confidence": ("cw",),
-    "draws": ("uniform", "gaussian"),
-}
-LOSSES = ("cross-entropy", "margin", "dlr", "logit-matching", "latent-matching")
 TERMS = ("x", "y", "z")
 DETECTION_TESTS = ("marginal", "logit", "kl")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -64,9 +43,18 @@ PRETRAINED = (
 )  # models that come with the package, as a folder of runs
 
 
-def option(default: Any, help: str, choices=None) -> Any:
-    """A field of an options record, with what a command line needs to offer it."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+def option(default: Any, help: str | None = None, choices=None, **more) -> Any:
+    """A field of an options record, or of an attack.
+
+    Args:
+        default: the value where the user gives none.
+        help: the help text on the command line, which offers no field without one.
+        choices: the values that are allowed.
+        more: what else is declared of the field, such as `check`, a function of its name and value that refuses a bad
+            value, and `none_means`, the words that stand for a default of None in the help text.
+    """
+    declared = {"help": help, "choices": choices} | more
+    return field(default=default, metadata={name: value for name, value in declared.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -241,113 +229,6 @@ class EvaluationOptions(ClassifierOptions):
 
 EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 EPS_IN_L2 = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
-
-
-@dataclass(frozen=True)
-class AttackOptions(EvaluationOptions):
-    """How a trained model is attacked: see :class:`pyrobayes.attacks.Attack`. What is None is as each attack has it."""
-
-    attack: tuple[str, ...] = option(("fgsm",), "the attack; may be given several times", ATTACKS)
-    eps: tuple[float, ...] | None = None
-    norm: str | None = option(
-        None,
-        "norm of the perturbation that eps bounds  [default: linf, cw l2, patch area (its share of the image)]",
-        NORMS,
-    )
-    loss: str | None = option(None, "what the attack climbs  [default: cross-entropy, cw and square margin]", LOSSES)
-    term: str | None = option(None, "the factor whose log-probability alone the attack sees  [default: all]", TERMS)
-    snapshot: bool = option(False, "climb the mean of the losses of every particle's own log joint")
-    target: str | int | None = option(
-        None, "number of the class to be predicted, or 'each'  [default: any but the true one]"
-    )
-    steps: int | None = option(
-        None,
-        "steps of an iterative attack  [default: pgd, transfer and patch 40, mim 10, apgd and cw 100, square 1000]",
-    )
-    step_size: float | None = option(
-        None, "size of the steps of pgd, mim, transfer (2.5 eps / steps), patch (2.5 / steps) and cw (0.05)"
-    )
-    restarts: int | None = option(None, "random starts of pgd, apgd and transfer, places of patch  [default: 1]")
-    source: str | None = option(
-        None,
-        "the model that transfer takes its images from, and doesn't attack  [default: all others, the worst counts]",
-    )
-    confidence: float | None = option(
-        None, "margin, in nats, above which cw counts an image as misclassified  [default: 0]"
-    )
-    draws: int | None = option(None, "draws of random noise, of which the worst counts  [default: 100]")
-    eot: int = option(
-        1, "independent estimates of the posterior whose mean the attack sees; with --snapshot, times as many particles"
-    )
-    attack_particles: int | None = option(None, "particles of the attacker's estimates  [default: --particles]")
-    attack_estimator: str | None = option(None, "estimator of the attacker  [default: --estimator]", ESTIMATORS)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_flag("snapshot", self.snapshot)
-        names = (self.attack,) if isinstance(self.attack, str) else tuple(self.attack or ())
-        if not names:
-            raise InputError(f"no attack given: known are {', '.join(ATTACKS)}")
-        object.__setattr__(self, "attack", tuple(dict.fromkeys(choice("attack", name, ATTACKS) for name in names)))
-        if self.norm is not None:
-            object.__setattr__(self, "norm", choice("norm", self.norm, NORMS))
-        if self.loss is not None:
-            object.__setattr__(self, "loss", choice("loss", self.loss, LOSSES))
-        norms = {name: self.norm or ATTACKS[name][0] for name in self.attack}
-        if self.eps is None:
-            object.__setattr__(self, "eps", EPS_IN_L2 if set(norms.values()) == {"l2"} else EPS)
-        for name, norm in norms.items():
-            check_norm(name, norm, ATTACKS[name])
-            object.__setattr__(self, "eps", check_eps(self.eps, norm))
-        if self.term is not None:
-            object.__setattr__(self, "term", choice("term", self.term, TERMS))
-        if self.target is not None:
-            target = str(self.target).lower()
-            if target != "each" and not target.isdecimal():
-                raise InputError(f"target must be the number of a class, or 'each', got '{self.target}'")
-            object.__setattr__(self, "target", int(target) if target.isdecimal() else target)
-        for name, able in OF_ATTACKS.items():
-            if getattr(self, name) is not None and not set(able) & set(self.attack):
-                raise InputError(f"{', '.join(self.attack)} has no option {name}, only {', '.join(able)}")
-        for name in ("steps", "restarts", "draws", "eot", "attack_particles"):
-            if getattr(self, name) is not None:
-                check_integer(name.replace("_", " "), getattr(self, name), least=1)
-        if self.step_size is not None:
-            check_positive("step size", self.step_size)
-        if self.attack_estimator is not None:
-            object.__setattr__(self, "attack_estimator", choice("estimator", self.attack_estimator, ESTIMATORS))
-
-    def which(self, model: str, attack: str) -> str:
-        """What tells the files of a model and an attack from others."""
-        return model if len(self.attack) == 1 else f"{model}-{attack}"
-
-    @property
-    def attacker(self) -> dict:
-        """What the classifier that the attacker sees has otherwise than the defender."""
-        given = {"particles": self.attack_particles, "estimator": self.attack_estimator}
-        return {name: value for name, value in given.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class DetectionOptions(AttackOptions):
-    """How tests are fitted that reject adversarial images, and attacked: see :mod:`pyrobayes.evaluation.detection`."""
-
-    false_alarms: float = option(0.05, "share of the training images that each test may reject")
-    train_images: int = option(5000, "the tests are fitted to the first N training images")
-    evade_weight: tuple[float, ...] = option(
-        (), "also attack every particle and the test at once: its statistic, times this, taken off the loss; repeatable"
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_fraction("false alarms", self.false_alarms)
-        check_integer("train images", self.train_images, least=2)
-        weights = (self.evade_weight,) if isinstance(self.evade_weight, numbers.Real) else tuple(self.evade_weight)
-        for weight in weights:
-            check_positive("evade weight", weight)
-        if weights and self.loss and self.loss.endswith("matching"):
-            raise InputError(f"{self.loss} goes towards another image and has nothing to weigh: leave one of them out")
-        object.__setattr__(self, "evade_weight", tuple(sorted(set(weights))))
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
-"""Attacks on classifiers: the contract, the registry, and the attacks themselves."""
+"""Attacks on classifiers: one attack, one file; what they share is in `base`, and the batch they solve in `problem`."""
 
-from pyrobayes.attacks.apgd import APGD
-from pyrobayes.attacks.base import Attack, Problem, get, names, options, register
-from pyrobayes.attacks.cw import CW
-from pyrobayes.attacks.fgsm import FGSM
+# Help texts and messages list the attacks in the order of these imports.
+# isort: off
+from pyrobayes.attacks.base import Attack
 from pyrobayes.attacks.losses import LOSSES, MATCHING, log_odds_against
-from pyrobayes.attacks.noise import Gaussian, Uniform
-from pyrobayes.attacks.patch import Patch
+from pyrobayes.attacks.registry import get, names, options, register
+from pyrobayes.attacks.fgsm import FGSM
 from pyrobayes.attacks.pgd import MIM, PGD
+from pyrobayes.attacks.apgd import APGD
+from pyrobayes.attacks.cw import CW
 from pyrobayes.attacks.square import Square
 from pyrobayes.attacks.transfer import Transfer
+from pyrobayes.attacks.patch import Patch
+from pyrobayes.attacks.noise import Gaussian, Uniform
+# isort: on
 
 #: The fast gradient sign method: `fgsm(classifier, x, y, eps=[0.05, 0.1])`, see :class:`FGSM`.
 fgsm = FGSM()
@@ -36,3 +40,11 @@ __all__ = [
     "options",
     "register",
 ]
+
+
+def __getattr__(name: str):
+    if name != "Problem":
+        raise AttributeError(f"module 'pyrobayes.attacks' has no attribute '{name}'")
+    from pyrobayes.attacks.problem import Problem  # imports torch
+
+    return Problem

@@ -1,13 +1,18 @@
 """Auto-PGD."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from pyrobayes.attacks.base import Problem, register
 from pyrobayes.attacks.pgd import Iterative
+from pyrobayes.attacks.registry import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyrobayes.attacks.problem import Problem
 
 MOMENTUM = 0.75  # alpha of Croce and Hein (2020), equation 2
 RISING = 0.75  # rho of their condition 1
@@ -16,16 +21,18 @@ RISING = 0.75  # rho of their condition 1
 @register("apgd")
 @dataclass(frozen=True)
 class APGD(Iterative):
-    """Steps with momentum whose size is halved where they no longer help; Croce and Hein (2020), algorithm 1.
+    """Steps with momentum, whose size is halved where they no longer help; Croce and Hein (2020), algorithm 1.
 
-    An image ends where its loss was highest. They climb the cross-entropy and the `dlr` loss in turn. Two images of a
-    random classifier are compared by one and the same draw of its noise, at two more forward passes a step: else the
-    luckiest draw would be kept, and its luck taken for progress.
+    An image ends where its loss was highest. The paper runs it with the cross-entropy and the `dlr` loss in turn. Two
+    images are compared with one draw of a random classifier's noise, at two more forward passes a step. With a draw each,
+    the luckiest draw would be kept, and its luck taken for progress.
     """
 
     steps: int = 100
 
     def climb(self, problem: Problem, eps: float, start: Tensor, draw: int) -> Tensor:
+        import torch
+
         size = torch.full_like(start[:, :1, :1, :1], 2 * eps)
         before = images = start
         loss, gradient = problem.gradient(images, draw)
@@ -59,7 +66,7 @@ class APGD(Iterative):
 
 
 def checkpoints(steps: int) -> set[int]:
-    """The steps after which the step size may be halved: ceil(p_j steps), their section 3.3."""
+    """The steps after which the step size may be halved: ceil(p_j steps), section 3.3 of the paper."""
     before, now, found = 0, 22, set()  # hundredths
     while now <= 100:
         found.add(math.ceil(now * steps / 100))

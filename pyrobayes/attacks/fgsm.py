@@ -1,12 +1,18 @@
 """The fast gradient sign method."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from pyrobayes.attacks.base import Attack
+from pyrobayes.attacks.registry import register
 
-from pyrobayes.attacks.base import Attack, Problem, register
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyrobayes.attacks.problem import Problem
 
 
 @register("fgsm")
@@ -14,13 +20,16 @@ from pyrobayes.attacks.base import Attack, Problem, register
 class FGSM(Attack):
     """x + eps sign(gradient in x of -log p(y|x)), Goodfellow, Shlens and Szegedy (2015), equation 4.
 
-    In L2, x + eps times the gradient over its length (Miyato et al. 2017, the fast gradient method), cut to [0, 1], which
-    leaves less than eps where pixels are black or white: iterative attacks make use of the rest. The gradient goes
-    through the whole importance-sampled estimate: guide, samples, decoder, logsumexp. Its direction doesn't depend on
-    eps, so one gradient serves all.
+    In L2, x + eps times the gradient over its length: the fast gradient method of Miyato et al. (2017). Pixels are then cut
+    to [0, 1], so that black and white ones use up less than eps; iterative attacks make use of the rest.
+
+    The gradient goes through the whole importance-sampled estimate: guide, samples, decoder, logsumexp. Its direction
+    doesn't depend on eps, so that one gradient serves all.
     """
 
     def perturb_all(self, problem: Problem, eps: Sequence[float]) -> Tensor:
+        import torch
+
         _, gradient = problem.gradient(problem.x)
         step = problem.ascend(gradient)
         return torch.stack([problem.x + value * step for value in eps])

@@ -1,13 +1,19 @@
-"""What attacks climb: functions that grow as a classifier is led astray.
+"""The losses that attacks increase, each higher the nearer a classifier is to a mistake.
 
-Those in LOSSES take log joints [B, C] in nats, or logits, the true classes [B], and target classes [B] or None, and
-give [B]. Those in MATCHING say what of a classifier is to become as it is for an image of another class.
+A function in LOSSES takes log joints [B, C] in nats, or logits, the true classes [B], and target classes [B] or None; it
+gives [B]. A function in MATCHING takes a classifier and images, and gives the features that an attack makes equal to
+those of an image of another class.
 """
 
-import torch
-from torch import Tensor, nn
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
 
 from pyrobayes.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def log_odds_against(log_joint: Tensor, y: Tensor) -> Tensor:
@@ -17,12 +23,12 @@ def log_odds_against(log_joint: Tensor, y: Tensor) -> Tensor:
     -log p(y|x) is (1 - p(y|x)) times the gradient of this: the same direction, but where the posterior is
     saturated that factor underflows to zero in float32, and a zero gradient looks like robustness.
     """
-    truth = _of(log_joint, y)
+    truth = _log_joint_of(log_joint, y)
     return _others(log_joint, y).logsumexp(1) - truth
 
 
-def _of(log_joint: Tensor, y: Tensor) -> Tensor:
-    """log p(x, y) of one class each, [B]."""
+def _log_joint_of(log_joint: Tensor, y: Tensor) -> Tensor:
+    """log p(x, y) of each image's own class y, [B]."""
     if not 0 <= y.min() <= y.max() < log_joint.shape[1]:
         raise InputError(f"y must hold classes from 0 to {log_joint.shape[1] - 1}, got {y.min()} to {y.max()}")
     return log_joint.gather(1, y[:, None])[:, 0]
@@ -30,44 +36,46 @@ def _of(log_joint: Tensor, y: Tensor) -> Tensor:
 
 def _others(log_joint: Tensor, y: Tensor) -> Tensor:
     """log p(x, c), [B, C], but minus infinity for c = y."""
-    return log_joint.scatter(1, y[:, None], -torch.inf)
+    return log_joint.scatter(1, y[:, None], -math.inf)
 
 
 def cross_entropy(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-    """The cross-entropy with the true class, or less that with the target, as :func:`log_odds_against`."""
+    """The cross-entropy with the true class, or minus that with the target, as :func:`log_odds_against`."""
     return log_odds_against(log_joint, y) if target is None else -log_odds_against(log_joint, target)
 
 
 def margin(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-    """The best log p(x, c) of another class less log p(x, y), in nats (Carlini and Wagner 2017, f_6).
+    """The best log p(x, c) of another class minus log p(x, y), in nats (Carlini and Wagner 2017, f_6).
 
-    With a target, log p(x, target) less the best of another class.
+    With a target, log p(x, target) minus the best of another class.
     """
     if target is not None:
         return -margin(log_joint, target)
-    truth = _of(log_joint, y)
+    truth = _log_joint_of(log_joint, y)
     return _others(log_joint, y).amax(1) - truth
 
 
 def difference_of_logits_ratio(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """The margin over the spread of the best classes: the DLR loss of Croce and Hein (2020), equations 6 and 7.
 
-    It doesn't change when log joints are shifted or scaled. With a target it is log p(x, target) - log p(x, y) over the
-    spread, as theirs. Of fewer than three classes (four, with a target) the spread is that of all.
+    Shifted or scaled log joints have the same loss. With a target it is log p(x, target) - log p(x, y) over the spread,
+    as in their paper. The spread is taken over the best three classes (four with a target), or all where there are fewer.
     """
     best = log_joint.topk(min(log_joint.shape[1], 3 if target is None else 4), dim=1).values
     if target is None:
         return margin(log_joint, y) / (best[:, 0] - best[:, -1]).clamp_min(1e-12)
-    return (_of(log_joint, target) - _of(log_joint, y)) / (best[:, 0] - best[:, -2:].mean(1)).clamp_min(1e-12)
+    return (_log_joint_of(log_joint, target) - _log_joint_of(log_joint, y)) / (
+        best[:, 0] - best[:, -2:].mean(1)
+    ).clamp_min(1e-12)
 
 
 def logits(classifier: nn.Module, x: Tensor) -> Tensor:
-    """All log p(x, y), or logits, [B, C]: matched, they hide from a test of them too (Tramer et al. 2020)."""
+    """All log p(x, y), or logits, [B, C]; an image that matches them also passes tests of them (Tramer et al. 2020)."""
     return classifier(x)
 
 
 def latent_means(classifier: nn.Module, x: Tensor) -> Tensor:
-    """The means of q(z|x, y) for all y, [B, C latent]; what decodes to the other image (Sabour et al. 2016)."""
+    """The means of q(z|x, y) for all y, [B, C latent], from which the other image decodes (Sabour et al. 2016)."""
     if not hasattr(classifier, "latent_means"):
         raise InputError(f"latent-matching needs a BayesClassifier, got {type(classifier).__name__}")
     return classifier.latent_means(x).flatten(1)

@@ -1,32 +1,34 @@
-"""Random noise: what an image's luck is worth without any gradient."""
+"""Random noise: it shows how many images fall to luck, without any gradient."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
+from pyrobayes.attacks.base import Attack, worst
+from pyrobayes.attacks.registry import register
+from pyrobayes.errors import check_count
+from pyrobayes.options import option
 
-from pyrobayes.attacks.base import Attack, Problem, register, worst
-from pyrobayes.errors import check_integer
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyrobayes.attacks.problem import Problem
 
 
 @dataclass(frozen=True)
 class RandomNoise(Attack):
     """The worst of several random perturbations: an image keeps the one with the highest loss.
 
-    Args:
-        draws: how many; all are judged with the same noise of a random classifier.
+    A random classifier judges all of them with one draw of its noise.
     """
 
-    draws: int = 100
+    draws: int = option(100, "draws of random noise, of which the worst counts", check=check_count)
 
     follows_gradient: ClassVar[bool] = False
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_integer("draws", self.draws, least=1)
-
     def drawn(self, problem: Problem, draw: int, eps: float) -> Tensor:
-        """Images with one perturbation each."""
+        """Images [B, channels, height, width], each with one perturbation."""
         raise TypeError(f"{type(self).__name__} must define drawn(problem, draw, eps)")
 
     def perturb(self, problem: Problem, eps: float) -> Tensor:
@@ -46,7 +48,7 @@ class Uniform(RandomNoise):
 @register("gaussian")
 @dataclass(frozen=True)
 class Gaussian(RandomNoise):
-    """Normal noise: in L-infinity of standard deviation eps / 2, cut at eps; in L2 of length eps before it is cut to [0, 1]."""
+    """Normal noise. In L-infinity its standard deviation is eps / 2, cut at eps; in L2 its length is eps."""
 
     def drawn(self, problem: Problem, draw: int, eps: float) -> Tensor:
         noise = problem.normals(draw)

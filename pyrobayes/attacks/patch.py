@@ -1,15 +1,21 @@
 """The adversarial patch."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from pyrobayes.attacks.base import Problem, register
 from pyrobayes.attacks.pgd import Iterative
+from pyrobayes.attacks.registry import register
 from pyrobayes.attacks.square import square
 from pyrobayes.errors import check_step_size
+from pyrobayes.options import option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyrobayes.attacks.problem import Problem
 
 
 @register("patch")
@@ -17,21 +23,16 @@ from pyrobayes.errors import check_step_size
 class Patch(Iterative):
     """A square of any pixels at a random place, one for each image (Karmon, Zoran and Goldberg 2018).
 
-    Eps is the share of the image that the square covers at most. Its pixels start at random and go along the sign of
-    the gradient; everything else stays. Each restart is another place.
-
-    Args:
-        step_size: of the pixels; None for 2.5 / steps.
+    Eps is the largest share of the image that the square covers. The pixels in the square start at random and go along
+    the sign of the gradient; all others stay. Each restart is another place.
     """
 
     norm: str = "area"
-    step_size: float | None = None
+    step_size: float | None = option(
+        None, "size of a step of the patch's pixels", none_means="2.5 / steps", check=check_step_size
+    )
 
     norms: ClassVar[tuple[str, ...]] = ("area",)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_step_size(self.step_size)
 
     def from_start(self, problem: Problem, eps: float, restart: int, draw: int) -> Tensor:
         side = math.floor(math.sqrt(eps * problem.x.shape[-2:].numel()) + 1e-6)

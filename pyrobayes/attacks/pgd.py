@@ -1,51 +1,53 @@
-"""Projected gradient descent, and the same with momentum."""
+"""Projected gradient descent, plain and with momentum."""
 
-import math
-import numbers
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from pyrobayes.attacks.base import Attack, worst
+from pyrobayes.attacks.registry import register
+from pyrobayes.errors import InputError, check_count, check_flag, check_from_zero, check_step_size
+from pyrobayes.options import option
 
-from pyrobayes.attacks.base import Attack, Problem, register, worst
-from pyrobayes.errors import InputError, check_flag, check_integer, check_step_size
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyrobayes.attacks.problem import Problem
 
 
 @dataclass(frozen=True)
 class Iterative(Attack):
-    """Steps uphill, from one or several starts; of several an image keeps the end with the highest loss.
+    """Steps uphill from one or several starts; an image keeps the end with the highest loss.
 
     Args:
-        steps: how many.
-        restarts: how many starts.
         random_start: start uniformly in the ball, and not at the image.
     """
 
-    steps: int = 40
-    restarts: int = 1
-    random_start: bool = True
+    steps: int = option(40, "steps along the gradient", check=check_count)
+    restarts: int = option(
+        1, "random starts, of which the worst counts; each is another place of a patch", check=check_count
+    )
+    random_start: bool = option(True, check=check_flag)
 
     def __post_init__(self):
         super().__post_init__()
-        check_integer("steps", self.steps, least=1)
-        check_integer("restarts", self.restarts, least=1)
-        check_flag("random start", self.random_start)
         if self.restarts > 1 and not self.random_start:
             raise InputError("restarts without a random start would all be the same: leave one of them out")
 
     def climb(self, problem: Problem, eps: float, start: Tensor, draw: int) -> Tensor:
-        """From `start` to the end, likewise."""
+        """The images at the end of the steps from `start`, [B, ...]; noise is drawn with `draw` and the numbers after it."""
         raise TypeError(f"{type(self).__name__} must define climb(problem, eps, start, draw)")
 
     def perturb(self, problem: Problem, eps: float) -> Tensor:
-        draws = self.steps + 1  # of a restart; those after the last restart's judge them all
+        draws = self.steps + 1  # for each restart; the draw after the last restart's judges all ends
         ends = (self.from_start(problem, eps, restart, restart * draws) for restart in range(self.restarts))
         if self.restarts == 1:
             return next(ends)
         return worst((images, problem.loss(images, self.restarts * draws)) for images in ends)
 
     def from_start(self, problem: Problem, eps: float, restart: int, draw: int) -> Tensor:
-        """The end [B, ...] of one start; noise is to be drawn with `draw` and those after it."""
+        """The images at the end of one start, [B, ...]; noise is drawn with `draw` and the numbers after it."""
         start = problem.project(problem.in_ball(restart, eps), eps) if self.random_start else problem.x
         return self.climb(problem, eps, start, draw)
 
@@ -55,17 +57,16 @@ class Iterative(Attack):
 class PGD(Iterative):
     """Steps along the sign of the gradient (in L2: its direction), each projected back (Madry et al. 2018).
 
-    Args:
-        step_size: of each step, in the norm; None for 2.5 eps / steps (theirs in L2).
+    The default step size is theirs in L2.
     """
 
-    step_size: float | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_step_size(self.step_size)
+    step_size: float | None = option(
+        None, "size of a step, in the norm", none_means="2.5 eps / steps", check=check_step_size
+    )
 
     def climb(self, problem: Problem, eps: float, start: Tensor, draw: int) -> Tensor:
+        import torch
+
         size = self.step_size or 2.5 * eps / self.steps
         images, along = start, torch.zeros_like(start)
         for step in range(self.steps):
@@ -75,31 +76,28 @@ class PGD(Iterative):
         return images
 
     def accumulated(self, before: Tensor, gradient: Tensor) -> Tensor:
-        """What a step goes along; plain descent forgets what was before."""
+        """The direction of a step, from the direction before and the gradient; plain descent takes the gradient."""
         return gradient
 
 
 @register("mim")
 @dataclass(frozen=True)
 class MIM(PGD):
-    """Iterative FGSM with momentum (Dong et al. 2018, equations 6 and 7); starts at the image.
+    """Iterative FGSM with momentum (Dong et al. 2018, equations 6 and 7), which starts at the image.
 
-    Its steps are PGD's, by default 2.5 eps / steps; theirs are eps / steps.
+    The default step size is that of PGD, 2.5 eps / steps; in the paper it is eps / steps.
 
     Args:
-        decay: mu, of the accumulated gradient; each gradient is divided by its L1 norm.
+        decay: mu, the weight of the accumulated gradient, to which each gradient is added over its L1 norm.
     """
 
     steps: int = 10
     restarts: int = field(default=1, init=False)
     random_start: bool = field(default=False, init=False)
-    decay: float = 1.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not isinstance(self.decay, numbers.Real) or not 0 <= self.decay < math.inf:
-            raise InputError(f"decay must be a finite number from 0, got {self.decay!r}")
+    decay: float = option(1.0, check=check_from_zero)
 
     def accumulated(self, before: Tensor, gradient: Tensor) -> Tensor:
+        import torch
+
         total = gradient.abs().flatten(1).sum(1)[:, None, None, None]
         return self.decay * before + gradient / total.clamp_min(torch.finfo(gradient.dtype).tiny)

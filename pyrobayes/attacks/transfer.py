@@ -1,13 +1,30 @@
 """Transfer: images made against other classifiers."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor, nn
-
-from pyrobayes.attacks.base import Problem, register, worst
+from pyrobayes.attacks.base import worst
 from pyrobayes.attacks.pgd import PGD
+from pyrobayes.attacks.registry import register
 from pyrobayes.errors import InputError
+from pyrobayes.options import option
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pyrobayes.attacks.problem import Problem
+
+
+def check_classifiers(name: str, value) -> None:
+    """Refuse a `value` of argument `name` that is no tuple of classifiers."""
+    if value == ():
+        return
+    from torch import nn
+
+    if not isinstance(value, tuple) or not all(isinstance(each, nn.Module) for each in value):
+        raise InputError(f"{name} must be a tuple of classifiers, got {value!r}")
 
 
 @register("transfer")
@@ -15,21 +32,21 @@ from pyrobayes.errors import InputError
 class Transfer(PGD):
     """Images that PGD makes against other classifiers (Papernot, McDaniel and Goodfellow 2016).
 
-    The gradient of the one attacked is never asked for. Of several sources an image keeps the one that raises the
-    loss of the one attacked most.
+    The attack never computes a gradient of the classifier that it attacks. With several sources, an image keeps the
+    perturbation that raises the loss of the attacked classifier most.
 
     Args:
-        sources: the other classifiers.
+        sources: the other classifiers. A command opens the model named `source`, or takes all others.
     """
 
-    sources: tuple[nn.Module, ...] = ()
+    source: str | None = option(
+        None,
+        "model that the images are made against, and that isn't attacked",
+        none_means="all other models, of which the worst counts",
+    )
+    sources: tuple[nn.Module, ...] = option((), check=check_classifiers)
 
     follows_gradient: ClassVar[bool] = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not isinstance(self.sources, tuple) or not all(isinstance(source, nn.Module) for source in self.sources):
-            raise InputError(f"sources must be a tuple of classifiers, got {self.sources!r}")
 
     def perturb(self, problem: Problem, eps: float) -> Tensor:
         if not self.sources:
@@ -44,4 +61,6 @@ class Transfer(PGD):
             source.factorization.name if hasattr(source, "factorization") else type(source).__name__
             for source in self.sources
         ]
-        return super().described() | {"sources": names}
+        described = super().described()
+        del described["source"]
+        return described | {"sources": names}

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from pyrobayes import attacks, distributed, evaluation, factorizations
-from pyrobayes.attacks import Attack, Problem
+from pyrobayes import distributed, evaluation, factorizations
+from pyrobayes.attacks import Attack
+from pyrobayes.attacks.attack_options import AttackOptions
+from pyrobayes.attacks.problem import Problem
 from pyrobayes.commands.context import open_runs, read_provenance
 from pyrobayes.commands.writing import draw, is_drawn, results_in, reusable_results, writing
 from pyrobayes.data.images import Images
@@ -16,10 +18,6 @@ from pyrobayes.errors import InputError
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.diagnostics import CHECKED, DIAGNOSTICS
 from pyrobayes.inference.classifier import BayesClassifier
-from pyrobayes.options import (
-    OF_ATTACKS,
-    AttackOptions,
-)
 from pyrobayes.progress import Progress, silent
 from pyrobayes.results import figures
 from pyrobayes.results.store import ResultsFile
@@ -74,7 +72,7 @@ def attack(
             for each in kept
             if each.model in beside
             or each.attack != "transfer"
-            and is_drawn(results_in(out, runs) / f"figure2-{options.which(each.model, each.attack)}")
+            and is_drawn(results_in(out, runs) / f"figure2-{options.file_suffix(each.model, each.attack)}")
         }
         file = ResultsFile(folder, "attack", options, test, trained, resume) if folder else None
         attacked, examples = attacker_of(test, options, progress), None if save_adversarial else EXAMPLES
@@ -82,18 +80,18 @@ def attack(
             if found[by.name, classifier.factorization.name]:
                 continue
             result = attacked(classifier, by, examples)
-            which = options.which(result.model, result.attack)
+            suffix = options.file_suffix(result.model, result.attack)
             found[result.attack, result.model] = dataclasses.replace(
                 result, examples=result.examples[:, :EXAMPLES].clone()
             )
             if file:
                 file.write(filter(None, found.values()))
                 figures.remove(folder / "figure1")  # until it is drawn of all that there are now
-                draw(folder / f"figure2-{which}", figures.adversarial_examples, result, test.classes)
+                draw(folder / f"figure2-{suffix}", figures.adversarial_examples, result, test.classes)
             if folder and save_adversarial:
                 labels = test.head(options.images).labels
                 tensors = {"adversarial": result.examples, "labels": labels, "eps": torch.tensor(result.eps)}
-                save_tensors(folder / f"adversarial-{which}.safetensors", tensors, {"attack": result.attack})
+                save_tensors(folder / f"adversarial-{suffix}.safetensors", tensors, {"attack": result.attack})
         results = list(found.values())
         if folder:
             place = {name: i for i, name in enumerate(factorizations.names(comparators=True))}
@@ -107,12 +105,11 @@ def planned_attacks(
     models: Sequence[str], options: AttackOptions, **where
 ) -> tuple[list[tuple[Attack, BayesClassifier]], Images]:
     """Which attack on which model, and the test images; `where` is of :func:`open_runs`."""
-    chosen = chosen_attacks(options)
     distributed.join(choose_device(where["device"]))
     classifiers, test = open_runs(models, options, **where)
     sources = open_runs([options.source], options, **where)[0] if options.source else classifiers
     planned = []
-    for by, classifier in itertools.product(chosen, classifiers):
+    for by, classifier in itertools.product(options.build_attacks(), classifiers):
         seen = classifier.replaced(**options.attacker)  # refused before anything is computed
         if by.term or by.matching:  # which not every model has
             x, y = test.head(1).batch(slice(None))
@@ -153,14 +150,3 @@ def attacker_of(test: Images, options: AttackOptions, progress: Progress) -> Cal
         return dataclasses.replace(result, **once)
 
     return attacked
-
-
-def chosen_attacks(options: AttackOptions) -> list[Attack]:
-    """The attacks, each with those of the options that it has."""
-    common = {name: getattr(options, name) for name in ("term", "snapshot", "target", "eot", "seed")}
-    own = {name: getattr(options, name) for name in ("norm", "loss", *OF_ATTACKS) if name != "source"}
-    given = common | {name: value for name, value in own.items() if value is not None}
-    return [
-        attacks.get(name, **{option: value for option, value in given.items() if option in attacks.options(name)})
-        for name in options.attack
-    ]

@@ -6,17 +6,14 @@ import os
 from collections.abc import Sequence
 
 from pyrobayes.attacks import Attack
+from pyrobayes.attacks.attack_options import DetectionOptions
 from pyrobayes.commands import context
 from pyrobayes.commands.attack import attacker_of, planned_attacks
 from pyrobayes.commands.context import read_provenance
 from pyrobayes.commands.writing import draw, writing
-from pyrobayes.errors import InputError
 from pyrobayes.evaluation import detection
 from pyrobayes.evaluation.detection import Detection, Detector, fit_detector
-from pyrobayes.options import (
-    DETECTION_TESTS,
-    DetectionOptions,
-)
+from pyrobayes.options import DETECTION_TESTS
 from pyrobayes.progress import Progress, silent
 from pyrobayes.results import figures
 from pyrobayes.results.store import ResultsFile
@@ -38,17 +35,13 @@ def detect(
     Writes `detection.json` and one `detection-MODEL` each (PDF and PNG; `-MODEL-ATTACK` with several attacks) to `out`.
 
     Args:
-        options: see :class:`pyrobayes.options.DetectionOptions`. For every evade weight each attack is made again
+        options: see :class:`pyrobayes.DetectionOptions`. For every evade weight each attack is made again
             against every test, as the strongest of Li et al. (2019): on all particles at once (`snapshot`), with the
             weighted statistic of the test taken off the loss.
 
     The other arguments are those of :func:`attack`.
     """
     planned, test = planned_attacks(models, options, data=data, data_dir=data_dir, runs=runs, device=device)
-    if options.evade_weight and options.prune is not None:
-        raise InputError("evade weight attacks all particles of every class: leave prune out")
-    for by, _ in planned if options.evade_weight else ():
-        dataclasses.replace(by, snapshot=True, evade=len)  # refused before anything is fitted
     trained, training = (
         read_provenance((each for _, each in planned), runs),
         context.load_split(test.name, "train", data_dir),
@@ -88,5 +81,5 @@ def detect(
             results += found
             if file:
                 file.write(results)
-                draw(folder / f"detection-{options.which(result.model, result.attack)}", figures.detection, found)
+                draw(folder / f"detection-{options.file_suffix(result.model, result.attack)}", figures.detection, found)
         return results

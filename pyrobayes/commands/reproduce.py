@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from pyrobayes import distributed, factorizations
+from pyrobayes.attacks.attack_options import AttackOptions
 from pyrobayes.commands import context
 from pyrobayes.commands.attack import attack
 from pyrobayes.commands.context import open_runs
@@ -19,7 +20,6 @@ from pyrobayes.factorizations import parse_formula
 from pyrobayes.options import (
     NETWORKS,
     RECIPES,
-    AttackOptions,
     EvaluationOptions,
     Networks,
     Recipe,

@@ -56,7 +56,7 @@ def _attack(results: Sequence[AttackResult], saved: SavedResults, found: Found) 
         caption = (
             f"Images under {attack}, each with its predicted class and the posterior of that. {UPPER_BOUND} {worst}"
         )
-        stem = f"figure2-{saved.options.which(result.model, result.attack)}"
+        stem = f"figure2-{saved.options.file_suffix(result.model, result.attack)}"
         drawn.append((stem, f"Figure 2, {result.model.upper()}", caption))
     return {
         "title": f"{attack}, {tables.norm(norm)}",
@@ -95,7 +95,7 @@ def detections_section(saved: SavedResults, figures: Sequence[str], found: Found
                 " Below: images that are misclassified and accepted, against the weight of the test in an attack that evades "
                 "it; the band is the attack that ignores the test."
             )
-        stem = f"detection-{saved.options.which(model, attack)}"
+        stem = f"detection-{saved.options.file_suffix(model, attack)}"
         drawn.append((stem, f"Detection, {model.upper()} under {attack.upper()}", caption))
     table, told = tables.detections(saved.results), caveats(saved.results)
     return [render("detect", figures, table=table, drawn=drawn, caveats=told)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyrobayes.attacks.attack_options import AttackOptions, DetectionOptions
 from pyrobayes.codec import decode, encode
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError
@@ -17,7 +18,7 @@ from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.reproduction import Claim, Comparison, Spread
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.files import other_names
-from pyrobayes.options import AttackOptions, DetectionOptions, EvaluationOptions, RobustnessOptions
+from pyrobayes.options import EvaluationOptions, RobustnessOptions
 from pyrobayes.results import checked_file
 from pyrobayes.tensor_files import digest
 from pyrobayes.training.checkpoint import MODEL, Config, read_run_file, versions

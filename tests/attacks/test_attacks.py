@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from pyrobayes import BayesClassifier, InputError, attacks, build, evaluation
-from pyrobayes.attacks import LOSSES, MATCHING, fgsm, log_odds_against
+from pyrobayes.attacks import LOSSES, fgsm, log_odds_against
 from pyrobayes.attacks.apgd import checkpoints
 from pyrobayes.attacks.square import share
 from pyrobayes.codec import encode
-from pyrobayes.options import ATTACKS, Networks
-from pyrobayes.options import LOSSES as NAMES_OF_LOSSES
+from pyrobayes.evaluation.attacked import of_other_classes
+from pyrobayes.options import Networks
 
 EPS = [0.0, 0.05, 0.3, 1.0]
 AIMING = ["pgd", "mim", "apgd"]
@@ -26,6 +26,7 @@ AIMING_TOO = [
     ("patch", {"steps": 20}, 1.0),
     ("cw", {}, 7.0),
 ]
+NORMS = {name: attacks.get(name).norms for name in attacks.names()}
 FEW = {"steps": 3, "restarts": 2, "draws": 3, "searches": 2}
 
 
@@ -43,10 +44,8 @@ def quick():
     return quick
 
 
-def test_the_command_line_knows_every_attack_and_loss(quick):
-    assert ATTACKS.keys() == set(attacks.names()) and (LOSSES | MATCHING).keys() == set(NAMES_OF_LOSSES)
-    for name, norms in ATTACKS.items():
-        assert (quick(name).norms, quick(name).norm) == (norms, norms[0])
+def test_the_first_norm_of_an_attack_is_its_default(attack):
+    assert attack.norm == attack.norms[0]
 
 
 @pytest.fixture(params=attacks.names())
@@ -62,7 +61,7 @@ def size(change, norm):
 
 
 @pytest.mark.parametrize("name", ["gfz", "dbx", "bnn"])
-@pytest.mark.parametrize(("attack", "norm"), [(name, norm) for name in ATTACKS for norm in ATTACKS[name]])
+@pytest.mark.parametrize(("attack", "norm"), [(name, norm) for name in attacks.names() for norm in NORMS[name]])
 def test_stays_in_the_ball_and_in_the_range_of_pixels(attack, norm, quick, name, make, batch):
     (x, y), attack = batch, quick(attack, norm=norm)
     adversarial = attack(BayesClassifier(make(name), particles=2), x, y, EPS)
@@ -528,7 +527,7 @@ def test_a_patch_is_a_square_of_its_area(tiny_images):
 
 def test_matched_logits_become_those_of_the_other_image(tiny_images):
     (x, y), data, model = tiny_images.head(30).batch(slice(None)), tiny_images, Linear()
-    towards = evaluation.of_other_classes(data, torch.arange(30), 0)
+    towards = of_other_classes(data, torch.arange(30), 0)
     found = attacks.get("pgd", loss="logit-matching", steps=200)(model, x, y, 0.5, references=towards)
     before, after = ((model(images) - model(towards)).norm(dim=1) for images in (x, found))
     assert (after < 0.1 * before).all()
@@ -558,14 +557,14 @@ def test_latent_means_are_those_of_the_guide(name, make, batch):
 def test_references_are_of_other_classes_and_follow_from_the_image(tiny_images):
     indices = torch.arange(240)
     pixels = {image.numpy().tobytes(): label.item() for image, label in zip(*tiny_images.batch(indices))}
-    found = evaluation.of_other_classes(tiny_images, indices, 0)
+    found = of_other_classes(tiny_images, indices, 0)
     labels = torch.tensor([pixels[image.numpy().tobytes()] for image in found])
     assert (labels != tiny_images.labels).all() and len(labels.unique()) == 10
-    assert torch.equal(evaluation.of_other_classes(tiny_images, indices[50:60], 0), found[50:60])
-    assert not torch.equal(evaluation.of_other_classes(tiny_images, indices, 1), found)
+    assert torch.equal(of_other_classes(tiny_images, indices[50:60], 0), found[50:60])
+    assert not torch.equal(of_other_classes(tiny_images, indices, 1), found)
     one = tiny_images.take(tiny_images.labels.eq(3).nonzero()[:, 0])
     with pytest.raises(InputError, match="images of one class only"):
-        evaluation.of_other_classes(one, torch.arange(2), 0)
+        of_other_classes(one, torch.arange(2), 0)
 
 
 def test_matching_attacks_are_reported_like_others(make, tiny_images):
@@ -594,7 +593,11 @@ def test_matching_attacks_are_reported_like_others(make, tiny_images):
         ("fgsm", {"norm": "l1"}, "unknown norm 'l1'"),
         ("cw", {"norm": "linf"}, "cw is bounded in l2, not in linf: leave the norm out"),
         ("patch", {"norm": "linf"}, "patch is bounded in area"),
-        ("cw", {"confidence": -1.0}, "confidence must be"),
+        ("cw", {"confidence": -1.0}, "confidence must be a finite number from 0, got -1.0"),
+        ("cw", {"confidence": True}, "confidence must be a finite number from 0, got True"),
+        ("cw", {"step_size": 0}, "step size must be a finite number above 0, got 0"),
+        ("pgd", {"steps": None}, "steps must be a whole number of at least 1, got None"),
+        ("square", {"loss": None}, "unknown loss 'None'"),
         ("cw", {"target": "each"}, "cw looks for the nearest misclassified image"),
         ("cw", {"searches": 0}, "searches must be"),
         ("square", {"steps": 0}, "steps must be"),
@@ -654,7 +657,7 @@ def test_a_single_eps_may_be_numpys_or_torchs(batch):
     for eps in (np.array(0.25), np.float64(0.25), torch.tensor(0.25)):
         assert torch.equal(attacks.get("fgsm")(Linear(), *batch, eps), expected)
     assert attacks.get("fgsm")(Linear(), *batch, torch.tensor([0.25, 0.5])).shape[0] == 2
-    for eps in (None, "0.25", ["a"], [None]):
+    for eps in (None, "0.25", ["a"], [None], True, [True], np.bool_(True), torch.tensor(True), torch.tensor([True])):
         with pytest.raises(InputError, match="eps must be a number, or a list of numbers, got"):
             attacks.get("fgsm")(Linear(), *batch, eps)
 
@@ -677,3 +680,33 @@ def test_a_step_that_leaves_the_numbers_and_a_constant_are_refused(batch):
         attacks.get("pgd", step_size=1e39)
     with pytest.raises(InputError, match="there is no gradient to climb"):
         attacks.get("pgd", steps=1)(lambda images: torch.zeros(len(images), 10), x, y, 0.1)
+
+
+def test_a_target_that_the_classifier_lacks_is_named(quick, batch):
+    for attack in (quick("pgd", target=12), quick("cw", target=12), quick("fgsm", target=10)):
+        with pytest.raises(
+            InputError, match=rf"target must be one of the classifier's 10 classes, 0 to 9, got {attack.target}"
+        ):
+            attack(Linear(), *batch, 0.1)
+
+
+def test_a_classifier_that_gives_no_log_joints_is_named(batch):
+    x, y = batch
+    for wrong, words in (
+        (lambda images: (Linear()(images),), r"the classifier must give log p\(x, y\), or logits, \[4, C\], got tuple"),
+        (lambda images: Linear()(images)[:, 0], r"got torch.float32 of shape \[4\]"),
+        (lambda images: Linear()(images)[:1], r"got torch.float32 of shape \[1, 10\]"),
+        (lambda images: Linear()(images)[:, :1], r"the classifier must know at least two classes, got .* \[B, 1\]"),
+    ):
+        with pytest.raises(InputError, match=words):
+            fgsm(wrong, x, y * 0, 0.1)
+
+
+def test_images_of_inference_mode_are_attacked_and_weights_of_it_refused(make, batch):
+    x, y = batch
+    with torch.inference_mode():
+        images = x + 0
+        unusable = nn.Sequential(nn.Flatten(), nn.Linear(49, 10))
+    assert torch.equal(fgsm(Linear(), images, y, 0.1), fgsm(Linear(), x, y, 0.1))
+    with pytest.raises(InputError, match="the classifier was made in torch.inference_mode"):
+        fgsm(unusable, x, y, 0.1)

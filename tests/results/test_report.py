@@ -18,10 +18,11 @@ from made_up import CLASSES, EPS, FAILED, attack, detection, evaluation, verdict
 from PIL import Image
 
 from pyrobayes import InputError, Networks, RobustnessOptions
+from pyrobayes.attacks.attack_options import AttackOptions, DetectionOptions
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
-from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, EvaluationOptions, TrainingOptions
+from pyrobayes.options import PRETRAINED, EvaluationOptions, TrainingOptions
 from pyrobayes.results import figures, report
 from pyrobayes.results.page import page
 from pyrobayes.results.store import FILES

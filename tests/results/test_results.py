@@ -9,6 +9,7 @@ import torch
 from made_up import verdict
 
 from pyrobayes import InputError, RobustnessOptions, evaluation, files
+from pyrobayes.attacks.attack_options import AttackOptions, DetectionOptions
 from pyrobayes.commands import robustness
 from pyrobayes.commands.attack import attack
 from pyrobayes.commands.context import open_runs
@@ -17,7 +18,7 @@ from pyrobayes.commands.evaluate import evaluate
 from pyrobayes.commands.robustness import run_verdicts
 from pyrobayes.evaluation.reproduction import Comparison, Spread
 from pyrobayes.files import write_json
-from pyrobayes.options import PRETRAINED, AttackOptions, DetectionOptions, EvaluationOptions
+from pyrobayes.options import PRETRAINED, EvaluationOptions
 from pyrobayes.progress import silent
 from pyrobayes.results import figures
 from pyrobayes.results.store import (

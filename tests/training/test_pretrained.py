@@ -7,8 +7,9 @@ import torch
 from support import invoke
 
 from pyrobayes import InputError, evaluate, factorizations, load_data, pretrained
+from pyrobayes.attacks.attack_options import AttackOptions
 from pyrobayes.commands.attack import attack
-from pyrobayes.options import PRETRAINED, AttackOptions
+from pyrobayes.options import PRETRAINED
 from pyrobayes.training.checkpoint import MODEL
 
 

@@ -1,0 +1,160 @@
+"""The options of the commands that attack, made from what the attacks declare."""
+
+import dataclasses
+import functools
+import inspect
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyrobayes.attacks import registry
+from pyrobayes.attacks.base import EACH, Attack, declaration
+from pyrobayes.errors import (
+    InputError,
+    check_count,
+    check_eps,
+    check_fraction,
+    check_integer,
+    check_positive,
+    choice,
+    is_number,
+)
+from pyrobayes.options import EPS, EPS_IN_L2, ESTIMATORS, EvaluationOptions, option
+
+PLAIN_TYPES = {kind.__name__: kind for kind in (bool, int, float, str)}
+
+
+def with_options_of_attacks(record: type) -> type:
+    """Class decorator: add a field for each option with a help text that a registered attack declares.
+
+    The default is that of the attacks if all have the option and agree. Otherwise it is None: each attack has its own.
+    """
+    fields = []
+    for name, attacks in registry.offered().items():
+        declared = declaration(next(iter(attacks.values())), name)
+        defaults = {getattr(cls, name) for cls in attacks.values()}
+        default = defaults.pop() if len(defaults) == 1 and len(attacks) == len(registry.names()) else None
+        kind = plain_type(next(iter(attacks.values())), name)
+        text = help_text(name, attacks, with_default=default is None)
+        fields.append((name, kind | None if default is None else kind, option(default, text, declared.get("choices"))))
+    namespace = {"__doc__": record.__doc__, "__module__": record.__module__}
+    return dataclasses.make_dataclass(record.__name__, fields, bases=(record,), namespace=namespace, frozen=True)
+
+
+def plain_type(attack: type[Attack], name: str) -> type:
+    """The type of an option without None, from its annotation; a command line offers plain types only."""
+    annotation = attack.__dataclass_fields__[name].type
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    kinds = [PLAIN_TYPES.get(kind) for kind in text.split(" | ") if kind != "None"]
+    if None in kinds:
+        known = ", ".join(PLAIN_TYPES)
+        raise TypeError(
+            f"option {name} of {attack.name} must have a plain type ({known}) to have a help text, not {text}"
+        )
+    return functools.reduce(operator.or_, kinds)
+
+
+def help_text(name: str, attacks: Mapping[str, type[Attack]], *, with_default: bool) -> str:
+    """The help of an option, with the attacks that have it unless all do, and with their defaults."""
+    everyone = len(attacks) == len(registry.names())
+    texts, defaults = {}, {}
+    for attack, cls in attacks.items():
+        declared, default = declaration(cls, name), getattr(cls, name)
+        texts.setdefault(declared["help"], []).append(attack)
+        shown = declared.get("none_means") if default is None else f"{default:g}" if is_number(default) else default
+        defaults.setdefault(shown, []).append(attack)
+    text = "; ".join(t if everyone and len(texts) == 1 else f"{t} ({', '.join(names)})" for t, names in texts.items())
+    if not with_default or set(defaults) == {None}:
+        return text
+    common = max(defaults, key=lambda shown: len(defaults[shown])) if everyone or len(defaults) == 1 else None
+    hints = [shown if shown == common else f"{shown} for {', '.join(names)}" for shown, names in defaults.items()]
+    return f"{text}  [default: {'; '.join(hints)}]"
+
+
+@with_options_of_attacks
+@dataclass(frozen=True)
+class AttackOptions(EvaluationOptions):
+    """How a trained model is attacked: see :class:`pyrobayes.attacks.Attack`. An option that is None is each attack's own."""
+
+    attack: tuple[str, ...] = option(("fgsm",), "the attack; may be given several times", tuple(registry.names()))
+    eps: tuple[float, ...] | None = None
+    attack_particles: int | None = option(None, "particles of the attacker's estimates  [default: --particles]")
+    attack_estimator: str | None = option(None, "estimator of the attacker  [default: --estimator]", ESTIMATORS)
+
+    def __post_init__(self):
+        super().__post_init__()
+        names = (self.attack,) if isinstance(self.attack, str) else tuple(self.attack or ())
+        if not names:
+            raise InputError(f"no attack given: known are {', '.join(registry.names())}")
+        attacks = tuple(dict.fromkeys(choice("attack", name, registry.names()) for name in names))
+        object.__setattr__(self, "attack", attacks)
+        self._read_target()
+        self._check_options_of_attacks()
+        norms = {attack.norm for attack in self.build_attacks()}
+        eps = self.eps if self.eps is not None else EPS_IN_L2 if norms == {"l2"} else EPS
+        for norm in norms:
+            object.__setattr__(self, "eps", check_eps(eps, norm))
+        if self.attack_particles is not None:
+            check_count("attack particles", self.attack_particles)
+        if self.attack_estimator is not None:
+            object.__setattr__(self, "attack_estimator", choice("estimator", self.attack_estimator, ESTIMATORS))
+
+    def _read_target(self) -> None:
+        if self.target is not None:
+            target = str(self.target).lower()
+            if target != EACH and not target.isdecimal():
+                raise InputError(f"target must be the number of a class, or 'each', got '{self.target}'")
+            object.__setattr__(self, "target", int(target) if target.isdecimal() else target)
+
+    def _check_options_of_attacks(self) -> None:
+        for name, able in registry.offered().items():
+            if getattr(self, name, None) is not None and not able.keys() & set(self.attack):
+                raise InputError(f"{', '.join(self.attack)} has no option {name}, only {', '.join(able)}")
+        for attack in self.build_attacks():  # which refuses bad values, and spells the good ones as they are known
+            for name in self._given(attack.name):
+                object.__setattr__(self, name, getattr(attack, name))
+
+    def _given(self, attack: str) -> dict:
+        """The options of one attack that are not left to it."""
+        names = ["seed", *(name for name, able in registry.offered().items() if attack in able)]
+        return {name: value for name in names if (value := getattr(self, name, None)) is not None}
+
+    def build_attacks(self) -> list[Attack]:
+        """The attacks, each with those of the options that it has."""
+        return [registry.get(name, **self._given(name)) for name in self.attack]
+
+    def file_suffix(self, model: str, attack: str) -> str:
+        """The end of the names of the files for a model and an attack."""
+        return model if len(self.attack) == 1 else f"{model}-{attack}"
+
+    @property
+    def attacker(self) -> dict:
+        """Classifier options that the attacker overrides."""
+        given = {"particles": self.attack_particles, "estimator": self.attack_estimator}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class DetectionOptions(AttackOptions):
+    """How tests are fitted that reject adversarial images, and attacked: see :mod:`pyrobayes.evaluation.detection`."""
+
+    false_alarms: float = option(0.05, "share of the training images that each test may reject")
+    train_images: int = option(5000, "number of training images, the first ones, to which the tests are fitted")
+    evade_weight: tuple[float, ...] = option(
+        (),
+        "attack every particle and the test at once too: this weight times the statistic of the test is taken off the "
+        "loss; may be given several times",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_fraction("false alarms", self.false_alarms)
+        check_integer("train images", self.train_images, least=2)
+        weights = (self.evade_weight,) if is_number(self.evade_weight) else tuple(self.evade_weight)
+        for weight in weights:
+            check_positive("evade weight", weight)
+        object.__setattr__(self, "evade_weight", tuple(sorted(set(weights))))
+        for attack in self.build_attacks() if weights else ():
+            dataclasses.replace(attack, snapshot=True, evade=len)  # refuses what can't evade a test
+        if weights and self.prune is not None:
+            raise InputError("evade weight attacks all particles of every class: leave prune out")

@@ -1,0 +1,272 @@
+"""The problem that an attack solves for one batch: the loss to increase, the ball to stay in, the numbers to draw."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pyrobayes.attacks.base import EACH, Attack, lengths
+from pyrobayes.attacks.losses import LOSSES, MATCHING
+from pyrobayes.errors import InputError
+from pyrobayes.inference.classifier import Logits, check_range
+from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, splitmix, standard_normals, uniforms
+
+
+class Problem:
+    """One batch to attack.
+
+    The arguments are an attack, and those of :meth:`pyrobayes.attacks.Attack.__call__`.
+
+    Attributes:
+        x: the images [B, channels, height, width].
+        y: their true classes [B].
+        target: [B] the classes to be predicted, or None. Images of that class already are left as they are.
+        indices: [B] the images' places in their data set.
+        references: images of other classes, like x, or None.
+    """
+
+    def __init__(
+        self,
+        attack: Attack,
+        classifier: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        indices: Tensor | None = None,
+        references: Tensor | None = None,
+    ):
+        _check_batch(attack, x, y, references)
+        indices = _checked_indices(indices, len(x))
+        classifier = _unwrapped(classifier)
+        if hasattr(classifier, "for_images") and not classifier.pinned:
+            classifier = classifier.for_images(indices, NoiseStream.ATTACKER)
+        self.attack, self.y, self.target, self.references = attack, y, None, references
+        self.x = x.clone() if x.is_inference() else x.detach()  # autograd takes no tensor of torch.inference_mode
+        self.indices, self._attacked, self._classifier = indices.to(x.device), classifier, self._seen(classifier)
+        self._asked, self._felt = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
+        if attack.target is not None and attack.target != EACH:
+            self.target = torch.full_like(y, attack.target)
+
+    def _seen(self, classifier: nn.Module) -> nn.Module:
+        if not (self.attack.term or self.attack.snapshot):
+            return classifier
+        if not hasattr(classifier, "of_term"):
+            raise InputError(f"term and snapshot need a BayesClassifier, got {type(classifier).__name__}")
+        if self.attack.snapshot and classifier.options.prune is not None:
+            raise InputError("snapshot needs all particles of every class: leave prune out")
+        return classifier.of_term(self.attack.term)
+
+    def against(self, classifier: nn.Module) -> "Problem":
+        """The same problem with another classifier, which has noise of its own for each image."""
+        other, classifier = copy.copy(self), _unwrapped(classifier)
+        if hasattr(classifier, "for_images"):
+            classifier = classifier.for_images(self.indices, NoiseStream.ATTACKER)
+        other._classifier = self._seen(classifier)
+        return other
+
+    def towards(self, target: int) -> "Problem":
+        """The same problem with a target for all images."""
+        other = copy.copy(self)
+        other.target = torch.full_like(self.y, target)
+        return other
+
+    @property
+    def random(self) -> bool:
+        """Whether the loss depends on the draw."""
+        return getattr(self._classifier, "random", False)
+
+    @property
+    def blind(self) -> Tensor:
+        """The images without any gradient: one was computed, and never had a finite value other than zero; [B]."""
+        return self._asked & ~self._felt
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes of the classifier."""
+        with torch.no_grad():
+            return self.log_posterior(self.x, 0).shape[1]
+
+    @torch.no_grad()
+    def margin(self, images: Tensor) -> Tensor:
+        """The margin loss, [B] nats, whichever loss the attack increases: above 0 where an image is misclassified.
+
+        Draw 0 of a random classifier's noise judges all images.
+        """
+        return self._named_loss("margin", self._log_joint(resampled(self._attacked, 0), images), self.target)
+
+    def log_posterior(self, images: Tensor, draw: int) -> Tensor:
+        """log p(x, y), [B, C], or the log of the mean of `eot` independent posteriors."""
+        seen = self._estimates(draw)
+        if len(seen) == 1:
+            return self._log_joint(seen[0], images)
+        posteriors = torch.stack([self._log_joint(each, images).log_softmax(1) for each in seen])
+        return posteriors.logsumexp(0) - math.log(len(seen))
+
+    def _log_joint(self, classifier: nn.Module, images: Tensor) -> Tensor:
+        log_joint = classifier(images)
+        if not isinstance(log_joint, Tensor) or log_joint.shape[:1] != images.shape[:1] or log_joint.dim() != 2:
+            raise InputError(
+                f"the classifier must give log p(x, y), or logits, [{len(images)}, C], got {_described(log_joint)}"
+            )
+        return log_joint
+
+    def _estimates(self, draw: int) -> list[nn.Module]:
+        """The classifier with each of the `eot` draws of noise that the attacker averages at `draw`."""
+        n = self.attack.eot
+        return [resampled(self._classifier, n * draw + i) for i in range(n)]
+
+    def gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
+        """The loss [B], and its gradient in the images, 0 where it isn't finite.
+
+        A random classifier has other noise for another `draw`.
+        """
+        loss, gradient = self.raw_gradient(images, draw)
+        gradient = gradient.where(gradient.isfinite(), 0)
+        self._asked.fill_(True)
+        self._felt.logical_or_(gradient.flatten(1).any(1))
+        return loss, gradient
+
+    def raw_gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
+        """The loss [B], and its gradient in the images, finite or not."""
+        if torch.is_inference_mode_enabled():
+            raise InputError("torch.inference_mode leaves no gradient to climb: attack outside of it")
+        if isinstance(self._attacked, nn.Module) and any(each.is_inference() for each in self._attacked.parameters()):
+            raise InputError(
+                "the classifier was made in torch.inference_mode, and leaves no gradient to climb: make it outside of it"
+            )
+        images = images.detach().requires_grad_(True)
+        with torch.enable_grad():
+            loss = self._loss(images, draw, self.target)
+            if not loss.requires_grad:
+                raise InputError(
+                    f"the term {self.attack.term} doesn't depend on the image here: leave it out"
+                    if self.attack.term
+                    else "what the classifier gives doesn't depend on the images differentiably: there is no gradient to climb"
+                )
+            return loss.detach(), torch.autograd.grad(loss.sum(), images)[0]
+
+    @torch.no_grad()
+    def loss(self, images: Tensor, draw: int = 0) -> Tensor:
+        """The loss [B]."""
+        return self._loss(images, draw, self.target)
+
+    @torch.no_grad()
+    def loss_of_truth(self, images: Tensor) -> Tensor:
+        """The loss without a target [B]."""
+        return self._loss(images, 0, None)
+
+    def _loss(self, images: Tensor, draw: int, target: Tensor | None) -> Tensor:
+        if self.attack.matching:
+            return -self._mismatch(images, draw)
+        if not self.attack.snapshot:
+            return self._loss_of(self.log_posterior(images, draw), target)
+        return torch.stack(
+            [
+                self._loss_of(log_weights.T.to(images.device), target)
+                for seen in self._estimates(draw)
+                for log_weights in seen.estimate(images).log_weights  # of one particle, [C, B]
+            ]
+        ).mean(0)
+
+    def _loss_of(self, log_joint: Tensor, target: Tensor | None) -> Tensor:
+        loss = self._named_loss(self.attack.loss, log_joint, target)
+        return loss if self.attack.evade is None else loss - self.attack.evade_weight * self.attack.evade(log_joint)
+
+    def _named_loss(self, name: str, log_joint: Tensor, target: Tensor | None) -> Tensor:
+        classes = log_joint.shape[1]
+        if classes < 2:
+            raise InputError(f"the classifier must know at least two classes, got log p(x, y) [B, {classes}]")
+        if isinstance(self.attack.target, int) and self.attack.target >= classes:
+            raise InputError(
+                f"target must be one of the classifier's {classes} classes, 0 to {classes - 1}, got {self.attack.target}"
+            )
+        return LOSSES[name](log_joint, self.y, target)
+
+    def _mismatch(self, images: Tensor, draw: int) -> Tensor:
+        """The mean squared difference from the references, [B], over `eot` draws; images and references share a draw."""
+        features, differences = MATCHING[self.attack.loss], []
+        for seen in self._estimates(draw):
+            with torch.no_grad():
+                wanted = features(seen, self.references)
+            differences.append((features(seen, images) - wanted).square().mean(1))
+        return torch.stack(differences).mean(0)
+
+    def project(self, images: Tensor, eps: float) -> Tensor:
+        """The images, brought into the ball of radius eps around x and into [0, 1].
+
+        L-infinity gives the nearest images there. L2 shortens the change, and then cuts the pixels to [0, 1], which may
+        shorten it further. An attack by area chooses its pixels itself; they are only cut to [0, 1].
+        """
+        if self.attack.norm == "area":
+            return images.clamp(0, 1)
+        if self.attack.norm == "linf":
+            return images.clamp((self.x - eps).clamp(0, 1), (self.x + eps).clamp(0, 1))
+        change = images - self.x
+        norm = lengths(change)
+        return (self.x + change * (eps / norm.clamp_min(eps)).where(norm > eps, 1)).clamp(0, 1)
+
+    def ascend(self, gradient: Tensor) -> Tensor:
+        """The step of length 1 in the attack's norm that increases a linear loss with this gradient most."""
+        if self.attack.norm == "linf":
+            return gradient.sign()
+        return gradient / lengths(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+
+    def normals(self, draw: int) -> Tensor:
+        """Standard normal numbers, shaped like x; they follow from the attack's seed, the image's place and `draw`."""
+        size = self.x[0].numel()
+        n = torch.arange(math.ceil(size / 2), device=self.x.device)
+        return standard_normals(self._keys(draw), n).flatten(1)[:, :size].reshape_as(self.x).to(self.x.dtype)
+
+    def uniforms(self, draw: int) -> Tensor:
+        """Uniform numbers from 0 to 1, shaped like x; they follow from the attack's seed, the image's place and `draw`."""
+        n = torch.arange(self.x[0].numel(), device=self.x.device)
+        return uniforms(self._keys(draw), n).reshape_as(self.x).to(self.x.dtype)
+
+    def _keys(self, draw: int) -> Tensor:
+        return splitmix(key_of(self.attack.seed, Purpose.ATTACK, draw), self.indices)[:, None]
+
+    def in_ball(self, draw: int, eps: float) -> Tensor:
+        """Images drawn uniformly from the ball of radius eps around x, not yet in [0, 1]."""
+        if self.attack.norm == "linf":
+            return self.x + eps * (2 * self.uniforms(draw) - 1)
+        direction = self.normals(2 * draw)
+        radius = self.uniforms(2 * draw + 1)[:, :1, :1, :1] ** (1 / self.x[0].numel())
+        return self.x + eps * radius * direction / lengths(direction)
+
+
+def _check_batch(attack: Attack, x: Tensor, y: Tensor, references: Tensor | None) -> None:
+    if not isinstance(x, Tensor) or x.dim() != 4 or x.dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            "x must be images [B, channels, height, width], floats in [0, 1] of 32 or 64 bits (of fewer, rounding leaves the "
+            f"ball), got {_described(x)}"
+        )
+    if not len(x):
+        raise InputError(f"x holds no image to attack, got {_described(x)}")
+    if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.dtype != torch.long:
+        raise InputError(f"y must hold one class, a torch.long, for each of {len(x)} images, got {_described(y)}")
+    if attack.matching and (references is None or references.shape != x.shape):
+        raise InputError(f"{attack.loss} needs references: an image of another class for each of {len(x)} images")
+    for images in (x,) if references is None else (x, references):
+        check_range(images)
+
+
+def _checked_indices(indices: Tensor | None, images: int) -> Tensor:
+    indices = torch.arange(images) if indices is None else torch.as_tensor(indices)
+    counted = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
+    if not counted or indices.shape != (images,):
+        raise InputError(f"indices must hold one whole number for each of {images} images, got {_described(indices)}")
+    return indices.to(torch.long)
+
+
+def resampled(classifier: nn.Module, draw: int) -> nn.Module:
+    """A random classifier with other noise for the same images; any other as it is."""
+    return classifier.resampled(draw) if hasattr(classifier, "resampled") else classifier
+
+
+def _unwrapped(classifier: nn.Module) -> nn.Module:
+    """A classifier itself in place of its logits, which hide where its noise comes from."""
+    return classifier.classifier if isinstance(classifier, Logits) else classifier
+
+
+def _described(value) -> str:
+    return f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
