@@ -33,7 +33,7 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
     """Attack MODELs, or every model trained under RUNS, in many ways, and check the attacks.
 
     Prints success rates of each attack and of the worst case image by image, with 95% Wilson intervals; how much of
-    it stands under further draws of the noise; and a sheet of twelve checks, with the numbers of those that failed
+    it stands under further draws of the noise; and a sheet of checks, with the numbers of those that failed
     beside every success rate that they put in doubt. Writes robustness.json, robustness-MODEL, as PDF and PNG, and
     a report of all results in the folder, as one HTML page (report.html) and as Markdown.
     What is done is kept: after an interruption the same command goes on where it stopped. An earlier verdict on other
@@ -67,7 +67,7 @@ def show_verdict(verdict) -> None:
     """Print the success rates of a verdict, and its sheet of checks."""
     from pyrobayes.results.tables import sheet, verdict_rates
 
-    doubted = " (doubted by 10)" if verdict.clean_doubted else ""
+    doubted = f" (doubted by {', '.join(map(str, verdict.clean_doubts))})" if verdict.clean_doubts else ""
     click.echo(
         f"\n{verdict.model}: clean accuracy {verdict.clean_accuracy.percent()}%{doubted}, {verdict.images} images"
     )

@@ -25,9 +25,30 @@ from pyrobayes.torchrun import local_rank, rank, started
 PATIENCE = timedelta(days=1)
 
 
+_alone = False  # whether this process works as if there were no others
+
+
 def processes() -> int:
     """How many processes share the work."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not _alone else 1
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Within, this process works as if there were no others; they may do something else, or wait."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors, in place, by those of the first process."""
+    if processes() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def join(device: torch.device) -> None:

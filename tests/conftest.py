@@ -9,7 +9,7 @@ from support import TINY
 from torch.nn.functional import avg_pool2d
 
 from pyrobayes import Images, build, factorizations, load_data
-from pyrobayes.evaluation.robustness import verdict as robustness
+from pyrobayes.evaluation.robustness import known_broken
 from pyrobayes.inference import importance
 
 
@@ -59,4 +59,4 @@ def batch(tiny_images):
 @pytest.fixture
 def quickly_broken(monkeypatch):
     """Trains what is known to be broken for one epoch only, where that isn't what is tested."""
-    monkeypatch.setattr(robustness, "BROKEN_TRAINING", dataclasses.replace(robustness.BROKEN_TRAINING, epochs=1))
+    monkeypatch.setattr(known_broken, "TRAINING", dataclasses.replace(known_broken.TRAINING, epochs=1))

@@ -9,8 +9,8 @@ from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.evaluation.robustness import checks
-from pyrobayes.evaluation.robustness.checks import GRADIENT_FREE, ITERATIVE, SINGLE_STEP, Check
+from pyrobayes.evaluation.robustness.sheet import CHECKS, FAIL, PASS, CheckResult
+from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP
 from pyrobayes.evaluation.robustness.verdict import Verdict
 
 EPS = (0.0, 0.1, 0.3)
@@ -45,15 +45,15 @@ def detection(model, test="kl", evade=None, meaningful=True):
 
 def verdict(model):
     sheet = [
-        Check(
+        CheckResult(
             n,
             f"holds | {n}",
-            checks.FAIL if n in FAILED else checks.PASS,
+            FAIL if n in FAILED else PASS,
             f"found {n} < *7*",
             "all",
-            checks.CONCERNS[n],
+            CHECKS[n].concerns,
         )
-        for n in range(1, 13)
+        for n in CHECKS
     ]
     rates = {"fgsm": [Rate(12, 20), Rate(14, 20)], "pgd, margin": [Rate(13, 20), Rate(19, 20)]}
     rates["uniform noise"] = [Rate(4, 20), Rate(5, 20)]

@@ -9,7 +9,8 @@ from pyrobayes.commands import context
 from pyrobayes.commands.context import is_trained, open_runs, read_provenance
 from pyrobayes.commands.writing import draw, draw_missing, result_folder, results_in, reusable_results, writing
 from pyrobayes.data.images import Images
-from pyrobayes.evaluation.robustness.verdict import ResultCache, Verdict, assess
+from pyrobayes.evaluation.robustness.cache import ResultCache
+from pyrobayes.evaluation.robustness.verdict import Verdict, assess
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import (
     RobustnessOptions,
@@ -75,7 +76,7 @@ def run_verdicts(
             others = [other for other in classifiers if other is not classifier]
             others = others or _another(classifier.factorization.name, options, test, data_dir, runs, device)
             try:
-                verdict = assess(classifier, test, training, options, sources=others, parts=parts, progress=progress)
+                verdict = assess(classifier, test, training, options, sources=others, cache=parts, progress=progress)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
                     f"interrupted; what was computed is kept in {kept}, and the same command goes on from there"

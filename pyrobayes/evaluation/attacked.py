@@ -15,8 +15,8 @@ from pyrobayes.attacks.base import lengths
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_eps, check_integer
-from pyrobayes.evaluation.diagnostics import CHECKED, looked_at
-from pyrobayes.evaluation.images import prepared
+from pyrobayes.evaluation.diagnostics import CHECKED, diagnose
+from pyrobayes.evaluation.images import validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, uniforms
@@ -173,7 +173,7 @@ def attack(
     # What is nearest has to be found before it is known how far it is; no image of [0, 1] is further than the last.
     bounds = (*eps, math.sqrt(data.pixels[0].numel())) if perturb.least_distance else eps
     everything = data
-    data = prepared(classifier, data, images, batch_size)
+    data = validated_images(classifier, data, images, batch_size)
     if isinstance(perturb.target, int):
         check_integer("target", perturb.target, least=0, most=len(data.classes) - 1)
     keep = len(data) if examples is None else min(examples, len(data))
@@ -213,7 +213,7 @@ def attack(
         clean_log_joint=found["clean"],
         log_joint=found["attacked"].transpose(0, 1),
         examples=found["examples"].transpose(0, 1),
-        **looked_at(classifier, seen, data.head(min(checked, len(data))), batch_size) if checked else {},
+        **diagnose(classifier, seen, data.head(min(checked, len(data))), batch_size) if checked else {},
     )
 
 

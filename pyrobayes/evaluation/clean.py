@@ -8,7 +8,7 @@ from torch import Tensor
 from pyrobayes import distributed
 from pyrobayes.data.images import Images
 from pyrobayes.evaluation.diagnostics import approximation
-from pyrobayes.evaluation.images import prepared
+from pyrobayes.evaluation.images import validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
@@ -76,7 +76,7 @@ def evaluate(
         progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
             :class:`pyrobayes.Progress` is called after every batch.
     """
-    data = prepared(classifier, data, images, batch_size)
+    data = validated_images(classifier, data, images, batch_size)
     batches, fresh = [], classifier.replaced(noise="fresh")
     with torch.no_grad():
         for indices, x, _ in distributed.share(data.batches(batch_size)):

@@ -17,7 +17,7 @@ from pyrobayes.data.images import Images
 from pyrobayes.errors import check_fraction, choice
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.diagnostics import DIAGNOSTICS
-from pyrobayes.evaluation.images import map_images, prepared
+from pyrobayes.evaluation.images import map_images, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
@@ -108,7 +108,7 @@ def fit_detector(
             :class:`pyrobayes.Progress` is called after every batch.
     """
     check_fraction("false alarms", false_alarms)
-    data, name = prepared(classifier, data, images, batch_size), f"{classifier.factorization.name} thresholds"
+    data, name = validated_images(classifier, data, images, batch_size), f"{classifier.factorization.name} thresholds"
 
     def log_joint(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return classifier.for_images(indices, NoiseStream.CALIBRATION)(x)

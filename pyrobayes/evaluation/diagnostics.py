@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pyrobayes.attacks.losses import log_odds_against
 from pyrobayes.data.images import Images
-from pyrobayes.evaluation.images import map_images, prepared
+from pyrobayes.evaluation.images import map_images, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
@@ -15,22 +15,22 @@ CHECKED = 200  # clean images on which it is looked at what noise and approximat
 DIAGNOSTICS = ("changed", "approximation", "gradient_signs")
 
 
-def looked_at(
+def diagnose(
     classifier: BayesClassifier, seen: BayesClassifier, data: Images, batch_size: int
 ) -> dict[str, Rate | None]:
     """What noise and approximations change of clean images, for a defender and what its attacker sees."""
     return {
-        "changed": Rate.of(changed(classifier, data, batch_size)) if classifier.random else None,
+        "changed": Rate.of(flipped_by_resampling(classifier, data, batch_size)) if classifier.random else None,
         "approximation": approximation(classifier, data, batch_size),
         "gradient_signs": gradient_signs(seen, data, batch_size),
     }
 
 
-def changed(
+def flipped_by_resampling(
     classifier: BayesClassifier, data: Images, batch_size: int = 100, name: str = "", progress: Progress = silent
 ) -> Tensor:
     """Which of the predicted classes another draw of the noise changes, [N]; the arguments are those of :func:`evaluate`."""
-    data = prepared(classifier, data, None, batch_size)
+    data = validated_images(classifier, data, None, batch_size)
 
     def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
         first, second = (
@@ -49,7 +49,7 @@ def approximation(classifier: BayesClassifier, data: Images, batch_size: int = 1
     """
     if classifier.options.exact:
         return None
-    data, exact = prepared(classifier, data, None, batch_size), classifier.exact()
+    data, exact = validated_images(classifier, data, None, batch_size), classifier.exact()
 
     def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
         ours, theirs = (each.for_images(indices, NoiseStream.DEFENDER)(x).argmax(1) for each in (classifier, exact))
@@ -66,7 +66,7 @@ def gradient_signs(classifier: BayesClassifier, data: Images, batch_size: int = 
     """
     if classifier.options.exact and not classifier.options.negligible:
         return None
-    data, exact = prepared(classifier, data, None, batch_size), classifier.exact()
+    data, exact = validated_images(classifier, data, None, batch_size), classifier.exact()
 
     def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
         with torch.enable_grad():

@@ -20,7 +20,7 @@ def map_images(
     name: str = "",
     progress: Progress = silent,
 ) -> Tensor:
-    """What `measure(indices, x, y)` gives for every image, [N, ...], on the CPU; all processes share the work."""
+    """The values of `measure(indices, x, y)` for every image, [N, ...], on the CPU; all processes share the work."""
     parts = []
     for indices, x, y in distributed.share(data.batches(batch_size)):
         parts.append(measure(indices, x, y).cpu())
@@ -28,8 +28,10 @@ def map_images(
     return torch.cat(distributed.gather(parts))
 
 
-def prepared(classifier: BayesClassifier, data: Images, images: int | None, batch_size: int) -> Images:
-    """The first images, on the classifier's device; refused where they or the batch size are none that it can take."""
+def validated_images(classifier: BayesClassifier, data: Images, images: int | None, batch_size: int) -> Images:
+    """The first images, on the classifier's device; :class:`InputError` where the two don't fit together."""
+    expect("classifier", classifier, BayesClassifier)
+    expect("data", data, Images)
     factorization = classifier.factorization
     check_integer("batch size", batch_size, least=1, most=LARGEST_BATCH)
     if factorization.image_shape != data.image_shape or factorization.num_classes != len(data.classes):
@@ -38,3 +40,11 @@ def prepared(classifier: BayesClassifier, data: Images, images: int | None, batc
             f"classes, but {data.name} has {list(data.image_shape)} and {len(data.classes)}"
         )
     return data.head(images).to(next(factorization.parameters()).device)
+
+
+def expect(argument: str, value, kind: type) -> None:
+    """Refuse a value of an argument that is not of the kind expected."""
+    if not isinstance(value, kind):
+        maker = {BayesClassifier: ", as pyrobayes.load gives one", Images: ", as pyrobayes.load_data gives them"}
+        name = kind.__name__.strip("_")
+        raise InputError(f"{argument} must be {name}{maker.get(kind, '')}, got {value!r:.80}")

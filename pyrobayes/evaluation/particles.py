@@ -9,7 +9,7 @@ from torch import Tensor
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_integer
-from pyrobayes.evaluation.images import prepared
+from pyrobayes.evaluation.images import validated_images
 from pyrobayes.evaluation.rates import NORMAL_95, Rate
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.importance import ImportanceEstimate
@@ -107,7 +107,7 @@ def effects(
     for count in counts:
         check_integer("counts", count, least=1)
     counts = sorted(set(counts))
-    data = prepared(classifier, data, None, batch_size)
+    data = validated_images(classifier, data, None, batch_size)
     if not counts or len(data) < 2:
         raise InputError(f"counts and two images at least are needed, got counts {counts} and {len(data)} images")
     most = classifier.replaced(particles=counts[-1], prune=None, noise="fresh")

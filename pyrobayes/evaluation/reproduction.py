@@ -16,23 +16,19 @@ import torch
 
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import Evaluation
-from pyrobayes.evaluation.rates import NORMAL_95, Rate, in_percent
-from pyrobayes.evaluation.robustness.checks import difference
+from pyrobayes.evaluation.rates import NORMAL_95, Rate, difference, in_percent
 from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
 from pyrobayes.training.metrics import Epoch
 
 POSTER_IMAGES = 10_000  # of its success rates
 CLAIMED = (0.05, 0.3)  # eps from and to where the poster compares generative and discriminative models
-# Quantiles at 97.5% of Student's t distribution, for 2 to 10 seeds.
-STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def student_95(seeds: int) -> float:
     """The quantile at 97.5% of Student's t distribution for so many seeds, from 2."""
-    if seeds - 2 < len(STUDENT_95):
-        return STUDENT_95[seeds - 2]
-    z, n = NORMAL_95, seeds - 1  # Abramowitz and Stegun (1964), 26.7.5
-    return z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, seeds - 1))
 
 
 @dataclass(frozen=True)
@@ -231,7 +227,9 @@ def _outcome(gaps: Sequence[tuple[float, float, int, float]]) -> tuple[str, tupl
     closest = min(gaps, key=lambda each: each[0] - each[1])
     if closest[0] > closest[1]:
         return "holds", closest
-    wider = statistics.NormalDist().inv_cdf(1 - 0.025 / len(gaps)) / NORMAL_95
+    from scipy.stats import norm
+
+    wider = float(norm.ppf(1 - 0.025 / len(gaps))) / NORMAL_95
     worst = min(gaps, key=lambda each: each[0] + wider * each[1])
     return ("fails", worst) if worst[0] + wider * worst[1] < 0 else ("not decided", closest)
 

@@ -16,6 +16,7 @@ from support import invoke
 from pyrobayes import factorizations, load, load_data
 from pyrobayes.attacks.attack_options import AttackOptions
 from pyrobayes.codec import encode
+from pyrobayes.evaluation.robustness.sheet import CHECKS
 from pyrobayes.options import COMPARATORS, EPS, MODELS
 from pyrobayes.results.store import Provenance
 from pyrobayes.tensor_files import digest, read_tensors
@@ -191,7 +192,7 @@ def test_what_one_model_has_not_is_refused_before_another_is_attacked(tmp_path):
 
 def test_robustness(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "pyrobayes.evaluation.robustness.verdict.BROKEN_IMAGES", 100
+        "pyrobayes.evaluation.robustness.known_broken.IMAGES", 100
     )  # what is made of them is tested elsewhere
     few = (
         "--images",
@@ -210,7 +211,7 @@ def test_robustness(runs, tmp_path, monkeypatch):
     result = invoke("robustness", "--runs", runs, "--out", tmp_path, *few)
     assert result.exit_code == 0, result.output
     assert "gbz: clean accuracy" in result.stdout and "dbx: clean accuracy" in result.stdout
-    assert len(re.findall(r"^ *\d+  (?:pass|FAIL|not applicable)  ", result.stdout, re.MULTILINE)) == 24
+    assert len(re.findall(r"^ *\d+  (?:pass|FAIL|not applicable)  ", result.stdout, re.MULTILINE)) == 2 * len(CHECKS)
     for row in ("fgsm", "pgd", "transfer", "worst case", "  in most of further draws", "  share of further draws"):
         assert len(re.findall(f"^{row} ", result.stdout, re.MULTILINE)) == 2, row
     report = json.loads((tmp_path / "robustness.json").read_text())

@@ -19,7 +19,7 @@ from pyrobayes.commands.train import train
 from pyrobayes.evaluation import reproduction
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.evaluation.reproduction import STUDENT_95, Spread
+from pyrobayes.evaluation.reproduction import Spread, student_95
 from pyrobayes.evaluation.robustness import checks
 from pyrobayes.options import Recipe
 from pyrobayes.results.store import FILES
@@ -70,7 +70,7 @@ def test_comparisons_over_seeds():
 def test_an_interval_over_seeds_is_of_the_images_too():
     low, high = Rate(32, 100).interval
     for shares in ((0.3, 0.34), (0.32, 0.32)):
-        half = STUDENT_95[0] * abs(shares[1] - shares[0]) / math.sqrt(2) / math.sqrt(2)
+        half = student_95(2) * abs(shares[1] - shares[0]) / math.sqrt(2) / math.sqrt(2)
         expected = 0.32 - math.hypot(half, 0.32 - low), 0.32 + math.hypot(half, high - 0.32)
         assert Spread(shares, 100).interval == pytest.approx((max(0, expected[0]), expected[1]))
     assert Spread((1.0, 1.0), 100).interval == pytest.approx(Rate(100, 100).interval)

@@ -6,7 +6,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.evaluation.robustness.checks import GRADIENT_FREE, ITERATIVE, SINGLE_STEP
+from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP
 from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
 from pyrobayes.results.figures.style import (
     BOUNDS,

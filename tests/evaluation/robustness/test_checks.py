@@ -1,4 +1,4 @@
-"""Each of the twelve checks passes where it should, and fails on a model built to fail it."""
+"""Each of the checks passes where it should, and fails on a model built to fail it."""
 
 import dataclasses
 
@@ -22,20 +22,25 @@ from pyrobayes import (
 )
 from pyrobayes.attacks.losses import margin
 from pyrobayes.codec import encode
-from pyrobayes.evaluation.rates import Rate
-from pyrobayes.evaluation.robustness import checks
-from pyrobayes.evaluation.robustness import verdict as robustness
-from pyrobayes.evaluation.robustness.checks import FAIL, NOT_APPLICABLE, PASS, Broken, Check
-from pyrobayes.evaluation.robustness.verdict import (
-    REDRAWS,
-    ResultCache,
-    RobustnessRun,
-    Verdict,
-    known_broken_model,
-    suite,
+from pyrobayes.evaluation.rates import Rate, difference, larger
+from pyrobayes.evaluation.robustness import checks, known_broken
+from pyrobayes.evaluation.robustness.cache import ResultCache
+from pyrobayes.evaluation.robustness.known_broken import KnownBroken, attack_known_broken, known_broken_model
+from pyrobayes.evaluation.robustness.measurements import RobustnessRun
+from pyrobayes.evaluation.robustness.sheet import (
+    ALL,
+    BY_GRADIENT,
+    CHECKS,
+    FAIL,
+    NOT_APPLICABLE,
+    PASS,
+    CheckResult,
 )
+from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP, suite
+from pyrobayes.evaluation.robustness.verdict import Verdict, verdict_of
 from pyrobayes.factorizations.comparators import BNN, CNN
 from pyrobayes.factorizations.conditionals import StandardNormal
+from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import Networks
 from pyrobayes.progress import silent
 
@@ -52,53 +57,53 @@ def rows(*shares):
     return torch.stack([of(share) for share in shares])
 
 
-def known_broken(success, masked=True):
-    return Broken(Rate(success, 100), ("FGSM", Rate(5, 100)), masked)
+def made_up(success, masked=True):
+    return KnownBroken(Rate(success, 100), ("FGSM", Rate(5, 100)), masked)
 
 
 ONES = torch.ones(100)
 PASSING_AND_FAILING = {
     1: (
-        checks.iterative_at_least_as_strong(EPS, rows(0.2, 0.3, 0.4), rows(0.2, 0.5, 0.9)),
-        checks.iterative_at_least_as_strong(EPS, rows(0.2, 0.3, 0.4), rows(0.3, 0.5, 0.2)),
+        checks.IterativeAtLeastAsStrong().judge(EPS, rows(0.2, 0.3, 0.4), rows(0.2, 0.5, 0.9)),
+        checks.IterativeAtLeastAsStrong().judge(EPS, rows(0.2, 0.3, 0.4), rows(0.3, 0.5, 0.2)),
     ),
     2: (
-        checks.never_falls(EPS, {"pgd": rows(0.2, 0.3, 0.3), "fgsm": rows(0.1, 0.1, 0.2)}),
-        checks.never_falls(EPS, {"pgd": rows(0.2, 0.3, 0.3), "fgsm": rows(0.1, 0.3, 0.2)}),
+        checks.NeverFalls().judge(EPS, {"pgd": rows(0.2, 0.3, 0.3), "fgsm": rows(0.1, 0.1, 0.2)}),
+        checks.NeverFalls().judge(EPS, {"pgd": rows(0.2, 0.3, 0.3), "fgsm": rows(0.1, 0.3, 0.2)}),
     ),
-    3: (checks.reaches_chance(of(0.95), 10), checks.reaches_chance(of(0.85), 10)),
+    3: (checks.ReachesChance().judge(of(0.95), 10), checks.ReachesChance().judge(of(0.85), 10)),
     4: (
-        checks.converged(of(0.5), {"twice the steps": of(0.51)}, 0.1),
-        checks.converged(of(0.5), {"twice the steps": of(0.51), "twice the restarts": of(0.6)}, 0.1),
+        checks.Converged().judge(of(0.5), {"twice the steps": of(0.51)}, 0.1),
+        checks.Converged().judge(of(0.5), {"twice the steps": of(0.51), "twice the restarts": of(0.6)}, 0.1),
     ),
     5: (
-        checks.white_box_strongest({"pgd": of(0.5), "fgsm": of(0.3)}, {"noise": of(0.2), "square": of(0.3)}, 0.1),
-        checks.white_box_strongest({"pgd": of(0.5), "fgsm": of(0.3)}, {"noise": of(0.2), "square": of(0.6)}, 0.1),
+        checks.WhiteBoxStrongest().judge({"pgd": of(0.5), "fgsm": of(0.3)}, {"noise": of(0.2), "square": of(0.3)}, 0.1),
+        checks.WhiteBoxStrongest().judge({"pgd": of(0.5), "fgsm": of(0.3)}, {"noise": of(0.2), "square": of(0.6)}, 0.1),
     ),
     6: (
-        checks.plateaus({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.51))]}, of(0.5), 0.1),
-        checks.plateaus({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.53))]}, of(0.53), 0.1),
+        checks.Plateaus().judge({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.51))]}, of(0.5), 0.1),
+        checks.Plateaus().judge({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.53))]}, of(0.53), 0.1),
     ),
     7: (
-        checks.holds_when_fresh(of(0.5), of(0.5) * 0.98, 0.1),
-        checks.holds_when_fresh(of(0.5), of(0.5) * 0.8, 0.1),
+        checks.HoldsWhenFresh().judge(of(0.5), of(0.5) * 0.98, 0.1),
+        checks.HoldsWhenFresh().judge(of(0.5), of(0.5) * 0.8, 0.1),
     ),
     8: (
-        checks.gradients_exist(Rate(1, 200), Rate(0, 200), Rate(90, 200)),
-        checks.gradients_exist(Rate(1, 200), Rate(3, 200), Rate(90, 200)),
+        checks.GradientsExist().judge(Rate(1, 200), Rate(0, 200), Rate(90, 200)),
+        checks.GradientsExist().judge(Rate(1, 200), Rate(3, 200), Rate(90, 200)),
     ),
     9: (
-        checks.loss_settled(torch.linspace(0, 1, 40).sqrt().clamp(max=0.8)[:, None], 0.1),
-        checks.loss_settled(torch.linspace(0, 1, 40)[:, None], 0.1),
+        checks.LossSettled().judge(torch.linspace(0, 1, 40).sqrt().clamp(max=0.8)[:, None], 0.1),
+        checks.LossSettled().judge(torch.linspace(0, 1, 40)[:, None], 0.1),
     ),
-    10: (checks.stable_when_clean(Rate(7, 400)), checks.stable_when_clean(Rate(8, 400))),
+    10: (checks.StableWhenClean().judge(Rate(7, 400)), checks.StableWhenClean().judge(Rate(8, 400))),
     11: (
-        checks.breaks_what_is_broken({"one": known_broken(100), "other": known_broken(90)}, 0.3),
-        checks.breaks_what_is_broken({"one": known_broken(100), "other": known_broken(89)}, 0.3),
+        checks.BreaksWhatIsBroken().judge({"one": made_up(100), "other": made_up(90)}, 0.3),
+        checks.BreaksWhatIsBroken().judge({"one": made_up(100), "other": made_up(89)}, 0.3),
     ),
     12: (
-        checks.same_in_other_batches((ONES, ONES), (ONES, torch.cat([ONES[3:], 2 * ONES[:3]])), torch.zeros(100)),
-        checks.same_in_other_batches((ONES, torch.cat([ONES[2:], 0 * ONES[:2]])), (ONES, ONES), torch.zeros(100)),
+        checks.SameInOtherBatches().judge((ONES, ONES), (ONES, torch.cat([ONES[3:], 2 * ONES[:3]])), torch.zeros(100)),
+        checks.SameInOtherBatches().judge((ONES, torch.cat([ONES[2:], 0 * ONES[:2]])), (ONES, ONES), torch.zeros(100)),
     ),
 }
 
@@ -106,112 +111,113 @@ PASSING_AND_FAILING = {
 @pytest.mark.parametrize("number", PASSING_AND_FAILING)
 def test_a_check_passes_and_fails(number):
     passing, failing = PASSING_AND_FAILING[number]
+    assert set(PASSING_AND_FAILING) == set(CHECKS)
     assert (passing.number, passing.status, failing.status) == (number, PASS, FAIL)
     assert passing.name == failing.name and failing.finding and failing.doubts
 
 
 def test_other_batches_must_not_change_the_success_of_pgd():
     fewer = torch.cat([ONES[10:], 0 * ONES[:10]])
-    assert checks.same_in_other_batches((ONES, ONES), (ONES, fewer), torch.zeros(100)).status == FAIL
+    assert checks.SameInOtherBatches().judge((ONES, ONES), (ONES, fewer), torch.zeros(100)).status == FAIL
 
 
 def test_a_difference_counts_beyond_its_interval():
-    gap, half = checks.difference(of(0.5), of(0.4))
+    gap, half = difference(of(0.5), of(0.4))
     assert gap == pytest.approx(0.1) and half == pytest.approx(
         1.96 * ((41 / 402 - (40 / 402) ** 2) / 402) ** 0.5, rel=1e-3
     )
-    assert checks.larger(of(0.5), of(0.4)) and not checks.larger(of(0.4), of(0.5))
+    assert larger(of(0.5), of(0.4)) and not larger(of(0.4), of(0.5))
     for shares in (False, True):  # of images, and of draws
         ours, theirs = (each.double() if shares else each for each in (of(0.5), of(0.4)))
-        assert checks.larger(ours, theirs) and not checks.larger(theirs, ours)
-    assert not checks.larger(of(0.5025), of(0.5))  # one image of 400
-    assert not checks.larger(of(0.5), of(0.5))
+        assert larger(ours, theirs) and not larger(theirs, ours)
+    assert not larger(of(0.5025), of(0.5))  # one image of 400
+    assert not larger(of(0.5), of(0.5))
 
 
 def test_images_of_which_none_differs_have_an_interval_that_shrinks_with_their_number():
-    few, many = (checks.difference(of(0.5, images), of(0.5, images)) for images in (50, 500))
+    few, many = (difference(of(0.5, images), of(0.5, images)) for images in (50, 500))
     assert few == (0.0, pytest.approx(1.96 / 52, rel=1e-3)) and many == (0.0, pytest.approx(1.96 / 502, rel=1e-3))
-    assert not checks.larger(of(0.51, 400).double(), of(0.5, 400).double())  # four of them, as by the exact test
+    assert not larger(of(0.51, 400).double(), of(0.5, 400).double())  # four of them, as by the exact test
 
 
 def test_few_images_that_differ_may_be_chance():
     """Of so many fair coins all the same: 2 / 2^5 = 6%, 2 / 2^6 = 3%."""
     none = torch.zeros(200, dtype=torch.bool)
-    assert [checks.larger(torch.arange(200) < few, none) for few in (5, 6)] == [False, True]
-    assert [checks.larger(torch.arange(200) < few, none, comparisons=30) for few in (10, 11)] == [False, True]
-    assert checks.larger(torch.arange(20_000) < 11_000, torch.arange(20_000) >= 9_999)  # in numbers of any size
+    assert [larger(torch.arange(200) < few, none) for few in (5, 6)] == [False, True]
+    assert [larger(torch.arange(200) < few, none, comparisons=30) for few in (10, 11)] == [False, True]
+    assert larger(torch.arange(20_000) < 11_000, torch.arange(20_000) >= 9_999)  # in numbers of any size
 
 
 def test_a_loss_that_does_not_rise_fails():
     for losses in (torch.zeros(40, 5), -torch.arange(40.0)[:, None], torch.full((40, 5), torch.nan)):
-        assert checks.loss_settled(losses, 0.1).status == FAIL
-    assert checks.loss_settled(torch.arange(9.0)[:, None], 0.1).status == NOT_APPLICABLE
+        assert checks.LossSettled().judge(losses, 0.1).status == FAIL
+    assert checks.LossSettled().judge(torch.arange(9.0)[:, None], 0.1).status == NOT_APPLICABLE
 
 
 def test_two_points_are_two_points_and_what_may_be_chance_is_told():
     few = torch.arange(100)
-    found = checks.converged(few < 50, {"twice the steps": few < 52}, 0.1)
+    found = checks.Converged().judge(few < 50, {"twice the steps": few < 52}, 0.1)
     assert found.status == FAIL and found.finding.endswith(
         "twice the steps 52.0% (+2.0 ± 3.3 points), which may be chance on so few images"
     )
-    found = checks.converged(few < 50, {"twice the steps": few < 51}, 0.1)
+    found = checks.Converged().judge(few < 50, {"twice the steps": few < 51}, 0.1)
     assert found.status == PASS and found.finding.endswith("don't show that it is under 2 points")
-    assert checks.converged(of(0.5), {"twice the steps": of(0.5)}, 0.1).finding.endswith("(+0.0 ± 0.5 points)")
+    assert checks.Converged().judge(of(0.5), {"twice the steps": of(0.5)}, 0.1).finding.endswith("(+0.0 ± 0.5 points)")
     for more in (60, 40):
-        found = checks.converged(few < 50, {"twice the steps": few < more}, 0.1)
+        found = checks.Converged().judge(few < 50, {"twice the steps": few < more}, 0.1)
         assert found.status == FAIL and "chance" not in found.finding
 
 
 def test_more_particles_must_not_find_more_either():
     eot = [(1, of(0.4)), (4, of(0.5)), (8, of(0.5))]
     settled = [(10, of(0.4)), (20, of(0.45)), (40, of(0.46))]
-    assert checks.plateaus({"EOT": eot, "particles": settled}, of(0.5), 0.1).status == PASS
+    assert checks.Plateaus().judge({"EOT": eot, "particles": settled}, of(0.5), 0.1).status == PASS
     for particles in ((0.4, 0.4, 0.45), (0.4, 0.6, 0.6)):  # still rising; above the suite
         row = [(10 * 2**i, of(share)) for i, share in enumerate(particles)]
-        assert checks.plateaus({"EOT": eot, "particles": row}, of(0.5), 0.1).status == FAIL
+        assert checks.Plateaus().judge({"EOT": eot, "particles": row}, of(0.5), 0.1).status == FAIL
 
 
 def test_a_single_step_that_finds_less_than_the_blind_is_called_masked():
     white = {"pgd": of(0.9), "fgsm": of(0.1)}
-    found = checks.white_box_strongest(white, {"uniform noise": of(0.2), "transfer": of(0.05)}, 0.3)
-    assert found.status == FAIL and found.concerns == (checks.SINGLE_STEP,)
+    found = checks.WhiteBoxStrongest().judge(white, {"uniform noise": of(0.2), "transfer": of(0.05)}, 0.3)
+    assert found.status == FAIL and found.concerns == (SINGLE_STEP,)
     assert "fgsm finds less, 10.0%, than uniform noise: its gradient is masked" in found.finding
-    found = checks.white_box_strongest(white, {"uniform noise": of(0.05), "transfer": of(0.2)}, 0.3)
+    found = checks.WhiteBoxStrongest().judge(white, {"uniform noise": of(0.05), "transfer": of(0.2)}, 0.3)
     assert (
         found.status == FAIL and "than transfer: a single step is weak here, or its gradient is masked" in found.finding
     )
     assert "no transfer" not in found.finding
-    assert (
-        "no transfer" in PASSING_AND_FAILING[5][0].finding and PASSING_AND_FAILING[5][1].concerns == checks.BY_GRADIENT
-    )
+    assert "no transfer" in PASSING_AND_FAILING[5][0].finding and PASSING_AND_FAILING[5][1].concerns == BY_GRADIENT
 
 
 def test_what_did_not_come_out_broken_says_nothing():
-    found = checks.breaks_what_is_broken({"one": known_broken(100), "other": known_broken(100, masked=False)}, 0.3)
+    found = checks.BreaksWhatIsBroken().judge({"one": made_up(100), "other": made_up(100, masked=False)}, 0.3)
     assert found.status == NOT_APPLICABLE and "not all of them came out masked" in found.finding
 
 
 def test_one_image_of_few_may_be_rounded():
     none = Rate(0, 50)
-    assert [checks.gradients_exist(Rate(n, 50), none, none).status for n in (1, 2)] == [PASS, FAIL]
+    assert [checks.GradientsExist().judge(Rate(n, 50), none, none).status for n in (1, 2)] == [PASS, FAIL]
     predicted, labels = torch.zeros(50), torch.zeros(50)
     other = [torch.arange(50) < n for n in (1, 2)]
-    found = [checks.same_in_other_batches((predicted, each), (predicted, predicted), labels).status for each in other]
+    found = [
+        checks.SameInOtherBatches().judge((predicted, each), (predicted, predicted), labels).status for each in other
+    ]
     assert found == [PASS, FAIL]
 
 
 def test_what_is_found_under_fixed_noise_concerns_a_defender_with_fixed_noise():
-    assert checks.holds_when_fresh(of(0.5), of(0.4), 0.1, concerned=True).concerns == checks.ALL
-    assert checks.holds_when_fresh(of(0.5), of(0.4), 0.1).concerns == ()
+    assert checks.HoldsWhenFresh().judge(of(0.5), of(0.4), 0.1, concerned=True).concerns == ALL
+    assert checks.HoldsWhenFresh().judge(of(0.5), of(0.4), 0.1).concerns == ()
 
 
 def test_what_does_not_apply_says_so():
     for check in (
-        checks.plateaus({}, of(0.5), 0.1),
-        checks.holds_when_fresh(None, None, 0.1),
-        checks.never_falls((0.1,), {}),
-        checks.converged(of(1), {"twice the steps": of(1)}, 0.1),  # where all are broken no more can be
-        checks.plateaus({"EOT": [(1, of(1)), (2, of(1))]}, of(1), 0.1),
+        checks.Plateaus().judge({}, of(0.5), 0.1),
+        checks.HoldsWhenFresh().judge(None, None, 0.1),
+        checks.NeverFalls().judge((0.1,), {}),
+        checks.Converged().judge(of(1), {"twice the steps": of(1)}, 0.1),  # where all are broken no more can be
+        checks.Plateaus().judge({"EOT": [(1, of(1)), (2, of(1))]}, of(1), 0.1),
     ):
         assert check.status == NOT_APPLICABLE and check.finding
 
@@ -244,25 +250,28 @@ def cnn(tiny_images):
 def assessment(see, cnn, data, **changes):
     options = dataclasses.replace(QUICK, **changes)
     victim = BayesClassifier(Faulty(cnn, see), 1, noise="fixed")
-    return RobustnessRun(victim, data.head(options.images), options, (), ResultCache(), silent)
+    return run_of(victim, data, options)
+
+
+def run_of(classifier, data, options, training=None, sources=()):
+    few = data.head(options.images)
+    return RobustnessRun(classifier, few, options, sources, ResultCache(), silent, training=training or data)
 
 
 def plain(cnn, x):
     return cnn.p_y(x).logits
 
 
-def sheet(run, training):
-    return {check.number: check for check in run.verdict(training).checks}
+def sheet(run):
+    return {check.number: check for check in verdict_of(run).checks}
 
 
 @pytest.mark.usefixtures("quickly_broken")
 def test_an_honest_cnn_passes_what_a_masked_one_fails(cnn, tiny_images, mini):
-    honest = sheet(assessment(plain, cnn, tiny_images), tiny_images)
+    honest = sheet(assessment(plain, cnn, tiny_images))
     assert honest[8].status == PASS and honest[3].status == PASS
     assert honest[6].status == honest[7].status == honest[10].status == NOT_APPLICABLE
-    masked = sheet(
-        assessment(lambda cnn, x: plain(cnn, (10 * x.detach()).round() / 10 + 0 * x), cnn, tiny_images), tiny_images
-    )
+    masked = sheet(assessment(lambda cnn, x: plain(cnn, (10 * x.detach()).round() / 10 + 0 * x), cnn, tiny_images))
     assert masked[8].status == FAIL  # no gradient at all
     assert masked[5].status == FAIL  # noise and Square do better than what needs one
     assert masked[3].status == FAIL
@@ -273,7 +282,7 @@ def test_a_model_that_lies_about_its_gradient_fails(cnn, tiny_images):
     def lying(cnn, x):
         return plain(cnn, x.detach() + 0 * x) - plain(cnn, x) + plain(cnn, x).detach()
 
-    found = sheet(assessment(lying, cnn, tiny_images), tiny_images)
+    found = sheet(assessment(lying, cnn, tiny_images))
     assert found[5].status == FAIL and found[3].status == FAIL and found[8].status == PASS
 
 
@@ -284,7 +293,7 @@ def test_a_model_that_knows_an_attack_by_its_pixels_fails(cnn, tiny_images):
         clean = (levels - levels.round()).abs().amax((1, 2, 3)) < 1e-3
         return torch.where(clean[:, None], logits, 2 * logits.detach() - logits)
 
-    assert sheet(assessment(wary, cnn, tiny_images), tiny_images)[1].status == FAIL
+    assert sheet(assessment(wary, cnn, tiny_images))[1].status == FAIL
 
 
 @pytest.mark.usefixtures("quickly_broken")
@@ -295,7 +304,7 @@ def test_a_model_that_shows_its_gradient_to_half_of_the_starts_fails(cnn, tiny_i
         seen = torch.cat([seen[..., :1, :1].detach(), seen[..., :1, 1:]], 3), seen[..., 1:, :]
         return plain(cnn, torch.cat(seen, 2))
 
-    assert sheet(assessment(shy, cnn, tiny_images), tiny_images)[4].status == FAIL
+    assert sheet(assessment(shy, cnn, tiny_images))[4].status == FAIL
 
 
 @pytest.mark.usefixtures("quickly_broken")
@@ -305,7 +314,7 @@ def test_a_model_that_lets_its_gradient_drip_fails(cnn, tiny_images):
         order = (1e4 * (images + images.mean((1, 2, 3), keepdim=True))).sin()
         return plain(cnn, images + (order >= order.amax((1, 2, 3), keepdim=True)) * (x - images))
 
-    assert sheet(assessment(drips, cnn, tiny_images, steps=10), tiny_images)[9].status == FAIL
+    assert sheet(assessment(drips, cnn, tiny_images, steps=10))[9].status == FAIL
 
 
 @pytest.mark.usefixtures("quickly_broken")
@@ -315,7 +324,7 @@ def test_a_gradient_that_is_not_finite_fails(cnn, tiny_images):
             plain(cnn, x) + 0 * x.flatten(1).sum(1, keepdim=True).sub(x.detach().flatten(1).sum(1, keepdim=True)).sqrt()
         )
 
-    found = sheet(assessment(undefined, cnn, tiny_images), tiny_images)
+    found = sheet(assessment(undefined, cnn, tiny_images))
     assert found[8].status == FAIL and "not finite 100.0%" in found[8].finding
 
 
@@ -329,7 +338,7 @@ def test_a_model_that_heals_fails(cnn, tiny_images):
         known = 100 * nn.functional.one_hot(y[nearest.indices], 10)
         return torch.where((nearest.values > 0.15)[:, None], known + 0 * plain(cnn, images), plain(cnn, images))
 
-    assert sheet(assessment(heals, cnn, tiny_images), tiny_images)[2].status == FAIL
+    assert sheet(assessment(heals, cnn, tiny_images))[2].status == FAIL
 
 
 @pytest.mark.usefixtures("quickly_broken")
@@ -337,7 +346,7 @@ def test_a_model_that_looks_at_the_batch_fails(cnn, tiny_images):
     def together(cnn, x):
         return plain(cnn, x) + 1e3 * (x.mean() * torch.arange(10.0)).sin()
 
-    assert sheet(assessment(together, cnn, tiny_images), tiny_images)[12].status == FAIL
+    assert sheet(assessment(together, cnn, tiny_images))[12].status == FAIL
 
 
 class Noisy(BNN):
@@ -360,7 +369,7 @@ class Noisy(BNN):
 def test_a_model_that_hides_in_noise_fails(cnn, tiny_images):
     victim = BayesClassifier(Noisy(cnn), particles=1)
     options = dataclasses.replace(QUICK, steps=2, eps=(0.2,), images=240, checked_images=240, batch_size=120)
-    found = sheet(RobustnessRun(victim, tiny_images, options, (), ResultCache(), silent), tiny_images)
+    found = sheet(run_of(victim, tiny_images, options))
     assert found[6].status == FAIL  # the gradient of one estimate is mostly noise
     assert found[7].status == FAIL  # what one draw of the noise falls for, others don't
     assert found[10].status == FAIL
@@ -385,14 +394,16 @@ def test_the_worst_is_told_by_draws_that_it_is_not_judged_by(make, tiny_images):
     indices, (x, y) = torch.arange(30), few.batch(slice(None))
     made = {name: images[None] for name, images in (("one", x), ("other", x.flip(3)), ("third", 1 - x))}
     log_joint = {
-        name: torch.stack([classifier.for_images(indices, REDRAWS + draw)(images[0]) for draw in range(12)])
+        name: torch.stack([classifier.for_images(indices, NoiseStream.REDRAWS + draw)(images[0]) for draw in range(12)])
         for name, images in made.items()
     }  # [draws, N, C]
     margins = torch.stack([torch.stack([margin(each, y) for each in rows[8:]]) for rows in log_joint.values()])
     told = [max(range(3), key=lambda a: ((margins[a, :, n] > 0).sum(), margins[a, :, n].mean())) for n in range(30)]
     wrong = torch.stack([(rows[:8].argmax(2) != y).double().mean(0) for rows in log_joint.values()])
-    run = RobustnessRun(classifier, few, options, (), ResultCache(), silent)
-    found = run.redrawn({name: {"adversarial": images} for name, images in made.items()})
+    run = run_of(classifier, few, options)
+    run.suite = dict.fromkeys(made)
+    run._results = {name: {"adversarial": images} for name, images in made.items()}
+    found = run.resampled
     torch.testing.assert_close(found[0], wrong[told, indices])
     assert 0 < found.mean() < 1 and not torch.equal(found[0], wrong.amax(0))
 
@@ -419,24 +430,24 @@ def test_what_is_known_to_be_broken_is(saturated, broken):
 
 @pytest.mark.parametrize(("weak", "status"), [(False, PASS), (True, FAIL)])
 def test_a_suite_that_is_too_weak_is_found_out(weak, status, broken, mini, monkeypatch):
-    monkeypatch.setattr(robustness, "known_broken_model", lambda training, saturated, device: broken[saturated])
+    monkeypatch.setattr(known_broken, "known_broken_model", lambda training, saturated, device: broken[saturated])
     few, options = load_data("fashion-mnist-mini", "test").head(60), dataclasses.replace(QUICK, checked_images=60)
-    run = RobustnessRun(BayesClassifier(broken[False], 1, noise="fixed"), few, options, (), ResultCache(), silent)
+    run = run_of(BayesClassifier(broken[False], 1, noise="fixed"), few, options, training=mini)
     if weak:
         for name in ("pgd", "apgd, margin"):
             attack = attacks.get("pgd", steps=2, step_size=1e-4)
-            run.steps[name] = dataclasses.replace(run.steps[name], attack=attack)
-    found = checks.breaks_what_is_broken(run.known_broken(mini), 0.3)
+            run.suite[name] = dataclasses.replace(run.suite[name], attack=attack)
+    found = checks.BreaksWhatIsBroken().judge(attack_known_broken(run), 0.3)
     assert found.status == status and "FGSM" in found.finding and "plain gradient zero" in found.finding
 
 
 def test_a_cnn_trained_in_a_single_step_is_called_masked(broken, mini, monkeypatch):
-    monkeypatch.setattr(robustness, "known_broken_model", lambda training, saturated, device: broken[saturated])
+    monkeypatch.setattr(known_broken, "known_broken_model", lambda training, saturated, device: broken[saturated])
     test = load_data("fashion-mnist-mini", "test")
     options = RobustnessOptions(images=100, eps=(0.1, 0.2, 0.3), steps=20, redraws=1, checked_images=100, batch_size=50)
     victim = BayesClassifier(broken[False], 1, noise="fixed")
-    found = sheet(RobustnessRun(victim, test.head(100), options, (), ResultCache(), silent), mini)
-    assert found[5].status == FAIL and found[5].concerns == (checks.SINGLE_STEP,)
+    found = sheet(run_of(victim, test, options, training=mini))
+    assert found[5].status == FAIL and found[5].concerns == (SINGLE_STEP,)
     assert "its gradient is masked" in found[5].finding
 
 
@@ -459,27 +470,23 @@ def test_the_suite(make, noise, brief, full):
 
 def test_what_a_defender_prunes_the_snapshot_sees(make, tiny_images):
     options = dataclasses.replace(QUICK, images=10, checked_images=10)
-    run = RobustnessRun(
-        BayesClassifier(make("gbz"), 5, prune=1.0), tiny_images.head(10), options, (), ResultCache(), silent
-    )
-    step = run.steps["apgd, snapshot"]
+    run = run_of(BayesClassifier(make("gbz"), 5, prune=1.0), tiny_images, options)
+    step = run.suite["apgd, snapshot"]
     assert run.on_few("apgd, snapshot", step)["adversarial"].isfinite().all()
     assert run.losses("apgd, snapshot").shape == (step.attack.steps + 1, 10)
 
 
 def test_checks_are_at_an_eps_above_0_and_of_the_strongest_attack(make, tiny_images, monkeypatch):
     options = dataclasses.replace(QUICK, images=10, checked_images=10, eps=(0.0, 0.2), steps=10)
-    run = RobustnessRun(BayesClassifier(make("gbz"), 2), tiny_images.head(10), options, (), ResultCache(), silent)
-    found = {name: run.attacked(name, step, run.data, run.eps) for name, step in run.steps.items()}
-    broken = {name: torch.arange(10).expand(2, 10) < 10 for name in found}
+    run = run_of(BayesClassifier(make("gbz"), 2), tiny_images, options)
     assert run.middle == 0.2
-    monkeypatch.setattr(run, "known_broken", lambda training: {"a CNN": known_broken(100)})
     for strongest in ("pgd", "apgd, snapshot"):
         strong = {strongest: of(0.5, 10)}
-        monkeypatch.setattr(run, "strength", lambda name, found, at=0, strong=strong: strong.get(name, of(0.4, 10)))
-        sheet = run.checks(found, broken, tiny_images)
-        assert sheet[3].finding.startswith(f"{strongest} 50.0% of 10 images at eps 0.2")
-        assert sheet[5].finding.endswith("the suite's strongest 50.0%")
+        monkeypatch.setattr(run, "strength", lambda name, *found, strong=strong: strong.get(name, of(0.4, 10)))
+        run.__dict__.pop("strengths", None)
+        converged, plateaus = (CHECKS[number].judge(*CHECKS[number].measure(run)) for number in (4, 6))
+        assert converged.finding.startswith(f"{strongest} succeeds on 50.0% of 10 images at eps 0.2")
+        assert plateaus.finding.endswith("the suite's strongest 50.0%")
 
 
 @pytest.mark.usefixtures("quickly_broken")
@@ -496,11 +503,11 @@ def test_an_interrupted_run_goes_on(make, tiny_images, tmp_path):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        assess(classifier, tiny_images, tiny_images, options, parts=ResultCache(tmp_path), progress=Stops())
+        assess(classifier, tiny_images, tiny_images, options, cache=ResultCache(tmp_path), progress=Stops())
     done = sorted(tmp_path.iterdir())
     assert len(done) == 3
     before = [path.stat().st_mtime_ns for path in done]
-    resumed = assess(classifier, tiny_images, tiny_images, options, parts=ResultCache(tmp_path))
+    resumed = assess(classifier, tiny_images, tiny_images, options, cache=ResultCache(tmp_path))
     assert [path.stat().st_mtime_ns for path in done] == before
     assert encode(resumed) == encode(assess(classifier, tiny_images, tiny_images, options))
 
@@ -508,15 +515,15 @@ def test_an_interrupted_run_goes_on(make, tiny_images, tmp_path):
 def test_transfer_takes_what_was_made_for_the_verdicts_on_its_sources(make, tiny_images):
     victim, *sources = (BayesClassifier(make(name), particles=2) for name in ("gbz", "gfz", "dfx"))
     options = dataclasses.replace(QUICK, images=20)
-    run = RobustnessRun(victim, tiny_images.head(20), options, sources, ResultCache(), silent)
-    step = run.steps["transfer"]
+    run = run_of(victim, tiny_images, options, sources=sources)
+    step = run.suite["transfer"]
     ours = run.attacked("transfer", step, run.data, options.eps)
     theirs = evaluation.attack(victim, run.data, options.eps, by=step.attack, batch_size=7)
     assert torch.equal(ours["predictions"], theirs.log_joint.argmax(2))
-    known = len(run.parts._asked_for)
-    other = RobustnessRun(sources[0], run.data, options, (), run.parts, silent)
-    other.attacked("pgd", other.steps["pgd"], run.data, options.eps)
-    assert len(run.parts._asked_for) == known
+    known = len(run.cache._asked_for)
+    other = RobustnessRun(sources[0], run.data, options, (), run.cache, silent)
+    other.attacked("pgd", other.suite["pgd"], run.data, options.eps)
+    assert len(run.cache._asked_for) == known
 
 
 def test_damaged_parts_are_made_anew_and_those_of_others_are_left(tmp_path):
@@ -537,15 +544,15 @@ def test_fixed_noise_is_judged_by_fresh_draws(make, tiny_images):
     classifier = BayesClassifier(make("bnn"), particles=2, noise="fixed")
     verdict = assess(classifier, tiny_images, tiny_images, dataclasses.replace(QUICK, images=20, checked_images=20))
     found = {check.number: check for check in verdict.checks}
-    assert found[7].status != NOT_APPLICABLE and found[7].concerns == checks.ALL
+    assert found[7].status != NOT_APPLICABLE and found[7].concerns == ALL
     assert found[6].status == NOT_APPLICABLE and found[10].status != NOT_APPLICABLE
     assert len(verdict.share_of_draws) == 3 and [len(shares) for shares in verdict.redrawn] == [20] * 3
 
 
 def test_doubts_stand_beside_the_numbers_they_concern():
     def verdict(number):
-        check = Check(number, "", FAIL, "", "", checks.CONCERNS[number])
-        kinds = {"fgsm": checks.SINGLE_STEP, "pgd": checks.ITERATIVE, "noise": checks.GRADIENT_FREE}
+        check = CheckResult(number, "", FAIL, "", "", CHECKS[number].concerns)
+        kinds = {"fgsm": SINGLE_STEP, "pgd": ITERATIVE, "noise": GRADIENT_FREE}
         return Verdict("gbz", True, "tiny", 1, EPS, Rate(1, 1), {}, [], None, None, {}, kinds, [check])
 
     assert [verdict(4).doubts(row) for row in ("fgsm", "pgd", "noise", "worst case")] == [[], [4], [], [4]]

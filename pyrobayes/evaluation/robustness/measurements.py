@@ -1,0 +1,394 @@
+"""The measurements of a verdict: one classifier under the suite, and all that its checks look at."""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pyrobayes import evaluation
+from pyrobayes.attacks import Attack, Problem
+from pyrobayes.attacks.base import worst
+from pyrobayes.attacks.losses import margin
+from pyrobayes.data.images import Images
+from pyrobayes.evaluation import images
+from pyrobayes.evaluation.diagnostics import flipped_by_resampling
+from pyrobayes.evaluation.rates import Rate
+from pyrobayes.evaluation.robustness.cache import ResultCache
+from pyrobayes.evaluation.robustness.known_broken import plain_gradient, zero_or_undefined
+from pyrobayes.evaluation.robustness.suite import CLIMBING, GRADIENT_FREE, SNAPSHOT, SuiteEntry, square, suite
+from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.noise import NoiseStream
+from pyrobayes.options import RobustnessOptions
+from pyrobayes.progress import Progress
+from pyrobayes.tensor_files import digest
+from pyrobayes.version import __version__
+
+EOT = 2, 4, 8  # how many estimates PGD's gradient is averaged over, beside one
+MORE = 2, 4  # times the defender's particles, for gradients with more of them
+SQUARE_EOT = 4  # draws by which Square judges an image against a random classifier
+
+
+class RobustnessRun:
+    """One classifier under the suite. Every measurement is a method, and is kept in the cache.
+
+    Attributes:
+        data: the attacked images.
+        few: the first of them, which the checks attack again.
+        test: the whole data set, from which a matching loss draws its references.
+        training: training images for the known-broken classifiers.
+        suite: the attacks by name.
+        latent: whether the classifier draws anything.
+        random: whether its noise is fresh at every draw.
+    """
+
+    def __init__(
+        self,
+        classifier: BayesClassifier,
+        data: Images,
+        options: RobustnessOptions,
+        sources: Sequence[BayesClassifier],
+        cache: ResultCache,
+        progress: Progress,
+        *,
+        training: Images | None = None,
+        test: Images | None = None,
+    ):
+        self.classifier, self.data, self.options, self.cache = classifier, data, options, cache
+        self.test, self.training = test or data, training
+        self.few = data.head(min(options.checked_images, len(data)))
+        self.name, self.progress = classifier.factorization.name, progress
+        self.labels, self.few_labels = data.labels.cpu(), self.few.labels.cpu()
+        self.fresh = classifier.replaced(noise="fresh")
+        self.latent, self.random = self.fresh.random, classifier.random
+        self.suite = suite(classifier, options, sources)
+        self.eps = options.eps
+        self._results: dict[str, dict[str, Tensor]] = {}
+
+    # The suite.
+
+    def result(self, name: str) -> dict[str, Tensor]:
+        """Clean predictions [N], predictions [E, N] and adversarial images [E, N, ...] of an attack of the suite."""
+        if name not in self._results:
+            self._results[name] = self.attacked(name, self.suite[name], self.data, self.eps)
+        return self._results[name]
+
+    @cached_property
+    def broken(self) -> dict[str, Tensor]:
+        """The images [E, N] that each attack has misclassified."""
+        return {name: self.result(name)["predictions"] != self.labels for name in self.suite}
+
+    @cached_property
+    def middle(self) -> float:
+        """The eps of the checks: PGD breaks nearest to half of the images there, which leaves room for more and for less."""
+        distance = dict(zip(self.eps, (self.broken_by_pgd.double().mean(1) - 0.5).abs().tolist()))
+        return min(filter(None, distance), key=distance.get)
+
+    @property
+    def broken_by_pgd(self) -> Tensor:
+        """The images [E, N] that PGD has misclassified."""
+        return self.result("pgd")["predictions"] != self.labels
+
+    @property
+    def at_middle(self) -> int:
+        """The index of the checks' eps."""
+        return self.eps.index(self.middle)
+
+    def few_at_middle(self, name: str, what: str) -> Tensor:
+        """What an attack of the suite gave for the few images at the checks' eps, [N, ...]."""
+        return self.result(name)[what][self.at_middle][: len(self.few)]
+
+    # One attack.
+
+    @cached_property
+    def weights(self) -> str:
+        """The checksum of the weights."""
+        return digest(self.classifier.factorization.state_dict(), {})
+
+    def key(self, what: str, **more) -> dict:
+        """The key of a measurement in the cache: everything that it depends on."""
+        classifier = self.classifier
+        return {
+            "what": what,
+            "weights": self.weights,
+            "classifier": dataclasses.asdict(classifier.options),
+            "version": __version__,
+            "data": [self.data.name, self.data.split, self.data.sha256],
+        } | more
+
+    def attacked(
+        self, name: str, entry: SuiteEntry, data: Images, eps: Sequence[float], classifier=None, batch_size=None
+    ) -> dict[str, Tensor]:
+        """Clean predictions [N], predictions [E, N] and adversarial images [E, N, ...] of an attack."""
+        classifier, batch_size = classifier or self.classifier, batch_size or self.options.batch_size
+        sources = getattr(entry.attack, "sources", ())
+        key = self.key(
+            "attack",
+            attack=entry.attack.name,
+            options=entry.attack.described(),
+            sources=[(digest(s.factorization.state_dict(), {}), dataclasses.asdict(s.options)) for s in sources],
+            attacker=dict(entry.attacker),
+            eps=list(eps),
+            images=len(data),
+            noise=classifier.options.noise,
+            batch_size=batch_size,
+            **({"references": len(self.test)} if entry.attack.matching else {}),
+        )
+
+        def make() -> dict[str, Tensor]:
+            result = evaluation.attack(
+                classifier,
+                self.test,
+                eps,
+                by=self.made_against(entry.attack, data, eps) if sources else entry.attack,
+                attacker=entry.attacker,
+                images=len(data),
+                batch_size=batch_size,
+                examples=None,
+                checked=0,
+                progress=self.labelled(name),
+            )
+            return {
+                "clean": result.clean_log_joint.argmax(1),
+                "predictions": result.log_joint.argmax(2),
+                "adversarial": result.examples,
+            }
+
+        return self.cache.get(key, make)
+
+    def made_against(self, transfer: Attack, data: Images, eps: Sequence[float]) -> Attack:
+        """The transfer attack with the images that PGD makes for the verdicts on its sources, so that none is made twice."""
+        others = [RobustnessRun(each, data, self.options, (), self.cache, self.progress) for each in transfer.sources]
+        made = [other.attacked("pgd", other.suite["pgd"], data, eps)["adversarial"] for other in others]
+        return _Made(made=torch.stack(made))
+
+    def on_few(self, name: str, entry: SuiteEntry) -> dict[str, Tensor]:
+        """An attack's result on the few images, at the checks' eps alone."""
+        return self.attacked(name, entry, self.few, (self.middle,))
+
+    def broken_of_few(self, name: str, entry: SuiteEntry, eps: float) -> Tensor:
+        """The few images that an attack has misclassified, [N]."""
+        return self.attacked(name, entry, self.few, (eps,))["predictions"][0] != self.few_labels
+
+    # Further draws of the noise.
+
+    def strength(self, name: str, predictions: Tensor, adversarial: Tensor) -> Tensor:
+        """How well an attack did on each of the few images, [N].
+
+        For a random classifier this is the share of further draws under which the image is misclassified, so that the
+        luck of one draw has no part in it. For others it is whether the attack broke the image.
+        """
+        if self.random:
+            return self.share_of_draws(f"{name} redrawn", adversarial, self.few)
+        return predictions != self.few_labels
+
+    def strength_on_few(self, name: str, entry: SuiteEntry) -> Tensor:
+        """How well an attack that isn't in the suite does on each of the few images, [N]."""
+        found = self.on_few(name, entry)
+        return self.strength(name, found["predictions"][0], found["adversarial"][0])
+
+    @cached_property
+    def strengths(self) -> dict[str, Tensor]:
+        """How well each iterative attack of the suite does on each of the few images, [N]."""
+        return {
+            name: self.strength(name, *(self.few_at_middle(name, what) for what in ("predictions", "adversarial")))
+            for name in CLIMBING
+            if name in self.suite
+        }
+
+    @property
+    def strongest(self) -> str:
+        """The name of the strongest iterative attack."""
+        return max(self.strengths, key=lambda name: self.strengths[name].double().mean())
+
+    @cached_property
+    def resampled(self) -> Tensor:
+        """The share of further draws under which the worst adversarial image of each is misclassified, [E, N].
+
+        Half as many other draws tell which image is the worst; between equal ones their mean margin decides.
+        """
+        first = NoiseStream.REDRAWS + self.options.redraws
+        telling = range(first, first + math.ceil(self.options.redraws / 2))
+        each, shares = torch.arange(len(self.data)), []
+        made_by = {name: self.result(name)["adversarial"] for name in self.suite}
+        for i, eps in enumerate(self.eps):
+            made = torch.stack([adversarial[i] for adversarial in made_by.values()])  # [A, N, channels, height, width]
+            margins = torch.stack(
+                [
+                    self.over_draws(f"{name} redrawn at {eps:g}", "margins", margin, ours, self.data, telling)
+                    for name, ours in zip(made_by, made)
+                ]
+            ).nan_to_num(nan=-math.inf)  # [A, draws, N]
+            told = (margins > 0).double().mean(1)
+            most = told == told.amax(0)
+            chosen = made[margins.mean(1).where(most, -math.inf).argmax(0), each]
+            shares.append(self.share_of_draws(f"worst redrawn at {eps:g}", chosen, self.data))
+        return torch.stack(shares)
+
+    def share_of_draws(self, name: str, adversarial: Tensor, data: Images) -> Tensor:
+        """The share of further draws under which images [N, ...] are misclassified, [N]."""
+        draws = range(NoiseStream.REDRAWS, NoiseStream.REDRAWS + self.options.redraws)
+        return self.over_draws(name, "misclassified", misclassified, adversarial, data, draws).double().mean(0)
+
+    def over_draws(
+        self, name: str, what: str, measure: Callable, adversarial: Tensor, data: Images, draws: range
+    ) -> Tensor:
+        """The values of `measure(log_joint, y)` for images [N, ...] under draws of the noise, [draws, N]."""
+        checksum = hashlib.sha256(adversarial.numpy().tobytes()).hexdigest()
+        key = self.key(name, images=checksum, draws=[draws.start, draws.stop], measured=what)
+
+        def measured(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            ours = adversarial[indices].to(x.device)
+            return torch.stack([measure(self.fresh.for_images(indices, draw)(ours), y) for draw in draws], dim=1)
+
+        return self.cache.get(key, lambda: {what: self.map_images(name, data, measured)})[what].T
+
+    # What the checks look at.
+
+    def square_of_random(self) -> Tensor:
+        """The few images that random search breaks, [N]; it judges by several draws, not by what one draw falls for."""
+        entry = SuiteEntry(square(self.options, eot=SQUARE_EOT), kind=GRADIENT_FREE)
+        return self.broken_of_few("square", entry, self.middle)
+
+    def doubled(self) -> dict[str, Tensor]:
+        """How well the strongest attack does on each of the few images with twice the steps, and with two starts, [N]."""
+        entry = self.suite[self.strongest]
+        more = {
+            "twice the steps": entry.with_options(steps=2 * entry.attack.steps),
+            "twice the restarts": entry.with_options(restarts=2),
+        }
+        return {name: self.strength_on_few(name, other) for name, other in more.items()}
+
+    def more_estimates(self) -> dict[str, list[tuple[int, Tensor]]]:
+        """How well PGD and Auto-PGD do as their gradient averages over more estimates, or has more particles."""
+        particles, pgd, snapshot = self.classifier.options.particles, self.suite["pgd"], self.suite[SNAPSHOT]
+
+        def row(label: str, first: int, known: str, more: Mapping[int, SuiteEntry]) -> list[tuple[int, Tensor]]:
+            others = [(n, self.strength_on_few(f"{label} {n}", entry)) for n, entry in more.items()]
+            return [(first, self.strengths[known]), *others]
+
+        with_particles = {k * particles: SuiteEntry(pgd.attack, {"particles": k * particles}) for k in MORE}
+        of_snapshot = {k * particles: snapshot.with_options(eot=k) for k in MORE}
+        return {
+            "EOT": row("EOT", 1, "pgd", {n: pgd.with_options(eot=n) for n in EOT}),
+            "particles": row("particles", particles, "pgd", with_particles),
+            "particles of the snapshot": row("snapshot", particles, SNAPSHOT, of_snapshot),
+        }
+
+    def fixed_noise(self) -> tuple[Tensor, Tensor]:
+        """The few images that PGD breaks under fixed noise, and their share of fresh draws that misclassify, [N] each."""
+        fixed = self.classifier.replaced(noise="fixed")
+        found = self.attacked("pgd, fixed noise", self.suite["pgd"], self.few, (self.middle,), classifier=fixed)
+        fresh = self.share_of_draws("fixed noise redrawn", found["adversarial"][0], self.few)
+        return found["predictions"][0] != self.few_labels, fresh
+
+    def gradients(self) -> tuple[Rate, Rate, Rate]:
+        """How many gradients are zero, how many aren't finite, and how many of the plain cross-entropy are zero."""
+
+        def measured(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            pinned = self.classifier.for_images(indices, NoiseStream.ATTACKER)
+            _, gradient = Problem(self.suite["fgsm"].attack, pinned, x, y, indices).raw_gradient(x)
+            zero, undefined = zero_or_undefined(gradient)
+            return torch.stack([zero, undefined, zero_or_undefined(plain_gradient(pinned, x, y))[0]], dim=1)
+
+        key = self.key("gradients", images=len(self.few))
+        found = self.cache.get(key, lambda: {"found": self.map_images("gradients", self.few, measured)})["found"]
+        return tuple(Rate.of(each) for each in found.T)
+
+    def losses(self, name: str) -> Tensor:
+        """The loss at every step of an iterative attack, [steps, N] nats."""
+        attack, seen = self.suite[name].attack, self.classifier.replaced(**self.suite[name].attacker)
+
+        def followed(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            problem = _Followed(attack, seen, x, y, indices)
+            attack.perturb(problem, self.middle)
+            return torch.stack(problem.losses, dim=1)
+
+        key = self.key("losses", options=attack.described(), eps=self.middle, images=len(self.few))
+        return self.cache.get(key, lambda: {"losses": self.map_images("losses", self.few, followed)})["losses"].T
+
+    def flipped(self) -> Rate:
+        """The share of predictions on clean images that another draw changes; fixed noise is drawn anew for it."""
+
+        def make() -> dict[str, Tensor]:
+            size, label = self.options.batch_size, self.labelled("clean")
+            return {"changed": flipped_by_resampling(self.fresh, self.data, size, self.name, label)}
+
+        return Rate.of(self.cache.get(self.key("changed", images=len(self.data)), make)["changed"])
+
+    def other_batches(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Classes [N] predicted after an attack of the suite, and after the same in batches of another size.
+
+        None where no other size is possible.
+        """
+        possible = min(len(self.few), self.options.batch_size, self.classifier.images_at_once)
+        if possible == 1:
+            return None
+        size = min(7, possible - 1)
+        label = f"{name} in batches of {size}"
+        other = self.attacked(label, self.suite[name], self.few, (self.middle,), batch_size=size)
+        return self.few_at_middle(name, "predictions"), other["predictions"][0]
+
+    # Helpers.
+
+    @property
+    def device(self) -> torch.device:
+        """The classifier's device."""
+        return next(self.classifier.factorization.parameters()).device
+
+    def labelled(self, label: str) -> Progress:
+        """The caller's progress, which names the measurement beside the model."""
+        return _Labelled(self.progress, label)
+
+    def map_images(self, label: str, data: Images, measure: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """The values of `measure(indices, x, y)` for every image, [N, ...], on the CPU."""
+        size = min(self.options.batch_size, self.classifier.images_at_once)
+        return images.map_images(measure, data.to(self.device), size, self.name, self.labelled(label))
+
+
+def misclassified(log_joint: Tensor, y: Tensor) -> Tensor:
+    """Whether a class other than y [B] is predicted from log p(x, y) [B, C]."""
+    return log_joint.argmax(1) != y
+
+
+@dataclass(frozen=True)
+class _Made(Attack):
+    """Chooses among images made before, [S, E, N, channels, height, width] for a whole data set, the one with the highest loss."""
+
+    made: Tensor = None
+    follows_gradient: ClassVar[bool] = False
+
+    def perturb_all(self, problem: Problem, eps: Sequence[float]) -> Tensor:
+        given = self.made[:, :, problem.indices.cpu()].to(problem.x.device)
+        return torch.stack([worst((ours, problem.loss(ours)) for ours in each) for each in given.transpose(0, 1)])
+
+    def described(self) -> dict:
+        return super().described() | {"made": len(self.made)}
+
+
+class _Followed(Problem):
+    """A problem that keeps the losses [B] at which gradients were taken."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.losses: list[Tensor] = []
+
+    def gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
+        loss, gradient = super().gradient(images, draw)
+        self.losses.append(loss)
+        return loss, gradient
+
+
+class _Labelled(Progress):
+    """Names the measurement beside the model."""
+
+    def __init__(self, progress: Progress, label: str):
+        self.progress, self.label = progress, label
+
+    def images(self, model: str, done: int, images: int) -> None:
+        self.progress.images(f"{model}, {self.label}", done, images)

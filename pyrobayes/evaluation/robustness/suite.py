@@ -1,0 +1,100 @@
+"""The attacks of a verdict: several kinds of gradients, and attacks that need none."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pyrobayes import attacks
+from pyrobayes.attacks import Attack
+from pyrobayes.errors import InputError
+from pyrobayes.factorizations import parse_formula
+from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.options import RobustnessOptions
+
+# Kinds of attacks: one step along a gradient of the classifier attacked, many steps, or none of its gradients.
+SINGLE_STEP, ITERATIVE, GRADIENT_FREE = "single-step", "iterative", "blind"
+SNAPSHOT = "apgd, snapshot"
+CLIMBING = (SNAPSHOT, "pgd", "apgd, margin")  # the iterative attacks among which the strongest is checked
+MIXTURE = {"estimator": "mixture", "prune": None}
+TERM_PARTICLES = 100  # of an attack on p(y|...) alone, as Tramer et al. (2020) had them
+
+
+@dataclass(frozen=True)
+class SuiteEntry:
+    """One attack of a suite.
+
+    Attributes:
+        attack: the attack.
+        attacker: options of the classifier that the attacker overrides.
+        kind: SINGLE_STEP, ITERATIVE or GRADIENT_FREE.
+    """
+
+    attack: Attack
+    attacker: Mapping = dataclasses.field(default_factory=dict)
+    kind: str = ITERATIVE
+
+    def with_options(self, **options) -> "SuiteEntry":
+        """A copy whose attack has other options."""
+        return dataclasses.replace(self, attack=dataclasses.replace(self.attack, **options))
+
+    @property
+    def passes(self) -> int:
+        """Roughly how many times the classifier computes one image at one eps."""
+        several = [getattr(self.attack, name, 1) for name in ("steps", "restarts", "eot", "draws")]
+        backward = 1 if self.attack.name in ("uniform", "square") else 3
+        return backward * several[0] * several[1] * several[2] * several[3] * max(1, len(self._sources))
+
+    @property
+    def _sources(self) -> Sequence:
+        return getattr(self.attack, "sources", ())
+
+
+def suite(
+    classifier: BayesClassifier, options: RobustnessOptions, sources: Sequence[BayesClassifier]
+) -> dict[str, SuiteEntry]:
+    """The attacks of the suite, by the names of their rows."""
+    steps = {"steps": options.steps}
+    pgd = attacks.get("pgd", **steps)
+    entries = {"fgsm": SuiteEntry(attacks.get("fgsm"), kind=SINGLE_STEP), "pgd": SuiteEntry(pgd)}
+    if classifier.random:
+        # Other attacks find less, or as much at twice the cost and more: see docs/robustness.md.
+        entries[SNAPSHOT] = SuiteEntry(attacks.get("apgd", snapshot=True, **steps), {"prune": None})
+    else:
+        entries["apgd, margin"] = SuiteEntry(attacks.get("apgd", loss="margin", **steps))
+    if not options.brief:
+        entries |= _other_gradients(classifier, pgd)
+    entries["uniform noise"] = SuiteEntry(attacks.get("uniform", draws=options.steps), kind=GRADIENT_FREE)
+    if not classifier.random:
+        entries["square"] = SuiteEntry(square(options), kind=GRADIENT_FREE)
+    if sources:
+        transfer = attacks.get("transfer", sources=tuple(sources), **steps)
+        entries["transfer"] = SuiteEntry(transfer, kind=GRADIENT_FREE)
+    return entries
+
+
+def square(options: RobustnessOptions, eot: int = 1) -> Attack:
+    """The attack without any gradient, with ten times as many queries as the others have steps."""
+    return attacks.get("square", steps=10 * options.steps, eot=eot)
+
+
+def _other_gradients(classifier: BayesClassifier, pgd: Attack) -> dict[str, SuiteEntry]:
+    """PGD on the mixture, towards another image's joint, and on p(y|...) alone."""
+    entries = {"pgd, mixture": SuiteEntry(pgd, MIXTURE)} if _mixes(classifier) else {}
+    entries["pgd, logit matching"] = SuiteEntry(attacks.get("pgd", loss="logit-matching", steps=pgd.steps))
+    if "z" in (parents := parse_formula(classifier.factorization.formula()).get("y", ())):
+        # Many particles cost little, since nothing is decoded; unless p(y|...) sees the image itself.
+        ours = classifier.options.particles
+        particles = ours if "x" in parents else max(TERM_PARTICLES, ours)
+        entries["pgd, p(y|...) alone"] = SuiteEntry(dataclasses.replace(pgd, term="y"), {"particles": particles})
+    return entries
+
+
+def _mixes(classifier: BayesClassifier) -> bool:
+    """Whether the mixture estimator gives the attacker one more gradient."""
+    if classifier.options.estimator == "mixture":
+        return False
+    try:
+        classifier.replaced(**MIXTURE)
+    except InputError:
+        return False
+    return True
