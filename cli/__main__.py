@@ -1,5 +1,21 @@
-"""`python -m pyrobayes_cli`, and so `torchrun -m pyrobayes_cli`."""
+"""Starts the command line: `pyrobayes`, `python -m pyrobayes_cli` and `torchrun -m pyrobayes_cli`."""
 
-from pyrobayes_cli.main import main
+import sys
 
-main(prog_name="pyrobayes")
+
+def start() -> None:
+    """Run the command `pyrobayes`. A signal that stops it ends with one line, from here on."""
+    try:
+        from pyrobayes.interrupts import raised
+
+        with raised():
+            from pyrobayes_cli.main import main
+
+            main(prog_name="pyrobayes")
+    except KeyboardInterrupt:  # before the first lines above, or after the last
+        sys.stderr.write("\ninterrupted\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    start()

@@ -1,7 +1,10 @@
 """The command `pyrobayes`. Libraries that take long to load are imported inside the commands that need them."""
 
+import contextlib
 import os
+import re
 import sys
+from typing import NoReturn
 
 import click
 
@@ -24,6 +27,8 @@ class Main(click.Group):
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             sys.exit(error.exit_code)
+        except click.Abort as abort:  # while the command line was read
+            stop(abort.__cause__)
         except click.ClickException as error:
             refuse(error.format_message(), error.exit_code)
         except PyrobayesError as error:
@@ -42,14 +47,21 @@ class Main(click.Group):
         try:
             super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            if not rank():
-                click.echo(f"\n{str(interrupt) or 'interrupted'}", err=True)
-            sys.exit(130)
+            stop(interrupt)
+
+
+def stop(interrupt: BaseException | None) -> NoReturn:
+    """Say how far an interrupted command came, and leave with the exit status of the signal."""
+    if not rank():
+        with contextlib.suppress(OSError):  # the terminal may have gone
+            click.echo(f"\n{str(interrupt or '') or 'interrupted'}", err=True)
+    sys.exit(getattr(interrupt, "status", 130))
 
 
 def refuse(message: str, status: int = 1) -> None:
-    """Print an error and leave."""
+    """Print an error and leave. The library names arguments as Python does, `resume=True`; here they are options."""
     number = os.environ.get("RANK", "0")
+    message = re.sub(r"\b([a-z_]+)=(True\b|\.\.\.)", lambda named: "--" + named[1].replace("_", "-"), message)
     click.echo(f"Error{'' if number == '0' else f' in process {number}'}: {message}", err=True)
     sys.exit(status)
 

@@ -8,6 +8,7 @@ import sys
 import click
 
 from pyrobayes.errors import InputError
+from pyrobayes.interrupts import Interrupted
 from pyrobayes.options import NETWORKS, Networks, TrainingOptions
 from pyrobayes.progress import ProgressBar
 from pyrobayes_cli import options
@@ -72,9 +73,8 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
                 progress=progress,
             )
         except KeyboardInterrupt as stopped:
-            raise KeyboardInterrupt(
-                f"{str(stopped) or 'interrupted'}; {how_to_go_on(progress.model, overwrite)}"
-            ) from None
+            told = f"{str(stopped) or 'interrupted'}; {how_to_go_on(progress.model, overwrite)}"
+            raise Interrupted.after(stopped, told) from None
     if as_json:
         epochs = {name: [dataclasses.asdict(epoch) for epoch in epochs] for name, epochs in trained.items()}
         click.echo(json.dumps(epochs, indent=2))

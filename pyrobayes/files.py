@@ -1,24 +1,30 @@
-"""Writing files so that a reader, or a crash, never meets half of one."""
+"""Files that are replaced in one step, and folders that one process at a time writes to."""
 
 import contextlib
 import errno
+import fnmatch
 import itertools
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+import filelock
 
 from pyrobayes.errors import InputError
 
-TAKEN = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # what a lock that another process has says
+TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.pyrobayes")  # a file that is being written; see write_atomically
+CANNOT_OPEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOENT, errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomically(path: str | os.PathLike, content: bytes | str, aside: Path | None = None) -> None:
-    """Replace the file at `path` by `content` in one step; on failure, what was there stays.
+    """Replace the file at `path` by `content` in one step; on failure, the earlier file stays.
 
     Args:
-        aside: where what was there is moved, once the content is on the disk.
+        aside: where the earlier file is moved, once the content is on the disk.
 
     Raises:
         InputError: the folder can't be written to, or the disk is full.
@@ -27,7 +33,9 @@ def write_atomically(path: str | os.PathLike, content: bytes | str, aside: Path 
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".pyrobayes", delete=False
+        ) as file:
             temporary = file.name
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
@@ -48,15 +56,38 @@ def write_atomically(path: str | os.PathLike, content: bytes | str, aside: Path 
             Path(temporary).unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path, *names: str) -> None:
+    """Remove what killed processes left of files that :func:`write_atomically` was writing into a folder.
+
+    Call it with the lock of these files held: a living process may be writing others.
+
+    Args:
+        names: the names of the files, or patterns such as `figure*`; all files where left out.
+    """
+    for path in folder.glob(".*.pyrobayes"):
+        match = TEMPORARY.fullmatch(path.name)
+        if match and any(fnmatch.fnmatchcase(match[1], name) for name in names or "*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
 def write_json(path: str | os.PathLike, content, aside: Path | None = None) -> None:
     """Write `content` as JSON, as :func:`write_atomically` does. Numbers that JSON can't hold are refused."""
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n", aside)
 
 
+def parse_json(text: str | bytes):
+    """The value of a JSON text; ValueError for any text that is none, however deep it is nested."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 def other_names(*paths: Path) -> list[Path]:
-    """Names for files that are to be kept though others take their place: `attack.1.json`, or the next number that is free for all."""
+    """Names for files that make room for others: `attack.1.json`, or the next number that is free for all of them."""
     names = ([path.with_name(f"{path.stem}.{n}{path.suffix}") for path in paths] for n in itertools.count(1))
-    return next(each for each in names if not any(name.exists() for name in each))
+    return next(numbered for numbered in names if not any(name.exists() for name in numbered))
 
 
 def writable_folder(path: str | os.PathLike) -> Path:
@@ -70,42 +101,58 @@ def writable_folder(path: str | os.PathLike) -> Path:
         raise cannot_write(path, error) from error
 
 
+@dataclass(frozen=True)
+class Lock:
+    """A folder's lock file that this process holds, and the numbers of its device and inode."""
+
+    path: Path
+    identity: tuple[int, int] | None
+
+    def check(self) -> None:
+        """Refuse to write to a folder that was deleted or replaced since it was locked: another process may be in it."""
+        if self.identity is not None and _identity(self.path) != self.identity:
+            raise InputError(
+                f"{self.path.parent} was deleted or replaced by something else while it was written to: nothing more is "
+                "written there; start again"
+            )
+
+
 @contextlib.contextmanager
-def locked(folder: Path, taken: str, name: str = ".lock") -> Iterator[None]:
-    """Keep other processes that lock it, by a file of that name, out of a folder, which is made if need be.
+def locked(folder: Path, taken: str | None, name: str = ".lock") -> Iterator[Lock]:
+    """Hold a folder's lock, a file of that name; the folder is made if need be. On a file system without locks, go on.
+
+    The lock goes with the process, however it ends.
+
+    Args:
+        taken: what is said of the folder if another process holds the lock; None waits for that process.
 
     Raises:
-        InputError: another process is in there (`taken` is what is said of the folder then), or it can't be written to.
+        InputError: another process holds the lock, or the folder can't be written to.
     """
     path = writable_folder(folder) / name
-    try:
-        file = open(path, "w")
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    with file:
+    # Without locks of the file system filelock would fall back to a mark that survives a kill on another machine.
+    lock = filelock.FileLock(path, timeout=-1 if taken is None else 0, fallback_to_soft=False)
+    with contextlib.ExitStack() as held:
         try:
-            _lock(file)
+            held.enter_context(lock)
+        except filelock.Timeout:
+            raise InputError(f"{folder} {taken}") from None
         except OSError as error:
-            if error.errno in TAKEN:
-                raise InputError(f"{folder} {taken}") from None
-            # this file system has no locks
-        yield
+            if error.errno in CANNOT_OPEN:  # otherwise there are no locks here
+                raise cannot_write(path, error) from error
+        yield Lock(path, _identity(path))
 
 
-def _lock(file) -> None:
-    """Lock a file for this process; the lock goes with the process, however it ends. OSError if it is taken."""
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:
-    """The error for a file or folder that can't be written, with what the user can do about it."""
+    """The error for a file or folder that can't be written; it says what the user can do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"can't write {path}: the disk is full; what was there before is unharmed; free some space")
     return InputError(f"can't write {path}: {error.strerror or error}; choose another folder or mend its permissions")

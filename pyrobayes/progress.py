@@ -71,7 +71,7 @@ class ProgressBar(Progress):
         if epoch.collapsed and epoch.epoch == epochs:
             self._write(
                 f"warning: the posterior of {model} has collapsed: z carries almost no information on the image and its "
-                f"class (KL {epoch.validation_kl:.2f} nats); try more --kl-warmup, more --epochs or another --lr"
+                f"class (KL {epoch.validation_kl:.2f} nats); try a longer KL warm-up, more epochs or another learning rate"
             )
 
     def part(self, name: str, done: float, of: float) -> None:
@@ -84,9 +84,10 @@ class ProgressBar(Progress):
 
     def close(self) -> None:
         """End the bar; the next model starts another one."""
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            with contextlib.suppress(OSError):
+                bar.close()
 
     def _advance(self, model: str, done: int, total: int, unit: str, note: str) -> None:
         now = time.monotonic()
@@ -94,8 +95,12 @@ class ProgressBar(Progress):
             self.close()
             self.model, self._unit, self._started, self._last, self._first = model, unit, now, now, done
         self._done = done
-        if rank():
-            return
+        if not rank():
+            with contextlib.suppress(OSError):  # the terminal may have gone; the work goes on
+                self._show(done, total, note)
+
+    def _show(self, done: int, total: int, note: str) -> None:
+        now, model, unit = time.monotonic(), self.model, self._unit
         if has_display():
             if self._bar is None:
                 self._bar = _tqdm()(total=total, initial=done, desc=model, unit=unit, leave=False, dynamic_ncols=True)
@@ -112,10 +117,11 @@ class ProgressBar(Progress):
     def _write(self, line: str) -> None:
         if rank() or not (self._lines or has_display()):
             return
-        if has_display():
-            _tqdm().write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal may have gone
+            if has_display():
+                _tqdm().write(line, file=sys.stderr)
+            else:
+                print(line, file=sys.stderr, flush=True)
 
 
 def has_display() -> bool:

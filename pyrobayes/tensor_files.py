@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -55,3 +56,26 @@ def digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
         sha256.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
         sha256.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha256.hexdigest()
+
+
+def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse, by a ValueError, tensors that can't take the place of the expected ones.
+
+    Names and shapes must be equal; floating-point numbers may have another precision but must be finite.
+    """
+    for name, value in expected.items():
+        if name not in tensors:
+            raise ValueError(f"the tensor {name} is missing")
+        given = tensors[name]
+        if given.shape != value.shape or given.is_floating_point() != value.is_floating_point():
+            raise ValueError(f"the tensor {name} is {_kind(given)}, expected {_kind(value)}")
+        if given.is_floating_point() and not given.isfinite().all():
+            raise ValueError(f"the tensor {name} holds numbers that aren't finite")
+        if not given.is_floating_point() and given.dtype != value.dtype:
+            raise ValueError(f"the tensor {name} is {_kind(given)}, expected {_kind(value)}")
+    for name in tensors.keys() - expected.keys():
+        raise ValueError(f"the tensor {name} belongs to nothing")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

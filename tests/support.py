@@ -1,6 +1,7 @@
-"""What several test files share: tiny networks, weights as on a GPU, and calls of the command line."""
+"""Helpers of several test files: tiny networks, weights as on a GPU, and calls of the command line."""
 
 import math
+import time
 
 import torch
 from click.testing import CliRunner
@@ -35,3 +36,22 @@ def density(distribution, value):
         -0.5 * ((value - base.loc) / base.scale) ** 2 - torch.as_tensor(base.scale).log() - 0.5 * math.log(2 * math.pi)
     )
     return terms.flatten(-distribution.event_dim).sum(-1)
+
+
+# A command line that sees the first 200 images of a data set alone.
+FEW_IMAGES = """
+from pyrobayes.data import sources
+load_data = sources.load_data
+sources.load_data = lambda *given: load_data(*given).head(200)
+from pyrobayes_cli.__main__ import start
+start()
+"""
+LONG_TRAINING = "--networks small --channels 4 --hidden 16 --latent 6 --data fashion-mnist-mini --epochs 5000".split()
+
+
+def wait_until(condition):
+    """Wait for what another process does, for at most 100 seconds."""
+    end = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -1,0 +1,97 @@
+"""Files that are replaced in one step, and folders that one process at a time writes to."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pyrobayes import InputError
+from pyrobayes.files import TEMPORARY, locked, parse_json, remove_leftovers, write_atomically
+
+KILLED = """
+import os, signal, sys
+from pyrobayes.files import write_atomically
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+write_atomically(sys.argv[1], "half")
+"""
+
+
+def test_a_killed_write_leaves_a_file_that_the_next_start_removes(tmp_path):
+    for name in ("model.safetensors", "figure1.pdf"):
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], timeout=60)
+    others = [".model.safetensors", ".model.safetensors.bak", ".x.model.safetensors.12345678", "a.12345678.pyrobayes"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    left = {path.name for path in tmp_path.iterdir()} - set(others)
+    assert sorted(TEMPORARY.fullmatch(name)[1] for name in left) == ["figure1.pdf", "model.safetensors"]
+    remove_leftovers(tmp_path, "model.safetensors", "config.json")
+    left = {path.name for path in tmp_path.iterdir()} - set(others)
+    assert [TEMPORARY.fullmatch(name)[1] for name in left] == ["figure1.pdf"]
+    remove_leftovers(tmp_path, "figure*")
+    assert {path.name for path in tmp_path.iterdir()} == set(others)
+
+
+def test_all_leftovers_go_where_no_name_is_given(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a")], timeout=60)
+    assert len(list(tmp_path.iterdir())) == 1
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "absent")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_knows_whether_its_folder_is_still_there(tmp_path):
+    with locked(tmp_path / "run", "is taken") as lock:
+        lock.check()
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(InputError, match="run was deleted or replaced"):
+            lock.check()
+        with locked(tmp_path / "run", "is taken") as another:  # of another process that starts there
+            another.check()
+            with pytest.raises(InputError, match="run was deleted or replaced"):
+                lock.check()
+    assert not lock.path.parent.joinpath("anything").exists()
+
+
+def test_a_lock_that_is_taken_is_told_and_is_free_after_a_kill(tmp_path):
+    code = "import sys, time; from pyrobayes.files import locked\nwith locked(sys.argv[1], 'x'): print(flush=True); time.sleep(60)"
+    code = code.replace("sys.argv[1]", "__import__('pathlib').Path(sys.argv[1])")
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    with pytest.raises(InputError, match=f"{tmp_path} is taken"):
+        with locked(tmp_path, "is taken"):
+            pass
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.communicate()
+    with locked(tmp_path, "is taken") as lock:
+        lock.check()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.getuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_told(tmp_path):
+    (tmp_path / "run").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="can't write .*run: Permission denied; choose another folder"):
+        with locked(tmp_path / "run", "is taken"):
+            pass
+
+
+def test_a_lock_file_that_is_a_folder_is_told(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(InputError, match=r"can't write .*\.lock"):
+        with locked(tmp_path, "is taken"):
+            pass
+
+
+def test_json_that_is_nested_too_deep_is_a_value_error():
+    assert parse_json("[1]") == [1]
+    with pytest.raises(ValueError, match="nested too deep"):
+        parse_json("[" * 200_000 + "]" * 200_000)
+
+
+def test_writing_replaces_in_one_step(tmp_path):
+    write_atomically(tmp_path / "new" / "file", "one")
+    write_atomically(tmp_path / "new" / "file", b"two", aside=tmp_path / "new" / "aside")
+    assert (tmp_path / "new" / "file").read_text() == "two" and (tmp_path / "new" / "aside").read_text() == "one"
+    assert len(list((tmp_path / "new").iterdir())) == 2
