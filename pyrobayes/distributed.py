@@ -1,7 +1,7 @@
 """Several processes that share the work as one, started by `torchrun` and joined by torch.distributed.
 
-Training splits every batch and adds up the gradients; evaluation and attacks split the batches. Without
-`torchrun` there is one process, of rank 0, and nothing here does anything.
+Training splits every batch and adds up the gradients; evaluation and attacks split the batches. Without `torchrun`
+there is one process, of rank 0, and these functions do nothing.
 """
 
 import atexit
@@ -13,15 +13,15 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-# Imported before `join`: its functions' defaults would otherwise hold the group, whose threads then outlive its
-# destruction, and now and then abort a process that ends.
+# Imported before `join`: otherwise the defaults of its functions hold the group, whose threads then outlive its
+# destruction, and sometimes abort a process that ends.
 import torch.distributed.nn.functional  # noqa: F401
 from torch import Tensor
 
 from pyrobayes.errors import InputError
-from pyrobayes.torchrun import local_rank, rank, started
+from pyrobayes.torchrun import check_variables, local_rank, rank, started
 
-# How long a process waits for one that is at work, or downloads; if one ends, torchrun ends the others at once.
+# Time that a process waits for another one, which may be downloading. If one ends, torchrun ends the others at once.
 PATIENCE = timedelta(days=1)
 
 
@@ -54,19 +54,25 @@ def copy_from_first(tensors: Iterable[Tensor]) -> None:
 def join(device: torch.device) -> None:
     """Join the processes that `torchrun` started, over NCCL on CUDA and gloo elsewhere, until this one ends.
 
-    Nothing happens where it started none, or where they are joined already.
+    Does nothing if it started none, or if they are joined already.
     """
     if not started() or dist.is_initialized():
         return
+    check_variables()
     if device.type == "cuda":
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise InputError(
+                f"process {local_rank()} of this machine has no GPU of its own, there are {torch.cuda.device_count()}: start "
+                "torchrun with as many processes as GPUs (--nproc-per-node)"
+            )
         torch.cuda.set_device(device)
-    # What is trained beside the models, on the CPU, is shared too.
+    # Comparators of a verdict train on the CPU, across the processes too.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     atexit.register(dist.destroy_process_group)
 
 
 def must_agree(what: str, value: Callable[[], str]) -> None:
-    """Refuse to go on unless `value()` is the same in all processes; it is called where there are several."""
+    """Refuse to go on unless `value()` is equal in all processes. A process that is alone doesn't call it."""
     if processes() > 1:
         values: list[str] = [""] * processes()
         dist.all_gather_object(values, value())
@@ -75,14 +81,14 @@ def must_agree(what: str, value: Callable[[], str]) -> None:
 
 
 def wait_for_all() -> None:
-    """Go on when all processes are here."""
+    """Wait until all processes are here."""
     if processes() > 1:
         dist.barrier()
 
 
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
-    """Let the first process of each machine do what is within before the others do it."""
+    """Within, the first process of each machine works before the others do."""
     first = local_rank() == 0
     if not first:
         wait_for_all()
@@ -102,7 +108,7 @@ def share(items: Iterable) -> Iterator:
 
 
 def gather(mine: list) -> list:
-    """What all processes made of their shares, in the order of the items; tensors come on the CPU."""
+    """The results of all processes' shares, in the order of the items, with tensors on the CPU."""
     if processes() == 1:
         return mine
     parts: list[list] = [[] for _ in range(processes())]

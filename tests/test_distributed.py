@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch
+from support import FEW_IMAGES, LONG_TRAINING, wait_until
 
+from pyrobayes import InputError, distributed
 from pyrobayes.tensor_files import read_tensors
-from pyrobayes.training.checkpoint import MODEL
+from pyrobayes.training.checkpoint import MODEL, RESUME
 
 SCRIPT = """
 import atexit, json, os, sys
@@ -148,6 +151,49 @@ def test_an_error_ends_all_processes(tmp_path):
     done = torchrun("-m", "pyrobayes_cli", "evaluate", "gfz", "--runs", str(tmp_path))
     assert done.returncode != 0
     assert "no trained model in" in done.stderr  # from the first process, or from the second if that ended both
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        (
+            {},
+            "RANK and WORLD_SIZE are set but MASTER_ADDR and MASTER_PORT not: start the processes with torchrun, or unset",
+        ),
+        ({"MASTER_ADDR": "localhost"}, "are set but MASTER_PORT not"),
+        ({"MASTER_ADDR": "localhost", "MASTER_PORT": "x"}, "MASTER_PORT must be a whole number"),
+        (
+            {"MASTER_ADDR": "localhost", "MASTER_PORT": "70000"},
+            "MASTER_PORT must be a port, from 1 to 65535, got '70000'",
+        ),
+        ({"MASTER_ADDR": "localhost", "MASTER_PORT": "9", "RANK": "2"}, "RANK must be below WORLD_SIZE, 2, got 2"),
+    ],
+)
+def test_variables_that_are_not_torchruns_are_refused(monkeypatch, variables, words):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"RANK": "0", "WORLD_SIZE": "2"} | variables).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=words):
+        distributed.join(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_processes_at_the_same_step(tmp_path, number):
+    (tmp_path / "script.py").write_text(FEW_IMAGES)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, str(tmp_path / "script.py"), "train", "gbz", *LONG_TRAINING, "--runs", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until((tmp_path / "gbz" / RESUME).is_file)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does; torchrun then sends it to its processes once more
+    else:
+        process.send_signal(number)
+    told = process.communicate(timeout=60)[1]
+    assert told.count("; to go on: pyrobayes train gbz") == 1 and "stopped a" in told
+    assert told.count("Traceback") == told.count("SignalException: Process")  # torchrun's own
+    assert read_tensors(tmp_path / "gbz" / RESUME)
 
 
 @pytest.mark.parametrize(

@@ -32,14 +32,21 @@ class Images:
     sha256: str = ""
 
     def __post_init__(self):
-        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
-            got = f"{self.pixels.dtype} of shape {list(self.pixels.shape)}"
+        pixels, labels = self.pixels, self.labels
+        if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.dim() != 4:
+            got = _kind(pixels)
             raise InputError(f"pixels must be torch.uint8 [N, channels, height, width], from 0 to 255, got {got}")
-        if self.labels.dtype != torch.long or self.labels.shape != self.pixels.shape[:1]:
-            got = f"{self.labels.dtype} of shape {list(self.labels.shape)}"
-            raise InputError(f"labels must be torch.long [{len(self.pixels)}], one for each image, got {got}")
-        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
-            low, high = self.labels.min(), self.labels.max()
+        if pixels.shape[1] > 4 >= pixels.shape[3]:
+            raise InputError(
+                f"pixels must be [N, channels, height, width], got {list(pixels.shape)}, which looks like "
+                "[N, height, width, channels]: give pixels.permute(0, 3, 1, 2)"
+            )
+        if not isinstance(labels, Tensor) or labels.dtype != torch.long or labels.shape != pixels.shape[:1]:
+            raise InputError(f"labels must be torch.long [{len(pixels)}], one for each image, got {_kind(labels)}")
+        if not isinstance(self.classes, tuple | list) or not all(isinstance(name, str) for name in self.classes):
+            raise InputError(f"classes must be the names of the classes, texts in a tuple, got {self.classes!r}")
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
+            low, high = labels.min(), labels.max()
             raise InputError(f"labels must lie from 0 to {len(self.classes) - 1}, got {low} to {high}")
         if not self.sha256:
             parts = self.pixels.cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes()
@@ -86,3 +93,8 @@ class Images:
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
         count = max(1, round(share * len(self)))
         return self.take(order[count:]), self.take(order[:count])
+
+
+def _kind(value) -> str:
+    """The type of a value for a message, and the shape of a tensor or array."""
+    return f"{value.dtype} of shape {list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__

@@ -1,28 +1,29 @@
-"""Where data sets come from: the embedded subset, a cache, a Debian package or a download.
+"""The sources of data sets: the embedded subset, a cache, a Debian package or a download.
 
-The cache has torchvision's layout, so that both can share one folder. What is read is always checked against SHA-256
-sums of the decompressed files, whatever it came from.
+The cache has torchvision's layout, so that both can share one folder. Files from every source are checked against the
+SHA-256 sums of their decompressed content.
 """
 
 import contextlib
 import gzip
 import hashlib
+import math
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import torch
 from torch import Tensor
 
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, choice
-from pyrobayes.files import write_atomically
+from pyrobayes.files import locked, remove_leftovers, write_atomically
 from pyrobayes.options import DATASETS, MINI
 
 SPLITS = ("train", "test")
@@ -30,9 +31,6 @@ CLOTHES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt",
 DIGITS = tuple("0123456789")
 HIRAGANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-# Where data sets come from.
 
 
 @dataclass(frozen=True)
@@ -112,10 +110,10 @@ def load_data(name: str = "fashion-mnist", split: str = "train", data_dir: str |
 
 
 def fetch(name: str = "fashion-mnist", data_dir: str | os.PathLike | None = None) -> str:
-    """See that a data set is in the cache, complete and undamaged; returns where it came from.
+    """Fetch a data set into the cache if need be, and check it; returns the name of its source.
 
-    Tried in order: the cache itself, the Debian package where it is installed, torchvision's download, and
-    on Debian the download of that package, for which nobody needs to be root.
+    It tries the cache itself, the Debian package where that is installed, torchvision's download, and on Debian the
+    download of that package, which needs no root.
     """
     name = choice("data set", name, DATASETS)
     if name == MINI:
@@ -135,20 +133,22 @@ def fetch(name: str = "fashion-mnist", data_dir: str | os.PathLike | None = None
         try:
             files = obtain(source)
             _checked([files[file] for file in _files(name)], source.sums, description, "try again")
-        except Exception as error:  # whatever keeps one source from giving the data, the next may have them
+        except Exception as error:  # whatever is wrong with one source, the next may have the data
             tried.append(f"  {description}: {_reason(error)}")
             continue
-        for file, content in files.items():
-            write_atomically(folder / file, content)
         if not source.sums:
             sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {file}\n" for file, content in files.items())
-            write_atomically(folder / "SHA256SUMS", sums)
+            files["SHA256SUMS"] = sums.encode()
+        with locked(folder, taken=None):
+            remove_leftovers(folder)
+            for file, content in files.items():
+                write_atomically(folder / file, content)
         return description
     hint = f", or on Debian and Ubuntu install the package {source.debian}" if source.debian else ""
     raise InputError(
         f"can't find the data set {name}. Tried:\n  cache {folder}: not there\n" + "\n".join(tried) + "\n"
         f"Connect to the internet and run 'pyrobayes data fetch --data {name}'{hint}, or put the decompressed "
-        f"files into that folder, or use the embedded subset: --data {MINI}"
+        f"files into that folder, or take the embedded subset, {MINI}"
     )
 
 
@@ -156,13 +156,7 @@ def cache_folder(data_dir: str | os.PathLike | None = None) -> Path:
     """The folder that data sets are kept in: `data_dir`, else `PYROBAYES_DATA`, else the user's cache."""
     if data_dir or os.environ.get("PYROBAYES_DATA"):
         return Path(data_dir or os.environ["PYROBAYES_DATA"])
-    if sys.platform == "win32":
-        user = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        user = Path.home() / "Library" / "Caches"
-    else:
-        user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return user / "pyrobayes"
+    return platformdirs.user_cache_path("pyrobayes", appauthor=False, opinion=False)
 
 
 def _folder(name: str, data_dir) -> Path:
@@ -251,9 +245,8 @@ def _from_idx(name: str, split: str, classes: tuple[str, ...], files: list[bytes
 
 def read_idx(content: bytes) -> Tensor:
     """An IDX file of unsigned bytes as a tensor (http://yann.lecun.com/exdb/mnist, section on file formats)."""
-    dimensions = content[3] if len(content) > 3 else 0
-    shape = np.frombuffer(content, ">i4", count=dimensions, offset=4) if len(content) >= 4 + 4 * dimensions else ()
-    start = 4 + 4 * dimensions
-    if content[:3] != b"\0\0\x08" or not dimensions or len(content) != start + int(np.prod(shape)):
+    start = 4 + 4 * (content[3] if len(content) > 3 else 0)
+    shape = np.frombuffer(content[4:start], ">u4").tolist() if len(content) >= start > 4 else []
+    if content[:3] != b"\0\0\x08" or not shape or 0 in shape or len(content) != start + math.prod(shape):
         raise InputError("damaged data: not a whole IDX file of unsigned bytes; delete it and fetch the data again")
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).reshape(tuple(map(int, shape)))
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).reshape(shape)

@@ -6,10 +6,12 @@ import stat
 import subprocess
 
 import numpy as np
+import platformdirs
 import pytest
 import torch
 
-from pyrobayes import InputError, data, fetch, load_data
+from pyrobayes import Images, InputError, data, fetch, load_data
+from pyrobayes.data import sources
 from pyrobayes.data.sources import IDX_FILES, SOURCES, read_idx
 
 
@@ -56,12 +58,76 @@ def test_idx_files_round_trip():
     assert torch.equal(read_idx(write_idx(values)), values)
 
 
+def idx(sizes, pixels):
+    """An IDX file that says these sizes."""
+    return bytes([0, 0, 8, len(sizes)]) + np.array(sizes, dtype=">i4").tobytes() + bytes(pixels)
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"\0\0", b"\0\0\x08\x03", write_idx(torch.ones(2, 3))[:-1], b"\0\0\x0d\x01" + bytes(8)]
+    "content",
+    [
+        b"",
+        b"\0\0",
+        b"\0\0\x08\x03",
+        write_idx(torch.ones(2, 3))[:-1],
+        b"\0\0\x0d\x01" + bytes(8),
+        idx([-2, -3], 6),
+        idx([-1, 6], 6),
+        idx([0], 0),
+        idx([2, 0, 3], 0),
+        idx([65536] * 4, 0),  # their product is 0 in 64 bits
+        idx([], 1),
+    ],
 )
 def test_damaged_idx_files_are_refused(content):
     with pytest.raises(InputError, match="not a whole IDX file"):
         read_idx(content)
+
+
+PIXELS, LABELS = torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(3, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"pixels": torch.zeros(3, 8, 8, 3, dtype=torch.uint8)}, r"looks like .*give pixels.permute\(0, 3, 1, 2\)"),
+        ({"pixels": torch.zeros(3, 28, 28, 1, dtype=torch.uint8)}, r"got \[3, 28, 28, 1\], which looks like"),
+        ({"pixels": PIXELS[:, 0]}, r"pixels must be torch.uint8 .*, got torch.uint8 of shape \[3, 8, 8\]"),
+        ({"pixels": PIXELS / 255}, "got torch.float32 of shape"),
+        ({"pixels": PIXELS.numpy()}, "got uint8 of shape"),
+        ({"pixels": None}, "pixels must be .*, got NoneType"),
+        ({"labels": None}, r"labels must be torch.long \[3\], one for each image, got NoneType"),
+        ({"labels": LABELS[:2]}, r"got torch.int64 of shape \[2\]"),
+        ({"labels": LABELS + 2}, "labels must lie from 0 to 1, got 2 to 2"),
+        ({"labels": LABELS - 1}, "labels must lie from 0 to 1, got -1 to -1"),
+        ({"classes": None}, "classes must be the names of the classes, texts in a tuple, got None"),
+        ({"classes": "ab"}, "classes must be .*, got 'ab'"),
+        ({"classes": (0, 1)}, "classes must be"),
+    ],
+)
+def test_what_is_no_image_is_refused(wrong, words):
+    right = {"name": "o", "split": "train", "pixels": PIXELS, "labels": LABELS, "classes": ("a", "b")}
+    assert len(Images(**right)) == 3
+    with pytest.raises(InputError, match=words):
+        Images(**right | wrong)
+
+
+def test_the_cache_is_where_the_system_keeps_caches(monkeypatch, tmp_path):
+    from platformdirs import macos, unix, windows
+
+    monkeypatch.delenv("PYROBAYES_DATA", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(windows, "get_win_folder", lambda name: f"{tmp_path}/{name}")
+    for system, inside in (
+        (unix.Unix, ".cache/pyrobayes"),
+        (macos.MacOS, "Library/Caches/pyrobayes"),
+        (windows.Windows, "CSIDL_LOCAL_APPDATA/pyrobayes"),
+    ):
+        monkeypatch.setattr(platformdirs, "PlatformDirs", system)
+        assert data.cache_folder() == tmp_path / inside
+    monkeypatch.setenv("PYROBAYES_DATA", "/mine")
+    assert str(data.cache_folder()) == "/mine" and str(data.cache_folder("/yours")) == "/yours"
 
 
 FILES = {
@@ -79,7 +145,7 @@ def source(monkeypatch, tmp_path):
     sums = tuple(hashlib.sha256(FILES[file]).hexdigest() for file in IDX_FILES)
     monkeypatch.setitem(SOURCES, "fashion-mnist", dataclasses.replace(SOURCES["fashion-mnist"], sums=sums))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(data, "_from_torchvision", lambda source: missing("no connection"))
+    monkeypatch.setattr(sources, "_from_torchvision", lambda source: missing("no connection"))
     (tmp_path / "bin").mkdir()
     return tmp_path
 
@@ -107,14 +173,14 @@ def test_the_error_lists_what_was_tried(source):
     message = str(error.value)
     for words in (
         "cache ", "Debian package dataset-fashion-mnist: dpkg is not there", "torchvision: no connection",
-        "apt-get download dataset-fashion-mnist: apt-get is not there", "--data fashion-mnist-mini",
+        "apt-get download dataset-fashion-mnist: apt-get is not there", "embedded subset, fashion-mnist-mini",
     ):  # fmt: skip
         assert words in message
     assert not (source / "cache").exists()
 
 
 def test_from_torchvision_then_from_the_cache(source, monkeypatch):
-    monkeypatch.setattr(data, "_from_torchvision", lambda source: dict(FILES))
+    monkeypatch.setattr(sources, "_from_torchvision", lambda source: dict(FILES))
     assert fetch("fashion-mnist", source / "cache") == "torchvision"
     assert fetch("fashion-mnist", source / "cache").startswith("cache ")
     images = load_data("fashion-mnist", "test", source / "cache")
@@ -149,9 +215,18 @@ def test_from_a_debian_package_that_is_downloaded(source):
     assert len(load_data("fashion-mnist", "train", source / "cache")) == 20
 
 
+def test_leftovers_of_a_killed_fetch_are_removed(source, monkeypatch):
+    monkeypatch.setattr(sources, "_from_torchvision", lambda source: dict(FILES))
+    folder = source / "cache" / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    (folder / f".{IDX_FILES[0]}.a1b2_3cd.pyrobayes").write_text("half")
+    fetch("fashion-mnist", source / "cache")
+    assert sorted(path.name for path in folder.iterdir()) == sorted([".lock", *IDX_FILES])
+
+
 def test_a_wrong_download_is_not_kept(source, monkeypatch):
     wrong = dict(FILES) | {IDX_FILES[0]: write_idx(torch.zeros(20, 4, 4))}
-    monkeypatch.setattr(data, "_from_torchvision", lambda source: wrong)
+    monkeypatch.setattr(sources, "_from_torchvision", lambda source: wrong)
     with pytest.raises(InputError, match="damaged data from torchvision: SHA-256 is .* expected"):
         fetch("fashion-mnist", source / "cache")
     assert not (source / "cache").exists()
@@ -159,7 +234,7 @@ def test_a_wrong_download_is_not_kept(source, monkeypatch):
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: content[:-1] + b"\xff"])
 def test_a_damaged_cache_is_told(source, monkeypatch, damage):
-    monkeypatch.setattr(data, "_from_torchvision", lambda source: dict(FILES))
+    monkeypatch.setattr(sources, "_from_torchvision", lambda source: dict(FILES))
     fetch("fashion-mnist", source / "cache")
     file = source / "cache" / "FashionMNIST" / "raw" / IDX_FILES[2]
     file.write_bytes(damage(file.read_bytes()))
@@ -170,7 +245,7 @@ def test_a_damaged_cache_is_told(source, monkeypatch, damage):
 
 
 def test_data_sets_without_known_sums_are_pinned_when_they_are_fetched(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_from_torchvision", lambda source: dict(FILES))
+    monkeypatch.setattr(sources, "_from_torchvision", lambda source: dict(FILES))
     fetch("kmnist", tmp_path)
     assert len(load_data("KMNIST", "train", tmp_path)) == 20
     file = tmp_path / "KMNIST" / "raw" / IDX_FILES[1]
@@ -195,7 +270,7 @@ def test_cifar10_is_read_from_torchvisions_cache(tmp_path, monkeypatch):
     folder.mkdir()
     batch = pickle.dumps({"data": torch.randint(0, 256, (3, 3072), dtype=torch.uint8).numpy(), "labels": [1, 0, 9]})
     meta = pickle.dumps({"label_names": list("abcdefghij")})
-    for file in data.CIFAR_FILES:
+    for file in sources.CIFAR_FILES:
         (folder / file).write_bytes(meta if file == "batches.meta" else batch)
     digest = hashlib.md5(batch).hexdigest()
     monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{i}", digest] for i in range(1, 6)])
