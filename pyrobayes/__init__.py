@@ -37,7 +37,7 @@ _PLACES = {
     "Images": "data",
     "fit": "training.fit",
     "Epoch": "training.metrics",
-    "NonFiniteELBO": "training.run_folder",
+    "NonFiniteELBO": "training.fit",
     "TrainingInterrupted": "training.fit",
     "evaluate": "evaluation",
     "attack": "evaluation",

@@ -4,14 +4,12 @@ It is made of the results and figures that are in a folder, so that it can be wr
 give the same bytes.
 """
 
-import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyrobayes import factorizations
-from pyrobayes.codec import decode
 from pyrobayes.errors import InputError
 from pyrobayes.factorizations import parse_formula
 from pyrobayes.files import write_atomically
@@ -33,7 +31,7 @@ from pyrobayes.results.tables import CODE, LAST_EPOCH, NUMBER, TEXT, Table
 from pyrobayes.results.templates import render
 from pyrobayes.torchrun import rank
 from pyrobayes.training.checkpoint import METRICS, Config
-from pyrobayes.training.metrics import Epoch
+from pyrobayes.training.metrics import Epoch, read_metrics
 
 MARKDOWN, HTML = "report.md", "report.html"
 SECTIONS = {
@@ -121,11 +119,12 @@ def _last_epochs(found: Found, runs: Path) -> dict[str, Epoch]:
     last = {}
     for model, trained in trainings(found):
         try:
-            if Config.read(runs / model) == trained.config:
-                epoch = decode(Epoch, json.loads((runs / model / METRICS).read_text().splitlines()[-1]))
-                last |= {trained.weights: epoch} if epoch.epoch == trained.epochs else {}
-        except (InputError, OSError, ValueError, LookupError, TypeError):
-            continue  # the results don't need it
+            same = Config.read(runs / model) == trained.config
+        except InputError:  # the results need no run
+            continue
+        if same and (runs / model / METRICS).is_file():
+            epochs = read_metrics(runs / model / METRICS)
+            last |= {trained.weights: epochs[-1]} if len(epochs) == trained.epochs else {}
     return last
 
 

@@ -1,8 +1,8 @@
 """A trained model as a folder: `config.json`, `model.safetensors`, `metrics.jsonl`, `resume.safetensors`.
 
-Every file is replaced in one step, and `resume.safetensors` alone holds all that training needs to go on
-(weights, optimizer, random state), so that a run killed at any instant goes on from its last save. Weights
-carry a checksum and the identity of their configuration. No pickle is ever read.
+Every file is replaced in one step. `resume.safetensors` alone holds all that training needs to go on (weights, optimizer,
+random state), so that a run killed at any instant goes on from its last save. Weights carry a checksum and the identity
+of their configuration. No pickle is ever read.
 """
 
 import dataclasses
@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 
 from pyrobayes import factorizations
+from pyrobayes.codec import decode
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, choice
 from pyrobayes.factorizations import DeepBayes
+from pyrobayes.files import parse_json
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import DEVICES, PRETRAINED, Networks, TrainingOptions
-from pyrobayes.tensor_files import read_tensors
+from pyrobayes.tensor_files import check_tensors, read_tensors
 from pyrobayes.torchrun import local_rank
 from pyrobayes.version import __version__
 
@@ -32,7 +34,7 @@ CONFIG, MODEL, METRICS, RESUME = "config.json", "model.safetensors", "metrics.js
 
 
 def versions() -> dict[str, str]:
-    """The versions of everything a result may depend on."""
+    """The versions of all software that a result may depend on."""
     return {
         "pyrobayes": __version__,
         "python": platform.python_version(),
@@ -45,7 +47,7 @@ def versions() -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a run is: the model, its networks, the data and how it is trained."""
+    """The configuration of a run: the model, its networks, the data and the options of its training."""
 
     model: str
     networks: Networks
@@ -62,9 +64,9 @@ class Config:
 
     @property
     def identity(self) -> str:
-        """A digest; weights carry the one of the configuration that they belong to.
+        """A digest. Weights carry the digest of their configuration.
 
-        What is None doesn't count, so that options that come later, which are None in what was there before, do no harm.
+        Fields that are None don't count, so that a new optional field keeps old runs valid.
         """
         given = dataclasses.asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
@@ -88,27 +90,23 @@ class Config:
         try:
             return cls.parse(path.read_text())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"damaged file {path}: {error}; {remedy(path)}") from error
+            raise damaged(path, error) from error
 
     def text(self) -> str:
-        """The configuration as JSON, with the versions it was made under."""
+        """The configuration as JSON, with the versions of the software that made it."""
         return json.dumps(dataclasses.asdict(self) | {"versions": versions()}, indent=2) + "\n"
 
     @classmethod
     def parse(cls, text: str) -> "Config":
         """The inverse of :meth:`text`."""
-        saved = json.loads(text)
-        saved.pop("versions")
-        saved["networks"] = Networks(**saved["networks"])
-        saved["training"] = TrainingOptions(**saved["training"])
-        for name in ("model", "data", "data_sha256"):
-            if not isinstance(saved[name], str):
-                raise ValueError(f"{name} is no text")
-        saved["image_shape"], saved["classes"] = tuple(saved["image_shape"]), tuple(saved["classes"])
-        return cls(**saved)
+        saved = parse_json(text)
+        config = decode(cls, {name: value for name, value in saved.items() if name != "versions"})
+        if min(config.image_shape) < 1:
+            raise ValueError(f"image_shape must be three positive numbers, got {list(config.image_shape)}")
+        return config
 
     def differences(self, other: "Config") -> str:
-        """What differs between two configurations, as in `epochs is 3, not 5`; empty where nothing does."""
+        """The differences of two configurations, as in `epochs is 3, not 5`; empty if there are none."""
         ours, theirs = ({**vars(c), **vars(c.networks), **vars(c.training)} for c in (self, other))
         names = [
             name for name in ours if name not in ("networks", "training", "classes") and ours[name] != theirs[name]
@@ -116,6 +114,7 @@ class Config:
         return ", ".join(f"{name.replace('_', '-')} is {ours[name]}, not {theirs[name]}" for name in names)
 
 
+@torch.inference_mode(False)  # else no attack could have gradients through the weights
 def load(folder: str | os.PathLike, *, device: str = "auto", **options) -> BayesClassifier:
     """A trained model, ready to classify.
 
@@ -127,10 +126,16 @@ def load(folder: str | os.PathLike, *, device: str = "auto", **options) -> Bayes
     Raises:
         InputError: files are missing or damaged, or the weights belong to another model or run.
     """
-    config, chosen = Config.read(folder), choose_device(device)
-    tensors, metadata = read_run_file(Path(folder) / MODEL)
-    check_owner(metadata, config, Path(folder) / MODEL)
+    if not isinstance(folder, str | os.PathLike):
+        raise InputError(f"folder must be the path of a run, such as runs/gbz, got {folder!r}")
+    config, chosen, path = Config.read(folder), choose_device(device), Path(folder) / MODEL
+    tensors, metadata = read_run_file(path)
+    check_owner(metadata, config, path)
     factorization = config.build()
+    try:
+        check_tensors(tensors, factorization.state_dict())
+    except ValueError as error:
+        raise damaged(path, error) from error
     factorization.load_state_dict(tensors)
     factorization.eval().requires_grad_(False)
     return BayesClassifier(factorization, **options).to(chosen)
@@ -162,23 +167,30 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def check_owner(metadata: dict[str, str], config: Config, path: Path) -> None:
-    """Refuse weights at `path` that are another model's, or another run's, than the configuration says."""
+    """Refuse weights at `path` that belong to another model or run than the configuration says."""
     if metadata.get("model") != config.model:
         raise InputError(f"{path} holds weights of '{metadata.get('model')}', expected '{config.model}'")
     if metadata.get("config") != config.identity:
         raise InputError(
-            f"{path} belongs to another configuration than the {CONFIG} beside it; go on with its training (--resume), "
-            "or train the model again"
+            f"{path} belongs to another configuration than the {CONFIG} beside it; train it with resume=True, or train the "
+            "model again"
         )
-
-
-def remedy(path: Path) -> str:
-    """What a user can do about a file of a run that is missing or damaged."""
-    if path.name != RESUME and (path.parent / RESUME).is_file():
-        return "go on with its training ('pyrobayes train --resume'), finished or not, which writes it again"
-    return "train the model again ('pyrobayes train --overwrite')"
 
 
 def read_run_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read `model.safetensors` or `resume.safetensors` of a run, as :func:`pyrobayes.tensor_files.read_tensors` does."""
-    return read_tensors(path, remedy(path))
+    return read_tensors(path, _remedy(path))
+
+
+def damaged(path: Path, reason) -> InputError:
+    """The error for a file of a run whose content is wrong; it says what the user can do."""
+    return InputError(f"damaged file {path}: {reason}; {_remedy(path)}")
+
+
+def _remedy(path: Path) -> str:
+    """The advice to a user about a file of a run that is missing or damaged."""
+    if path.name != RESUME and (path.parent / RESUME).is_file():
+        return "train the model with resume=True, finished or not, which writes it again"
+    if path.name == RESUME and (path.parent / MODEL).is_file():
+        return f"its training can't go on; {MODEL} can be used as it is, or train the model again with overwrite=True"
+    return "train the model again with overwrite=True"

@@ -1,17 +1,15 @@
-"""Training by stochastic variational inference, in a way that can be stopped at any instant and go on.
+"""Training by stochastic variational inference. It can be stopped at any instant and goes on with the same weights.
 
-What is maximised is the ELBO, E over q(z|x, y) of log p(x, z, y) - log q(z|x, y), per image, with Pyro's
-`SVI` and `Trace_ELBO`, or the importance-weighted bound of several particles. Processes that `torchrun` started share every batch.
+It maximises the ELBO per image, E over q(z|x, y) of log p(x, z, y) - log q(z|x, y), with Pyro's `SVI` and `Trace_ELBO`,
+or the importance-weighted bound of several particles. Processes that `torchrun` started share every batch.
 """
 
-import contextlib
 import copy
-import json
 import math
+import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyro
@@ -20,28 +18,34 @@ from torch import Tensor
 
 from pyrobayes import distributed
 from pyrobayes.data.images import Images
-from pyrobayes.errors import InputError
+from pyrobayes.errors import InputError, PyrobayesError, check_flag
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.factorizations.conditionals import DataClasses
 from pyrobayes.inference import importance
 from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.interrupts import Interrupted, postponed
 from pyrobayes.options import TrainingOptions
 from pyrobayes.progress import Progress, shows_progress
-from pyrobayes.randomness import random_state, seeded, set_random_state
-from pyrobayes.tensor_files import digest
+from pyrobayes.randomness import check_random_state, random_state, seeded, set_random_state
+from pyrobayes.tensor_files import check_tensors, digest
 from pyrobayes.training.batches import ADVERSARIAL_WARMUP, AttackedBatches, adversarial_eps, augmented
 from pyrobayes.training.bounds import Inference, collapsed, latent_kl
 from pyrobayes.training.checkpoint import Config
 from pyrobayes.training.metrics import Epoch
 from pyrobayes.training.optimizer import learning_rate
-from pyrobayes.training.run_folder import NonFiniteELBO, RunFolder, Unsaved
+from pyrobayes.training.run_folder import FinishedRun, RunFolder, Unsaved
+from pyrobayes.training.state import Place, TrainingState
 
-VALIDATION_IMAGES = 500  # looked at after every epoch
-LOOK_EVERY = 50  # steps between looks at the ELBO where a look makes the host wait for the device
+VALIDATION_IMAGES = 500  # classified after every epoch
+LOOK_EVERY = 50  # steps between reads of the ELBO where a read makes the host wait for the device
 
 
-class TrainingInterrupted(KeyboardInterrupt):
-    """Training was interrupted, and has been saved."""
+class NonFiniteELBO(PyrobayesError, ArithmeticError):
+    """The ELBO, or a weight, became infinite or not a number."""
+
+
+class TrainingInterrupted(Interrupted):
+    """A signal such as Ctrl-C stopped a training, after it was saved to its folder."""
 
 
 @shows_progress
@@ -54,7 +58,7 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
-    progress: Progress | bool | None = True,
+    progress: Progress,
 ) -> list[Epoch]:
     """Train a factorization.
 
@@ -75,8 +79,43 @@ def fit(
     Raises:
         InputError: the arguments don't fit each other, or the folder can't be used.
         NonFiniteELBO: training broke down; the last good checkpoint is kept.
-        TrainingInterrupted: by Ctrl-C; the run is saved where it stood.
+        TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP stopped it; the run is saved where it stood.
     """
+    _check_arguments(factorization, data, options, out)
+    for name, value in (("resume", resume), ("overwrite", overwrite), ("tensorboard", tensorboard)):
+        check_flag(name, value)
+    options = TrainingOptions.of(factorization.name) if options is None else options
+    adversarial_eps(factorization, options)
+    if resume and (overwrite or out is None):
+        raise InputError("resume needs the folder of a run (out), and excludes overwrite")
+    training = _Training(factorization, data, options)
+    if out is None:
+        return training.run(Unsaved(), progress)
+    config = Config.of(factorization.name, factorization.networks, data, options)
+    with RunFolder(Path(out), config, tensorboard) as folder:
+        if resume:
+            folder.resume(training.restore, training.finish)
+        elif not overwrite:
+            folder.check_no_run()
+        return training.run(folder, progress)
+
+
+def _check_arguments(factorization, data, options, out) -> None:
+    """Refuse arguments of :func:`fit` of the wrong kind, and images that the factorization wasn't built for."""
+    if not isinstance(factorization, DeepBayes):
+        got = type(factorization).__name__
+        raise InputError(f"factorization must be a model as pyrobayes.build makes it, got {got}")
+    if not isinstance(data, Images):
+        got = type(data).__name__
+        raise InputError(f"data must be pyrobayes.Images, as pyrobayes.load_data gives them, got {got}")
+    if not isinstance(options, TrainingOptions | None):
+        raise InputError(f"options must be pyrobayes.TrainingOptions, got {type(options).__name__}")
+    if not isinstance(out, str | os.PathLike | None):
+        raise InputError(f"out must be the path of a folder, got {out!r}")
+    if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+        raise InputError("training needs gradients: call fit outside torch.no_grad and torch.inference_mode")
+    if any(parameter.is_inference() for parameter in factorization.parameters()):
+        raise InputError(f"this {factorization.name} was built in torch.inference_mode: build it outside, to train it")
     if factorization.image_shape != data.image_shape or factorization.num_classes != len(data.classes):
         raise InputError(
             f"{factorization.name} was built for images {list(factorization.image_shape)} of "
@@ -84,24 +123,16 @@ def fit(
         )
     if len(data) < 2:
         raise InputError(f"training takes at least two images, one of them for validation, got {len(data)}")
-    options = TrainingOptions.of(factorization.name) if options is None else options
-    adversarial_eps(factorization, options)
-    if resume and (overwrite or out is None):
-        raise InputError("resume needs the folder of a run (out), and excludes overwrite")
     if data.split != "train":
         raise InputError(f"training takes training images, got the split '{data.split}' of {data.name}")
-    run = _Run(factorization, data, options)
-    if out is None:
-        return run.train(Unsaved(), progress)
-    with RunFolder(
-        Path(out), Config.of(factorization.name, factorization.networks, data, options), tensorboard
-    ) as folder:
-        folder.prepare(run, resume, overwrite)
-        return run.train(folder, progress)
 
 
-class _Run:
-    """One training: the model, the optimizer, and where in the course of the training it is."""
+class _Training:
+    """One training: the model, the optimizer, and the place that it has reached.
+
+    The order of an epoch's images follows from (seed, epoch). The particles come from torch's generator, whose state is
+    part of the checkpoint.
+    """
 
     def __init__(self, factorization: DeepBayes, data: Images, options: TrainingOptions):
         self.factorization, self.options = factorization, options
@@ -109,85 +140,68 @@ class _Run:
         training, validation = data.hold_out()
         self.training, self.validation = training.to(self.device), validation.to(self.device)
         self.inference = Inference(factorization, options)
-        frequencies = training.labels.bincount(minlength=len(data.classes)) / len(training)
-        for module in factorization.modules():
-            if isinstance(module, DataClasses):
-                if not frequencies.all():
-                    missing = ", ".join(name for name, share in zip(data.classes, frequencies) if not share)
-                    raise InputError(
-                        f"{factorization.name} has p_D(y), the class frequencies of the training images, and there is none of "
-                        f"{missing}: train on images of every class"
-                    )
-                module.frequencies.copy_(frequencies)
-        self.kept = copy.deepcopy(factorization).requires_grad_(False) if options.averaging else factorization
+        self._count_classes(training)
+        self.averaged = copy.deepcopy(factorization).requires_grad_(False) if options.averaging else factorization
         self.epochs: list[Epoch] = []
         self.step = 0  # of the current epoch
         self.elbo_sum = 0.0  # of the current epoch's images
         self.seconds = 0.0  # of the current epoch
         self.random_state: dict[str, Tensor] = {}  # of a run that goes on; else it follows from the seed
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.training) / self.options.batch_size)
+    def _count_classes(self, training: Images) -> None:
+        """Give p_D(y) the class frequencies of the training images."""
+        frequencies = training.labels.bincount(minlength=len(training.classes)) / len(training)
+        for module in self.factorization.modules():
+            if isinstance(module, DataClasses):
+                if not frequencies.all():
+                    missing = ", ".join(name for name, share in zip(training.classes, frequencies) if not share)
+                    raise InputError(
+                        f"{self.factorization.name} has p_D(y), the class frequencies of the training images, and there is "
+                        f"none of {missing}: train on images of every class"
+                    )
+                module.frequencies.copy_(frequencies)
 
-    def train(self, folder: "RunFolder | Unsaved", progress: Progress) -> list[Epoch]:
+    def run(self, folder: RunFolder | Unsaved, progress: Progress) -> list[Epoch]:
+        """Train from the place that is reached to the end, and save to the folder."""
         self.factorization.requires_grad_(True)
+        epochs, stopped = self.options.epochs, 0
         with (
             pyro.validation_enabled(importance.VALIDATE),
             seeded(self._seed(0), self.device),
-            _postponed_interrupt() as interrupted,
+            postponed() as received,
         ):
             set_random_state(self.random_state)
-            distributed.must_agree("where the training starts", lambda: digest(*self.state()))
-            stopped = False
-            while len(self.epochs) < self.options.epochs:
-                epoch = self._epoch(folder, progress, interrupted)
+            distributed.must_agree("where the training starts", lambda: digest(*self.state().encoded()))
+            while len(self.epochs) < epochs:
+                epoch = self._epoch(folder, progress, received)
                 self.epochs.append(epoch)
                 self.step, self.elbo_sum, self.seconds = 0, 0.0, 0.0
-                folder.save(self)
-                progress.epoch(self.factorization.name, epoch, self.options.epochs)
-                stopped = self._agreed(interrupted)
-                if stopped and len(self.epochs) < self.options.epochs:
-                    raise TrainingInterrupted(f"stopped after epoch {epoch.epoch} of {self.options.epochs}")
-        folder.complete(self)
-        if self.averaged:
-            self.factorization.load_state_dict(self.kept.state_dict())
-        if stopped:  # so that nothing else is begun
-            raise TrainingInterrupted(
-                f"stopped after the last of {self.options.epochs} epochs: this training is complete"
-            )
+                self._save(folder)
+                progress.epoch(self.factorization.name, epoch, epochs)
+                stopped = self._stopped(received)
+                if stopped and len(self.epochs) < epochs:
+                    raise TrainingInterrupted(f"stopped after epoch {epoch.epoch} of {epochs}", stopped)
+        folder.complete(self.epochs, self.averaged.state_dict())
+        if self.options.averaging:
+            self.factorization.load_state_dict(self.averaged.state_dict())
+        if stopped:  # so that the caller starts nothing else
+            raise TrainingInterrupted(f"stopped after the last of {epochs} epochs: this training is complete", stopped)
         return self.epochs
 
-    @property
-    def averaged(self) -> bool:
-        """Whether what is kept is an average of the weights of all steps."""
-        return self.kept is not self.factorization
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Take the weights into the average, whose first is that of the first step alone (Kingma and Ba 2015, section 3)."""
-        decay, steps = self.options.averaging, self._position()[0]
-        for average, weight in zip(self.kept.parameters(), self.factorization.parameters()):
-            average.lerp_(weight, (1 - decay) / (1 - decay**steps))
-
-    def _epoch(self, folder, progress: Progress, interrupted) -> Epoch:
+    def _epoch(self, folder: RunFolder | Unsaved, progress: Progress, received: Callable[[], int]) -> Epoch:
         number, start = len(self.epochs) + 1, time.monotonic() - self.seconds
         order = torch.randperm(len(self.training), generator=torch.Generator().manual_seed(self._seed(number)))
         batches = order.to(self.device).split(self.options.batch_size)
-        every = LOOK_EVERY if self.device.type != "cpu" or distributed.processes() > 1 else 1
-        warmup = self.options.adversarial_warmup
-        warmup = ADVERSARIAL_WARMUP if warmup is None else warmup
-        unseen = torch.zeros((), device=self.device)  # sum over images since the last look
+        every = 1 if self.device.type == "cpu" else LOOK_EVERY
+        unseen = torch.zeros((), device=self.device)  # sum over images since the last read
         attacked = AttackedBatches(self.factorization, self.options, self._seed(number))
         while self.step < len(batches):
             x, y = self.training.batch(batches[self.step])
-            x = augmented(x, self.options.augmentation)
-            x = attacked(batches[self.step], x, y, self._ramp(warmup))
+            x = attacked(batches[self.step], augmented(x, self.options.augmentation), y, self._attack_share())
             self.inference.optim.lr = learning_rate(self.options, *self._position())
             elbo = self.inference.step(x, y, self._kl_weight())
             self.step += 1
-            if self.averaged:
-                self._average()
+            self._average()
             unseen += elbo * len(x)
             if self.step % every and self.step < len(batches):
                 continue
@@ -197,9 +211,10 @@ class _Run:
             unseen = torch.zeros_like(unseen)
             self.seconds = time.monotonic() - start
             progress.step(self.factorization.name, *self._position(), elbo)
-            if self.step < len(batches) and self._agreed(interrupted):
-                folder.save(self)
-                raise TrainingInterrupted(f"stopped at step {self.step} of epoch {number} of {self.options.epochs}")
+            if self.step < len(batches) and (stopped := self._stopped(received)):
+                self._save(folder)
+                place = f"step {self.step} of epoch {number} of {self.options.epochs}"
+                raise TrainingInterrupted(f"stopped at {place}", stopped)
         elbo, kl, accuracy = self._validate()
         self._check(elbo, "the validation", folder)
         return Epoch(
@@ -208,30 +223,44 @@ class _Run:
             validation_elbo=elbo,
             validation_kl=kl,
             validation_accuracy=accuracy,
-            collapsed=collapsed(self.kept, kl, accuracy),
+            collapsed=collapsed(self.averaged, kl, accuracy),
             lr=self.inference.optim.lr,
             seconds=time.monotonic() - start,
         )
 
-    def _agreed(self, interrupted: Callable[[], bool]) -> bool:
-        """Whether any process was interrupted: then all stop at the same step."""
-        anyone = torch.tensor(float(interrupted()), device=self.device)
-        distributed.add_up(anyone)
-        return anyone.item() > 0
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Take the weights into their running average, which starts from the first step's (Kingma and Ba 2015, section 3)."""
+        if not self.options.averaging:
+            return
+        decay, steps = self.options.averaging, self._position()[0]
+        for average, weight in zip(self.averaged.parameters(), self.factorization.parameters()):
+            average.lerp_(weight, (1 - decay) / (1 - decay**steps))
 
-    def _check(self, elbo: float, where: str, folder: "RunFolder | Unsaved") -> None:
+    def _stopped(self, received: Callable[[], int]) -> int:
+        """The number of a signal that this or another process received, else 0: all processes stop at the same step."""
+        anyone = torch.tensor(float(received() > 0), device=self.device)
+        distributed.add_up(anyone)
+        return (received() or signal.SIGTERM) if anyone.item() else 0
+
+    def _check(self, elbo: float, where: str, folder: RunFolder | Unsaved) -> None:
         if not math.isfinite(elbo):
             raise NonFiniteELBO(
                 f"the ELBO is {elbo} at {where} of epoch {len(self.epochs) + 1}: training has broken down; "
-                f"try a smaller learning rate (lr is {self.options.lr:g}). {folder.kept(self)}"
+                f"try a smaller learning rate (lr is {self.options.lr:g}). {folder.kept(len(self.epochs))}"
             )
 
     def _position(self) -> tuple[int, int]:
         """Steps taken, and steps of the whole run."""
-        return len(self.epochs) * self.steps_per_epoch + self.step, self.options.epochs * self.steps_per_epoch
+        steps = self._steps_per_epoch
+        return len(self.epochs) * steps + self.step, self.options.epochs * steps
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return math.ceil(len(self.training) / self.options.batch_size)
 
     def _ramp(self, share: float) -> float:
-        """What rises to 1 over the first share of the run, linearly."""
+        """A number that rises linearly to 1 over the first share of the run."""
         step, steps = self._position()
         return min(1.0, (step + 1) / (share * steps)) if share else 1.0
 
@@ -239,65 +268,62 @@ class _Run:
         """The weight of the KL term: rises to 1 with the fourth power of time, so that z is of use before it costs."""
         return self._ramp(self.options.kl_warmup) ** 4
 
+    def _attack_share(self) -> float:
+        """The share of eps that the attack on the training images has now."""
+        warmup = self.options.adversarial_warmup
+        return self._ramp(ADVERSARIAL_WARMUP if warmup is None else warmup)
+
     @torch.no_grad()
     def _validate(self) -> tuple[float, float, float]:
         """ELBO and KL in nats per image, and accuracy, over the first validation images."""
         data = self.validation.head(min(VALIDATION_IMAGES, len(self.validation)))
-        classifier = BayesClassifier(self.kept, particles=10, noise="fixed", seed=self.options.seed)
+        classifier = BayesClassifier(self.averaged, particles=10, noise="fixed", seed=self.options.seed)
         elbo, kl, correct = 0.0, 0.0, 0
         for _, x, y in data.batches(50):
             estimate = classifier.estimate(x)
             elbo += estimate.log_weights.mean(0)[y, torch.arange(len(y), device=y.device)].sum().item()
             correct += (estimate.log_joint.argmax(1) == y).sum().item()
-            kl += latent_kl(self.kept, x, y).sum().item()
+            kl += latent_kl(self.averaged, x, y).sum().item()
         return elbo / len(data), kl / len(data), correct / len(data)
-
-    # Randomness: the order of an epoch's images follows from (seed, epoch); the particles come from torch's
-    # generator, whose state is part of the checkpoint.
 
     def _seed(self, epoch: int) -> int:
         return (self.options.seed * 100_003 + epoch) % 2**63
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """All that is needed to go on, as tensors and metadata."""
-        tensors = {f"weights.{name}": value for name, value in self.factorization.state_dict().items()}
-        tensors |= {f"optimizer.{name}": value for name, value in self.inference.optim.state().items()}
-        tensors |= {f"random.{name}": value for name, value in random_state(self.device).items()}
-        if self.averaged:
-            tensors |= {f"average.{name}": value for name, value in self.kept.state_dict().items()}
-        place = {"step": self.step, "elbo_sum": self.elbo_sum, "seconds": self.seconds}
-        return tensors, {"epochs": json.dumps([vars(epoch) for epoch in self.epochs]), "place": json.dumps(place)}
+    def state(self) -> TrainingState:
+        """All that is needed to go on from here."""
+        return TrainingState(
+            weights=self.factorization.state_dict(),
+            optimizer=self.inference.optim.state(),
+            random=random_state(self.device),
+            average=self.averaged.state_dict() if self.options.averaging else {},
+            epochs=self.epochs,
+            place=Place(self.step, self.elbo_sum, self.seconds),
+        )
 
-    def restore(self, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-        """Take over what :meth:`state` gave."""
-        self.factorization.load_state_dict(_under("weights.", tensors))
-        self.inference.optim.restore(_under("optimizer.", tensors))
-        self.random_state = _under("random.", tensors)
-        if self.averaged:
-            self.kept.load_state_dict(_under("average.", tensors))
-        self.epochs = [Epoch(**epoch) for epoch in json.loads(metadata["epochs"])]
-        for name, value in json.loads(metadata["place"]).items():
-            setattr(self, name, value)
+    def _save(self, folder: RunFolder | Unsaved) -> None:
+        state = self.state()
+        if not all(value.isfinite().all() for value in state.weights.values()):
+            raise NonFiniteELBO(f"weights are not finite after epoch {len(self.epochs)}: training has broken down")
+        folder.save(state, self.averaged.state_dict())
 
+    def restore(self, state: TrainingState) -> None:
+        """Go on from a saved state; ValueError, before anything is changed, if it isn't one of this training."""
+        here = self.state()
+        for name in ("weights", "optimizer", "average"):
+            check_tensors(getattr(state, name), getattr(here, name))
+        check_random_state(state.random)
+        place = state.place
+        if place.step >= self._steps_per_epoch or len(state.epochs) + bool(place.step) > self.options.epochs:
+            raise ValueError(f"it is at step {place.step} after {len(state.epochs)} epochs")
+        self.epochs, self.random_state = list(state.epochs), state.random
+        self.step, self.elbo_sum, self.seconds = place.step, place.elbo_sum, place.seconds
+        self.factorization.load_state_dict(state.weights)
+        self.inference.optim.restore(state.optimizer)
+        if self.options.averaging:
+            self.averaged.load_state_dict(state.average)
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-@contextlib.contextmanager
-def _postponed_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let a first Ctrl-C wait until the step is done: yields whether there was one. A second one stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # signals belong to the main thread
-        return
-    pressed = threading.Event()
-
-    def handle(number, frame):
-        pressed.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield pressed.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def finish(self, run: FinishedRun) -> None:
+        """Take over the weights and epochs of a run that is complete."""
+        check_tensors(run.weights, self.averaged.state_dict())
+        self.averaged.load_state_dict(run.weights)
+        self.epochs, self.step = run.epochs, 0

@@ -1,22 +1,30 @@
-"""The measurements of a training, one record an epoch."""
+"""The measurements of a training, one record an epoch, and the file that holds them."""
 
+import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
+from pathlib import Path
+
+from pyrobayes.codec import decode
+from pyrobayes.errors import InputError
+from pyrobayes.files import parse_json
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What was measured after one epoch. `validation_...` are over held-out images of the training set, with the average
-    of the weights where there is one.
+    """The measurements after one epoch. `validation_...` are over held-out images of the training set, with the averaged
+    weights where there are any.
 
     Attributes:
         epoch: counted from 1.
         elbo: mean over the epoch's training images of the bound, nats per image, as optimised (with the KL warm-up).
         validation_elbo: nats per image, without warm-up.
-        validation_kl: mean of log q(z|x, y) - log p(z|...), nats per image: what z carries.
+        validation_kl: mean of log q(z|x, y) - log p(z|...), nats per image: the information that z carries.
         validation_accuracy: share of the images classified correctly, K = 10.
-        collapsed: whether z carries as good as nothing of x and y, see :func:`pyrobayes.training.bounds.collapsed`.
+        collapsed: whether z carries almost no information on x and y, see :func:`pyrobayes.training.bounds.collapsed`.
         lr: learning rate of the epoch's last step.
-        seconds: what the epoch took.
+        seconds: time that the epoch took.
     """
 
     epoch: int
@@ -27,3 +35,45 @@ class Epoch:
     collapsed: bool
     lr: float
     seconds: float
+
+    def __post_init__(self):
+        if not 0 <= self.validation_accuracy <= 1 or self.lr < 0 or self.seconds < 0:
+            raise ValueError(f"epoch {self.epoch} has a share that is none, or a number below 0")
+
+
+def as_lines(epochs: list[Epoch]) -> str:
+    """The text of `metrics.jsonl`: a line of JSON for each epoch, with a checksum of the rest of the line."""
+    records = [dataclasses.asdict(epoch) for epoch in epochs]
+    return "".join(json.dumps(record | {"sha256": _checksum(record)}) + "\n" for record in records)
+
+
+def read_metrics(path: Path) -> list[Epoch]:
+    """Read `metrics.jsonl`; lines of earlier versions, which have no checksum, are read too.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        records = [parse_json(line) for line in path.read_text().splitlines()]
+        for record in records:
+            if not isinstance(record, dict) or record.pop("sha256", None) not in (None, _checksum(record)):
+                raise ValueError("the checksum of a line is wrong")
+        return parse_epochs(records)
+    except (OSError, ValueError) as error:
+        told = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        raise InputError(
+            f"{told} file {path}: {error}; train the model with resume=True, which writes it again"
+        ) from error
+
+
+def parse_epochs(records: list) -> list[Epoch]:
+    """The epochs of a training from plain JSON values; ValueError unless they are records numbered from 1."""
+    epochs = decode(list[Epoch], records)
+    for number, epoch in enumerate(epochs, start=1):
+        if epoch.epoch != number:
+            raise ValueError(f"its epoch {number} is numbered {epoch.epoch}")
+    return epochs
+
+
+def _checksum(record: dict) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -30,7 +30,7 @@ def learning_rate(options: TrainingOptions, step: int, steps: int) -> float:
 
 
 class OneOptimizer(PyroOptim):
-    """One torch optimizer for all parameters, where Pyro makes one for each (a fifth to a half of a step here)."""
+    """One Adam for all parameters. Pyro makes one for each, which takes a fifth to a half of a step here."""
 
     def __init__(self, optimizer: torch.optim.Optimizer):
         super().__init__(type(optimizer), {})
@@ -41,7 +41,7 @@ class OneOptimizer(PyroOptim):
         self.optimizer.zero_grad()
 
     def gradients(self) -> list[Tensor]:
-        """The gradients of all parameters, zero where there is none."""
+        """The gradients of all parameters; zeros for a parameter without one."""
         parameters = self.optimizer.param_groups[0]["params"]
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -56,10 +56,17 @@ class OneOptimizer(PyroOptim):
         self.optimizer.param_groups[0]["lr"] = value
 
     def state(self) -> dict[str, Tensor]:
-        state = self.optimizer.state_dict()["state"]
-        return {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
+        """Adam's step and moments of every parameter, `0.exp_avg` for the first; zero before its first step."""
+        tensors = {}
+        for index, parameter in enumerate(self.optimizer.param_groups[0]["params"]):
+            fresh = {"step": torch.zeros(()), "exp_avg": torch.zeros_like(parameter)}
+            fresh["exp_avg_sq"] = torch.zeros_like(parameter)
+            entry = self.optimizer.state.get(parameter) or fresh
+            tensors |= {f"{index}.{key}": value for key, value in entry.items()}
+        return tensors
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Set the tensors that :meth:`state` gave."""
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, key = name.split(".", 1)

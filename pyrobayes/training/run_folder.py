@@ -1,19 +1,55 @@
-"""The folder of a run: what is written when, and how a run goes on."""
+"""The folder of a run: the order in which its files are written, and how a run goes on from them.
+
+`resume.safetensors` is written first and holds the configuration too. From then on the run can be resumed, even where
+the other files are missing or still belong to a run that it replaces.
+"""
 
 import contextlib
 import importlib.util
-import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from pyrobayes import distributed
-from pyrobayes.errors import InputError, PyrobayesError
-from pyrobayes.files import locked, write_atomically
+from pyrobayes.errors import InputError
+from pyrobayes.files import Lock, locked, remove_leftovers, write_atomically
 from pyrobayes.tensor_files import save_tensors
-from pyrobayes.training.checkpoint import CONFIG, METRICS, MODEL, RESUME, Config, read_run_file
+from pyrobayes.training.checkpoint import (
+    CONFIG,
+    METRICS,
+    MODEL,
+    RESUME,
+    Config,
+    check_owner,
+    damaged,
+    read_run_file,
+)
+from pyrobayes.training.metrics import Epoch, as_lines, read_metrics
+from pyrobayes.training.state import TrainingState
 
 
-class NonFiniteELBO(PyrobayesError, ArithmeticError):
-    """The ELBO, or a weight, became infinite or not a number."""
+@dataclass(frozen=True)
+class FinishedRun:
+    """The published files of a run that is complete, which are of use without its `resume.safetensors`."""
+
+    config: Config
+    weights: dict[str, Tensor]
+    epochs: list[Epoch]
+
+    @classmethod
+    def read(cls, path: Path) -> "FinishedRun | None":
+        """The finished run in a folder; None where a file is missing or damaged, or epochs are."""
+        try:
+            config = Config.read(path)
+            weights, metadata = read_run_file(path / MODEL)
+            check_owner(metadata, config, path / MODEL)
+            epochs = read_metrics(path / METRICS)
+        except InputError:
+            return None
+        complete = len(epochs) == config.training.epochs and metadata.get("epoch") == str(len(epochs))
+        return cls(config, weights, epochs) if complete else None
 
 
 def has_run(path: Path) -> bool:
@@ -25,7 +61,7 @@ def check_no_run(path: Path) -> None:
     """Refuse a folder that holds a run."""
     if has_run(path):
         raise InputError(
-            f"{path} already holds a run: go on with it (--resume), replace it (--overwrite), or choose another folder"
+            f"{path} already holds a run: go on with it (resume=True), replace it (overwrite=True), or choose another folder"
         )
 
 
@@ -40,105 +76,115 @@ def check_same_config(saved: Config, wanted: Config, path: Path) -> None:
 
 def saved_config(path: Path) -> Config:
     """The configuration of the run in a folder that training can go on with; :class:`InputError` if there is none."""
-    _, metadata = read_run_file(path / RESUME)
     try:
-        return Config.parse(metadata["configuration"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path / RESUME} was written by another version: {error}; train the model again (--overwrite)"
-        ) from error
+        _, metadata = read_run_file(path / RESUME)
+        try:
+            return Config.parse(metadata["configuration"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(path / RESUME, f"its configuration can't be read ({error})") from error
+    except InputError:
+        if finished := FinishedRun.read(path):
+            return finished.config
+        raise
 
 
 class Unsaved:
-    """Where a training goes that nobody wants to keep."""
+    """The place of a training that nobody wants to keep."""
 
-    def save(self, run) -> None: ...
+    def save(self, state: TrainingState, averaged: dict[str, Tensor]) -> None: ...
 
-    def complete(self, run) -> None: ...
+    def complete(self, epochs: list[Epoch], averaged: dict[str, Tensor]) -> None: ...
 
-    def kept(self, run) -> str:
+    def kept(self, epochs: int) -> str:
         return "Nothing was saved, since no folder was given."
 
 
 class RunFolder:
-    """The folder of a run, locked while it is trained in.
+    """The folder of a run, locked while it is trained in. Of several processes the first one writes.
 
-    `resume.safetensors` is written first and holds the configuration too: from the moment that it is there, the run
-    can be resumed, whatever of the other files is missing or still of a run that it replaces.
+    Args:
+        tensorboard: write TensorBoard event files too.
     """
 
     def __init__(self, path: Path, config: Config, tensorboard: bool):
         self.path, self.config = path, config
-        self.owner = {"model": config.model, "config": config.identity}
-        self._tensorboard = tensorboard
-        self._writes = distributed.rank() == 0  # of several processes one does
-        self._writer = None
+        self._owner = {"model": config.model, "config": config.identity}
+        self._writes = distributed.rank() == 0
+        self._tensorboard, self._writer = tensorboard, None
+        self._lock: Lock | None = None
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> "RunFolder":
+        if self._tensorboard and not importlib.util.find_spec("tensorboard"):
+            raise InputError("TensorBoard files need the package tensorboard: pip install tensorboard")
         if self._writes:
-            self._held.enter_context(locked(self.path, "is being trained in by another process; choose another folder"))
+            taken = "is being trained in by another process; choose another folder"
+            self._lock = self._held.enter_context(locked(self.path, taken))
+            remove_leftovers(self.path, RESUME, MODEL, CONFIG, METRICS)
         return self
 
     def __exit__(self, *failure) -> None:
-        if self._writer:
-            self._writer.close()
         self._held.close()
 
-    def prepare(self, run, resume: bool, overwrite: bool) -> None:
-        """Take up the run that is there, or see that there is none."""
-        if self._tensorboard and not importlib.util.find_spec("tensorboard"):
-            raise InputError("TensorBoard files need the package tensorboard: pip install tensorboard")
-        if resume:
-            check_same_config(saved_config(self.path), self.config, self.path)
+    def check_no_run(self) -> None:
+        """Refuse to train if the folder holds a run."""
+        check_no_run(self.path)
+
+    def resume(self, restore: Callable[[TrainingState], None], finish: Callable[[FinishedRun], None]) -> None:
+        """Hand the state of the run to `restore`. A finished run whose state is lost goes to `finish`.
+
+        Raises:
+            InputError: the run has another configuration, or its files are missing or damaged.
+        """
+        check_same_config(saved_config(self.path), self.config, self.path)
+        try:
             tensors, metadata = read_run_file(self.path / RESUME)
-            run.restore(tensors, metadata)
-        elif not overwrite:
-            check_no_run(self.path)
-        if self._tensorboard and self._writes:
+            try:
+                restore(TrainingState.decoded(tensors, metadata))
+            except ValueError as error:
+                raise damaged(self.path / RESUME, error) from error
+        except InputError:
+            finished = FinishedRun.read(self.path)
+            if finished is None:
+                raise
+            finish(finished)
+
+    def save(self, state: TrainingState, averaged: dict[str, Tensor]) -> None:
+        """Save the state of a training; after a complete epoch also publish the averaged weights."""
+        if not self._writes:
+            return
+        self._lock.check()
+        tensors, metadata = state.encoded()
+        save_tensors(self.path / RESUME, tensors, metadata | self._owner | {"configuration": self.config.text()})
+        if state.place.step == 0:
+            self._publish(state.epochs, averaged)
+            self._tell_tensorboard(state.epochs[-1])
+
+    def complete(self, epochs: list[Epoch], averaged: dict[str, Tensor]) -> None:
+        """Publish what is missing of a run that was killed between its last writes."""
+        if self._writes:
+            finished = FinishedRun.read(self.path)
+            if finished is None or (finished.config, finished.epochs) != (self.config, epochs):
+                self._publish(epochs, averaged)
+
+    def _publish(self, epochs: list[Epoch], averaged: dict[str, Tensor]) -> None:
+        """Write what others read: weights, configuration and metrics after the last complete epoch."""
+        self._lock.check()
+        save_tensors(self.path / MODEL, averaged, self._owner | {"epoch": str(len(epochs))})
+        write_atomically(self.path / CONFIG, self.config.text())
+        write_atomically(self.path / METRICS, as_lines(epochs))
+
+    def _tell_tensorboard(self, epoch: Epoch) -> None:
+        if not self._tensorboard:
+            return
+        if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(self.path / "tensorboard")
+            self._writer = self._held.enter_context(SummaryWriter(self.path / "tensorboard"))
+        for name, value in vars(epoch).items():
+            self._writer.add_scalar(name, value, epoch.epoch)
+        self._writer.flush()
 
-    def save(self, run) -> None:
-        if not self._writes:
-            return
-        tensors, metadata = run.state()
-        if not all(value.isfinite().all() for name, value in tensors.items() if name.startswith("weights.")):
-            raise NonFiniteELBO(f"weights are not finite after epoch {len(run.epochs)}: training has broken down")
-        save_tensors(self.path / RESUME, tensors, metadata | self.owner | {"configuration": self.config.text()})
-        if run.step == 0:
-            self.publish(run)
-            if self._writer:
-                for name, value in vars(run.epochs[-1]).items():
-                    self._writer.add_scalar(name, value, run.epochs[-1].epoch)
-                self._writer.flush()
-
-    def publish(self, run) -> None:
-        """Write what others read: weights, configuration and metrics after the last complete epoch."""
-        if not self._writes:
-            return
-        trained = {"epoch": str(len(run.epochs))}
-        save_tensors(self.path / MODEL, run.kept.state_dict(), self.owner | trained)
-        write_atomically(self.path / CONFIG, self.config.text())
-        write_atomically(self.path / METRICS, self._metrics(run))
-
-    @staticmethod
-    def _metrics(run) -> str:
-        return "".join(json.dumps(vars(epoch)) + "\n" for epoch in run.epochs)
-
-    def complete(self, run) -> None:
-        """Publish what isn't there, of a run that was killed between its last writes."""
-        try:
-            _, metadata = read_run_file(self.path / MODEL)
-            there = Config.read(self.path) == self.config and (self.path / METRICS).read_text() == self._metrics(run)
-            published = there and metadata == self.owner | {"epoch": str(len(run.epochs))}
-        except (InputError, OSError, ValueError):
-            published = False
-        if not published:
-            self.publish(run)
-
-    def kept(self, run) -> str:
-        return (
-            f"{self.path} keeps the weights after epoch {len(run.epochs)}." if run.epochs else "Nothing was saved yet."
-        )
+    def kept(self, epochs: int) -> str:
+        """A sentence on what the folder keeps of a training that breaks down after so many epochs."""
+        return f"{self.path} keeps the weights after epoch {epochs}." if epochs else "Nothing was saved yet."

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import fcntl
 import json
 import math
 import os
@@ -24,7 +25,6 @@ from pyrobayes import (
     attacks,
     build,
     evaluation,
-    files,
     fit,
     generate,
     load,
@@ -33,14 +33,12 @@ from pyrobayes import (
 )
 from pyrobayes.inference import importance
 from pyrobayes.options import LIKELIHOODS, MODELS, Networks
-from pyrobayes.tensor_files import read_tensors, save_tensors
 from pyrobayes.training import checkpoint
 from pyrobayes.training.batches import augmented
 from pyrobayes.training.bounds import Inference, collapsed
-from pyrobayes.training.checkpoint import MODEL, RESUME, Config
-from pyrobayes.training.fit import TrainingInterrupted
+from pyrobayes.training.checkpoint import MODEL, Config
+from pyrobayes.training.fit import NonFiniteELBO, TrainingInterrupted
 from pyrobayes.training.optimizer import learning_rate
-from pyrobayes.training.run_folder import NonFiniteELBO
 
 OPTIONS = TrainingOptions(epochs=3, batch_size=50)
 
@@ -149,19 +147,23 @@ def test_augmented_images_are_shifted_and_mirrored(how):
     [{}, {"averaging": 0.9, "augmentation": "shift-flip", "train_particles": 2, "antithetic": True}],
     ids=["plain", "with options"],
 )
-def test_resumed_after_an_interrupt_ends_with_the_same_weights(more, make, tiny_images, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_resumed_after_an_interrupt_ends_with_the_same_weights(number, more, make, tiny_images, tmp_path):
+    if more and number != signal.SIGTERM:
+        pytest.skip("one signal with options is enough")
+
     class Interrupt(Progress):
         def step(self, model, done, steps, elbo):
             if done == 7:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
 
     options = dataclasses.replace(OPTIONS, **more)
     whole, parts = make("gfz"), make("gfz")
     expected = fit(whole, tiny_images, options, out=tmp_path / "whole")
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(TrainingInterrupted, match="step 2 of epoch 2 of 3"):
+    before = signal.getsignal(number)
+    with pytest.raises(TrainingInterrupted, match="step 2 of epoch 2 of 3") as told:
         fit(parts, tiny_images, options, out=tmp_path / "parts", progress=Interrupt())
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before and told.value.status == 128 + number
     fresh = make("gfz", seed=99)
     resumed = fit(fresh, tiny_images, options, out=tmp_path / "parts", resume=True)
     assert same_weights(whole, fresh)
@@ -260,10 +262,10 @@ def test_two_trainings_in_one_folder_are_refused(make, tiny_images, tmp_path):
 
 
 def test_a_file_system_without_locks_can_be_trained_on(make, tiny_images, tmp_path, monkeypatch):
-    def no_locks(file):
+    def no_locks(file, operation):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(files, "_lock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path)
     load(tmp_path)
 
@@ -329,6 +331,38 @@ def test_nothing_is_left_behind(make, tiny_images, tmp_path):
     reconstruct(classifier.factorization, x, y)
     classifier.factorization.parents()
     assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"factorization": None}, "factorization must be a model as pyrobayes.build makes it, got NoneType"),
+        ({"factorization": torch.nn.Linear(2, 2)}, "factorization must be .*, got Linear"),
+        ({"data": None}, "data must be pyrobayes.Images, .* got NoneType"),
+        ({"data": torch.utils.data.TensorDataset(torch.zeros(2))}, "data must be .*, got TensorDataset"),
+        ({"options": {"epochs": 1}}, "options must be pyrobayes.TrainingOptions, got dict"),
+        ({"out": 5}, "out must be the path of a folder, got 5"),
+        ({"resume": 1}, "resume must be True or False, got 1"),
+        ({"resume": True}, "resume needs the folder of a run"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_refused(arguments, words, make, tiny_images):
+    given = {"factorization": make("gbz"), "data": tiny_images} | arguments
+    with pytest.raises(InputError, match=words):
+        fit(given.pop("factorization"), given.pop("data"), given.pop("options", None), **given)
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_training_without_gradients_is_refused(off, make, tiny_images, tmp_path):
+    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path)
+    with off():
+        with pytest.raises(InputError, match="call fit outside torch.no_grad and torch.inference_mode"):
+            fit(make("gbz"), tiny_images)
+        built, loaded = make("gbz"), load(tmp_path)
+    assert not any(parameter.is_inference() for parameter in loaded.parameters())
+    if off is torch.inference_mode:
+        with pytest.raises(InputError, match="this gbz was built in torch.inference_mode: build it outside"):
+            fit(built, tiny_images)
 
 
 def test_test_images_are_refused(make, tiny_images):
@@ -397,65 +431,6 @@ def test_tensorboard_files_are_written(make, tiny_images, tmp_path):
         warnings.simplefilter("ignore")  # tensorboard's own
         fit(make("dbx"), tiny_images, TrainingOptions(epochs=1), out=tmp_path, tensorboard=True)
     assert list((tmp_path / "tensorboard").glob("events*"))
-
-
-@pytest.fixture
-def run(make, tiny_images, tmp_path):
-    """A trained tiny GBZ."""
-    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path / "gbz")
-    return tmp_path / "gbz"
-
-
-def flip_a_byte(path):
-    content = bytearray(path.read_bytes())
-    content[-9] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda run: flip_a_byte(run / MODEL), "its checksum is wrong"),
-        (lambda run: (run / MODEL).write_bytes((run / MODEL).read_bytes()[:-100]), "damaged file"),
-        (lambda run: (run / MODEL).write_bytes(b"nothing"), "damaged file"),
-        (lambda run: (run / MODEL).unlink(), "missing file"),
-        (lambda run: (run / "config.json").unlink(), "no trained model in"),
-        (lambda run: (run / "config.json").write_text("{"), "damaged file"),
-        (lambda run: (run / "config.json").write_text("[]"), "damaged file"),
-        (
-            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace('"gbz"', '"gfz"')),
-            "holds weights of 'gbz', expected 'gfz'",
-        ),
-        (
-            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace(": 12,", ": 13,")),
-            "belongs to another configuration",
-        ),
-        (
-            lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace("0.003", "0.004")),
-            "belongs to another configuration",
-        ),
-    ],
-)
-def test_damaged_runs_are_refused(run, damage, words):
-    damage(run)
-    with pytest.raises(InputError, match=words):
-        load(run)
-
-
-def test_tensors_survive_saving(tmp_path):
-    tied = torch.randn(3)
-    tensors = {"a": tied, "b": tied, "half": torch.randn(2).bfloat16(), "none": torch.empty(0), "one": torch.tensor(1)}
-    save_tensors(tmp_path / "t", tensors, {"key": "value"})
-    read, metadata = read_tensors(tmp_path / "t")
-    assert metadata["key"] == "value"
-    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
-
-
-def test_a_resume_file_holds_all_that_is_needed(run):
-    tensors, metadata = read_tensors(run / RESUME)
-    kinds = {name.split(".")[0] for name in tensors}
-    assert kinds == {"weights", "optimizer", "random"}
-    assert {"model", "config", "configuration", "epochs", "place"} == metadata.keys()
 
 
 class CopiesFromTheHost(TorchDispatchMode):
