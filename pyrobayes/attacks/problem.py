@@ -16,7 +16,7 @@ from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, splitmix, st
 class Problem:
     """One batch to attack.
 
-    The arguments are an attack, and those of :meth:`pyrobayes.attacks.Attack.__call__`.
+    The arguments are an attack, and those that an :class:`pyrobayes.attacks.Attack` is called with.
 
     Attributes:
         x: the images [B, channels, height, width].
