@@ -26,6 +26,11 @@ from pyrobayes.options import option
 class RandomStartFGSM(Attack):
     start: float = option(0.5, "part of eps that is drawn", check=check_fraction)
     quietly: bool = False
+
+    def perturb(self, problem, eps):
+        start = problem.project(problem.in_ball(0, self.start * eps), eps)
+        _, gradient = problem.gradient(start)
+        return start + (1 - self.start) * eps * problem.ascend(gradient)
 """
 USED = """
 import new_attack
