@@ -13,9 +13,9 @@ from pyrobayes_cli.output import results_of, show, tell_caveats
 @options.eps_range
 @options.of_record(AttackOptions)
 @click.option("--save-adversarial", is_flag=True, help="write all adversarial images too")
-@options.resume
+@options.resume()
 @options.of_runs
-def command(models, data, data_dir, runs, out, device, save_adversarial, resume, as_json, **given):
+def command(models, where, save_adversarial, resume, as_json, **given):
     """Attack MODELs, or every model trained under RUNS, through the importance-sampled log p(x, y).
 
     Prints for each attack, model and eps the success rate (share of all images that end up misclassified)
@@ -34,11 +34,10 @@ def command(models, data, data_dir, runs, out, device, save_adversarial, resume,
 
     from pyrobayes.commands.attack import attack
 
-    where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
-    results = results_of(attack, models, chosen, as_json, **where, save_adversarial=save_adversarial, resume=resume)
+    results = results_of(attack, models, chosen, where, as_json, save_adversarial=save_adversarial, resume=resume)
     if not results:
         return
-    show_attack(results, out or runs)
+    show_attack(results, where.results)
 
 
 def show_attack(results, folder) -> None:

@@ -11,8 +11,9 @@ from pyrobayes_cli.output import results_of, show, tell_caveats
 @options.models
 @options.eps_range
 @options.of_record(DetectionOptions)
+@options.resume()
 @options.of_runs
-def command(models, data, data_dir, runs, out, device, as_json, **given):
+def command(models, where, resume, as_json, **given):
     """Fit three tests to training images of MODELs, or of every model trained under RUNS, and attack both.
 
     The tests reject an image whose log p(x) is too low (marginal), whose log p(x, y) is too low for the predicted
@@ -30,8 +31,7 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
 
     from pyrobayes.commands.detect import detect
 
-    where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
-    results = results_of(detect, models, chosen, as_json, **where)
+    results = results_of(detect, models, chosen, where, as_json, resume=resume)
     if not results:
         return
     from pyrobayes.results.tables import detections
@@ -40,5 +40,5 @@ def command(models, data, data_dir, runs, out, device, as_json, **given):
     tell_caveats(results)
     click.echo(
         f"Data: {results[0].data}, test images. Thresholds: {100 * chosen.false_alarms:g}% of up to {chosen.train_images:,} "
-        f"training images. Figures and detection.json are in {out or runs}."
+        f"training images. Figures and detection.json are in {where.results}."
     )

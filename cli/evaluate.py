@@ -10,9 +10,9 @@ from pyrobayes_cli.output import results_of, show, tell_caveats
 @click.command("evaluate", short_help="Evaluate trained models on clean test images.")
 @options.models
 @options.of_record(EvaluationOptions)
-@options.resume
+@options.resume()
 @options.of_runs
-def command(models, data, data_dir, runs, out, device, resume, as_json, **given):
+def command(models, where, resume, as_json, **given):
     """Evaluate MODELs, or every model trained under RUNS, on clean test images.
 
     Prints accuracy with its 95% Wilson interval, the share of predictions that change with another draw of
@@ -28,11 +28,10 @@ def command(models, data, data_dir, runs, out, device, resume, as_json, **given)
 
     from pyrobayes.commands.evaluate import evaluate
 
-    where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
-    results = results_of(evaluate, models, chosen, as_json, **where, resume=resume)
+    results = results_of(evaluate, models, chosen, where, as_json, resume=resume)
     if not results:
         return
-    show_evaluation(results, out or runs)
+    show_evaluation(results, where.results)
 
 
 def show_evaluation(results, folder) -> None:

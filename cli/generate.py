@@ -10,7 +10,7 @@ from pyrobayes_cli import options
 @click.option("--per-class", default=8, show_default=True, help="images of every class")
 @click.option("--seed", default=0, show_default=True, help="seed of the samples")
 @options.of_models
-def command(model, per_class, seed, data_dir, runs, out, device):
+def command(model, per_class, seed, where):
     """Draw images of every class from a trained MODEL, and reconstruct test images.
 
     Writes samples-MODEL (the mean of p(x|...) at latent vectors drawn from p(z|y), one column a class) and
@@ -23,5 +23,5 @@ def command(model, per_class, seed, data_dir, runs, out, device):
     """
     from pyrobayes.commands.generate import draw_samples
 
-    written = draw_samples(model, per_class=per_class, seed=seed, data_dir=data_dir, runs=runs, out=out, device=device)
+    written = draw_samples(model, where.context(), per_class=per_class, seed=seed)
     click.echo("Wrote " + ", ".join(map(str, written)) + ".")

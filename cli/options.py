@@ -43,9 +43,18 @@ out = click.option(
     type=click.Path(file_okay=False),
     help="folder for results and figures [default: --runs, with --pretrained runs]",
 )
-resume = click.option(
-    "--resume", is_flag=True, help="keep results of an interrupted run: of the same options, versions, data and weights"
-)
+
+
+def resume(default: bool = False):
+    """Decorator: whether results of an earlier run are reused; the same for every command that writes results."""
+    return click.option(
+        "--resume/--no-resume",
+        default=default,
+        show_default=True,
+        help="reuse results of an earlier run that have the same options, versions, data and weights",
+    )
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
 
@@ -61,16 +70,37 @@ models = click.argument("models", metavar="[MODEL]...", nargs=-1, callback=_know
 models_to_train = click.argument("models", metavar="MODEL...|all", nargs=-1, required=True, callback=_known)
 
 
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """What the command line says of models, data and results; its context is made when torch is needed."""
+
+    data_dir: str | None
+    runs: str
+    out: str | None
+    device: str
+    data: str | None = None
+
+    @property
+    def results(self) -> str:
+        return self.out or self.runs
+
+    def context(self, **given):
+        from pyrobayes.commands.context import Context
+
+        return Context(**vars(self), **given)
+
+
 def of_models(function):
-    """Decorator: where trained models are, and where what is found goes; as `runs` and `out`."""
+    """Decorator: where trained models are, and where results go; as `where`."""
 
     @functools.wraps(function)
-    def command(*arguments, runs, pretrained, out, **given):
+    def command(*arguments, runs, pretrained, out, data_dir, device, **given):
         if pretrained:
             if click.get_current_context().get_parameter_source("runs") is click.core.ParameterSource.COMMANDLINE:
                 raise InputError("--pretrained takes the models that come with the package: leave --runs out")
             runs, out = PRETRAINED, out or "runs"
-        return function(*arguments, runs=runs, out=out, **given)
+        data = {"data": given.pop("data")} if "data" in given else {}
+        return function(*arguments, where=Where(data_dir, runs, out, device, **data), **given)
 
     for option in reversed((data_dir, runs, pretrained, out, device)):
         command = option(command)

@@ -8,11 +8,11 @@ from pyrobayes.progress import ProgressBar
 from pyrobayes.torchrun import rank
 
 
-def results_of(compute, models, options, as_json: bool, *, runs, **given) -> list:
-    """What a call of the library finds on trained models, with progress and warnings; none where it is printed as JSON."""
+def results_of(compute, models, options, where, as_json: bool, **given) -> list:
+    """The results of a command of the library, with progress and warnings; none where they are printed as JSON."""
     with ProgressBar(lines=True) as progress:
-        results = compute(models, options, runs=runs, progress=progress, **given)
-    warn_of_unfinished(dict.fromkeys(result.model for result in results), runs)
+        results = compute(models, options, where.context(progress=progress), **given)
+    warn_of_unfinished(dict.fromkeys(result.model for result in results), where.runs)
     if not as_json:
         return results
     from pyrobayes.codec import encode

@@ -18,6 +18,7 @@ def command(runs, out):
     Example:
       pyrobayes report
     """
-    from pyrobayes.results.report import write
+    from pyrobayes.commands.context import Context
+    from pyrobayes.commands.report import report
 
-    click.echo(f"Wrote {' and '.join(map(str, write(out or runs, runs)))}.")
+    click.echo(f"Wrote {' and '.join(map(str, report(Context(runs=runs, out=out))))}.")

@@ -50,7 +50,8 @@ from pyrobayes_cli.train import show_training
 @click.option(
     "--seed", default=0, type=click.IntRange(0), show_default=True, help="seed of training, particles and samples"
 )
-def command(recipe, quick, networks, seeds, runs, data_dir, device, images, particles, seed):
+@options.resume(default=True)
+def command(recipe, quick, networks, seeds, runs, data_dir, device, images, particles, seed, resume):
     """Train all seven models, evaluate and attack them, draw every figure, and compare with what is published.
 
     FGSM's success rates never stand alone: a brief verdict (see robustness) on fewer images gives the worst case beside them.
@@ -78,20 +79,19 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, images, part
         f"Everything goes to {folder}; interrupted, the same command goes on where it stopped."
     )
 
+    from pyrobayes.commands.context import Context
     from pyrobayes.commands.reproduce import reproduce
 
     with ProgressBar(lines=True) as progress:
         result = reproduce(
             recipe,
+            Context(data_dir=data_dir, runs=folder, device=device, progress=progress),
             networks=networks,
             seeds=seeds,
             seed=seed,
             particles=particles,
             images=images,
-            data_dir=data_dir,
-            runs=folder,
-            device=device,
-            progress=progress,
+            resume=resume,
         )
     for where, trained, evaluations, attacks, verdicts in zip(
         result.folders, result.trained, result.evaluations, result.attacks, result.verdicts, strict=True

@@ -27,17 +27,18 @@ from pyrobayes_cli.output import results_of, show, tell_caveats
     help="500 images, eps 0.1 and 0.2, ten steps, ten redraws, 100 checked images, --brief and --negligible 0.01: under 20 "
     "minutes for GBZ with small networks on two cores",
 )
+@options.resume(default=True)
 @options.of_runs
 @click.pass_context
-def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **given):
+def command(ctx, models, where, resume, quick, as_json, **given):
     """Attack MODELs, or every model trained under RUNS, in many ways, and check the attacks.
 
     Prints success rates of each attack and of the worst case image by image, with 95% Wilson intervals; how much of
     it stands under further draws of the noise; and a sheet of checks, with the numbers of those that failed
     beside every success rate that they put in doubt. Writes robustness.json, robustness-MODEL, as PDF and PNG, and
     a report of all results in the folder, as one HTML page (report.html) and as Markdown.
-    What is done is kept: after an interruption the same command goes on where it stopped. An earlier verdict on other
-    models or weights, or by other options, is kept as robustness.1.json.
+    What is done is kept: after an interruption the same command goes on where it stopped, and what is finished isn't
+    computed again. An earlier verdict on other models or weights, or by other options, is kept as robustness.1.json.
 
     \b
     Examples:
@@ -50,8 +51,7 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
 
     from pyrobayes.commands.robustness import robustness
 
-    where = {"data": data, "data_dir": data_dir, "runs": runs, "out": out, "device": device}
-    results = results_of(robustness, models, chosen, as_json, **where)
+    results = results_of(robustness, models, chosen, where, as_json, resume=resume)
     if not results:
         return
     for result in results:
@@ -59,7 +59,7 @@ def command(ctx, models, data, data_dir, runs, out, device, quick, as_json, **gi
     click.echo()
     tell_caveats(results)
     click.echo(
-        f"Data: {results[0].data}, test images. Figures, robustness.json and the report (report.html) are in {out or runs}."
+        f"Data: {results[0].data}, test images. Figures, robustness.json and the report (report.html) are in {where.results}."
     )
 
 

@@ -54,23 +54,20 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
     if not resume:  # else they are changes of options that aren't known yet
         TrainingOptions(**training_changes)
 
+    from pyrobayes.commands.context import Context
     from pyrobayes.commands.train import train
 
     with ProgressBar(lines=True) as progress:
         try:
             trained = train(
                 models,
+                Context(data, data_dir, runs, device=device, progress=progress),
                 networks=networks,
                 network_changes=network_changes,
                 training_changes=training_changes,
-                data=data,
-                data_dir=data_dir,
-                runs=runs,
-                device=device,
                 resume=resume,
                 overwrite=overwrite,
                 tensorboard=tensorboard,
-                progress=progress,
             )
         except KeyboardInterrupt as stopped:
             told = f"{str(stopped) or 'interrupted'}; {how_to_go_on(progress.model, overwrite)}"

@@ -18,6 +18,7 @@ import torch
 from pyrobayes import attacks, evaluation, load, load_data
 from pyrobayes.codec import encode
 from pyrobayes.commands import train
+from pyrobayes.commands.context import Context
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
 from pyrobayes.options import NETWORKS, RECIPES, Networks, TrainingOptions
@@ -95,12 +96,10 @@ def measured(path: Path, model: str, changes: dict, settings: dict) -> dict:
     training = {"epochs": settings["epochs"]} | {name: value for name, value in changes.items() if name not in SIZES}
     trained = train.train(
         [model],
+        Context(data, runs=path, device="cpu"),
         networks="small",
         network_changes={name: value for name, value in changes.items() if name in SIZES},
         training_changes=training,
-        data=data,
-        runs=path,
-        device="cpu",
         resume=True,
     )
     _, validation = load_data(data).hold_out()

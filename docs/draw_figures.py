@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from pyrobayes import build
 from pyrobayes.codec import decode
+from pyrobayes.commands.report import read_reproduction, read_results
 from pyrobayes.evaluation.particles import Effect
 from pyrobayes.options import MODELS
 from pyrobayes.results import figures
-from pyrobayes.results.store import read_reproduction, read_results
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results"

@@ -23,6 +23,7 @@ import click
 
 from pyrobayes import factorizations
 from pyrobayes.codec import decode
+from pyrobayes.commands.report import read_reproduction, read_results
 from pyrobayes.evaluation import reproduction
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
@@ -34,7 +35,7 @@ from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOpt
 from pyrobayes.results import tables
 from pyrobayes.results.configuration import flags
 from pyrobayes.results.markdown import Markdown, code
-from pyrobayes.results.store import SavedResults, read_reproduction, read_results
+from pyrobayes.results.store import SavedResults
 from pyrobayes.results.tables import NUMBER, STATUS, TEXT, Table, share
 from pyrobayes.training.checkpoint import Config
 

@@ -207,6 +207,12 @@ class ClassifierOptions:
         """Whether log p(x, y) is what its particles give, to the rounding of float32."""
         return self.precision == "fp32" and self.prune is None
 
+    @property
+    def decisive(self) -> dict:
+        """The choices that results depend on. Memory matters where an attack's gradient leaves out the negligible."""
+        idle = {"batch_size"} if self.negligible else {"batch_size", "memory"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in idle}
+
 
 @dataclass(frozen=True)
 class EvaluationOptions(ClassifierOptions):

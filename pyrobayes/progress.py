@@ -27,6 +27,9 @@ class Progress:
     def part(self, name: str, done: float, of: float) -> None:
         """The part called `name` begins; `done` of all `of` units of work lie behind, such as measurements of a verdict."""
 
+    def note(self, message: str) -> None:
+        """Something that the user should know, such as a damaged file that is made anew."""
+
 
 silent = Progress()
 
@@ -81,6 +84,9 @@ class ProgressBar(Progress):
         began, first = self._parts_began
         left = f", about {duration((now - began) / (done - first) * (of - done))} left in all" if done > first else ""
         self._part = f"{100 * done / of:.0f}% of all done{left}" if of else ""
+
+    def note(self, message: str) -> None:
+        self._write(f"warning: {message}")
 
     def close(self) -> None:
         """End the bar; the next model starts another one."""

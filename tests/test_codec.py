@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from pyrobayes.codec import decode, encode, saved
+from pyrobayes.commands.report import read_reproduction, read_results
 from pyrobayes.evaluation.particles import Effect
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.options import ClassifierOptions
-from pyrobayes.results.store import FILES, read_reproduction, read_results
+from pyrobayes.results.registry import registered
 
 RESULTS = Path(__file__).parents[1] / "docs/results"
-NAMES = {file: command for command, file in FILES.items()}
+NAMES = {command.file: name for name, command in registered().items()}
 SAVED = sorted(path for path in RESULTS.rglob("*.json") if path.name in {*NAMES, "reproduction.json", "particles.json"})
 
 

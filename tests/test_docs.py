@@ -20,7 +20,7 @@ from torch.distributions import Normal
 
 import pyrobayes
 from pyrobayes import attacks, data, factorizations, options
-from pyrobayes.results.store import read_results
+from pyrobayes.commands.report import read_results
 from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes.training import fit as training
 from pyrobayes.training.checkpoint import MODEL

@@ -1,8 +1,9 @@
-"""Trained models in a folder of runs, one folder a model, and the images that they are tested on."""
+"""Where commands find trained models and images, and where their results go."""
 
 import itertools
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyrobayes import distributed, factorizations
@@ -10,84 +11,106 @@ from pyrobayes.data.images import Images
 from pyrobayes.data.sources import load_data
 from pyrobayes.errors import InputError, choice
 from pyrobayes.inference.classifier import BayesClassifier
-from pyrobayes.options import (
-    DATASETS,
-    MINI,
-    PRETRAINED,
-    SUBSETS,
-    EvaluationOptions,
-)
+from pyrobayes.options import DATASETS, MINI, PRETRAINED, SUBSETS, EvaluationOptions
+from pyrobayes.progress import Progress, silent
 from pyrobayes.results.store import Provenance
-from pyrobayes.training.checkpoint import CONFIG, MODEL, Config, load
+from pyrobayes.training.checkpoint import CONFIG, MODEL, Config, choose_device, load
 
 
-def load_split(name: str, split: str, data_dir: str | os.PathLike | None) -> Images:
-    """The first process of a machine fills the cache; the others find it there."""
-    with distributed.first_alone():
-        return load_data(name, split, data_dir)
+@dataclass(frozen=True)
+class Context:
+    """Where a command finds models and data, where its results go, and who is told how far it is.
 
-
-def open_runs(
-    models: Sequence[str],
-    options: EvaluationOptions,
-    *,
-    data: str | None = None,
-    data_dir: str | os.PathLike | None = None,
-    runs: str | os.PathLike = "runs",
-    device: str = "auto",
-) -> tuple[list[BayesClassifier], Images]:
-    """Trained models, and the test images of the data set that they were trained on, or of a subset of it.
-
-    Raises:
-        InputError: there are none, they were trained on different data, or on other data than asked for; or there are fewer test
-            images than are asked for.
+    Attributes:
+        data: the data set: the one that the models were trained on, or a subset of it. None stands for the former, and
+            for the embedded subset with the models that come with the package. Training takes `fashion-mnist` for None.
+        data_dir: see :func:`pyrobayes.load_data`.
+        runs: the folder of the trained models, one folder each; `pyrobayes.options.PRETRAINED` has those of the package.
+        out: the folder for results. None stands for `runs`, and for the folder "runs" with models of the package.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        progress: told how far the work is.
     """
-    folder = Path(runs)
-    found = [name for name in factorizations.names(comparators=True) if is_trained(folder / name)]
-    names = model_names(models) or found
-    if not names:
-        raise InputError(f"no trained model found under {folder}: train one with 'pyrobayes train', or see --runs")
-    if folder == PRETRAINED and (others := [name for name in names if name not in found]):
-        raise InputError(f"no trained model in the package for {', '.join(others)}: it has {', '.join(found)}")
-    configs = {name: Config.read(folder / name) for name in names}
-    expected = MINI if folder == PRETRAINED else configs[names[0]].data
-    expected = choice("data set", data, DATASETS) if data else expected
-    for name, config in configs.items():
-        if config.model != name:
-            raise InputError(f"{folder / name} holds a '{config.model}'; a run's folder must have its model's name")
-        if not _fits(config, expected):
+
+    data: str | None = None
+    data_dir: str | os.PathLike | None = None
+    runs: str | os.PathLike = "runs"
+    out: str | os.PathLike | None = None
+    device: str = "auto"
+    progress: Progress = silent
+
+    @property
+    def results(self) -> Path:
+        """The folder for results."""
+        return Path(self.out or ("runs" if Path(self.runs) == PRETRAINED else self.runs))
+
+    def join(self) -> None:
+        """Join the processes that `torchrun` started; see :mod:`pyrobayes.distributed`."""
+        distributed.join(choose_device(self.device))
+
+    def images(self, name: str, split: str) -> Images:
+        """A split of a data set. The first process of a machine fills the cache, and the others find it there."""
+        with distributed.first_alone():
+            return load_data(name, split, self.data_dir)
+
+    def open(self, models: Sequence[str], options: EvaluationOptions) -> tuple[list[BayesClassifier], Images]:
+        """Trained models, all under `runs` where none is named, and the test images.
+
+        Raises:
+            InputError: there are no such models, they were trained on other data than is asked for, or there are fewer
+                test images than are asked for.
+        """
+        folder = Path(self.runs)
+        there = [name for name in factorizations.names(comparators=True) if is_trained(folder / name)]
+        names = model_names(models) or there
+        if not names:
             raise InputError(
-                f"{folder / name} was trained on {config.data}, not on {expected}"
-                + (
-                    "; name the models to take"
-                    if not models and any(_fits(each, expected) for each in configs.values())
-                    else ""
-                )
+                f"no trained model found under {folder}: train one with 'pyrobayes train', or see --runs and --pretrained"
             )
-    test = load_split(expected, "test", data_dir)
-    test.head(options.images)  # refused before anything is computed
-    return [load(folder / name, device=device, **vars(options.classifier)) for name in names], test
+        if folder == PRETRAINED and (others := [name for name in names if name not in there]):
+            raise InputError(f"no trained model in the package for {', '.join(others)}: it has {', '.join(there)}")
+        self._hint_at_pretrained(names)
+        test = self.images(self._test_data(names, all_of_them=not models), "test")
+        test.head(options.images)  # refused before anything is computed
+        return [load(folder / name, device=self.device, **vars(options.classifier)) for name in names], test
 
+    def provenance(self, classifiers: Iterable[BayesClassifier]) -> dict[str, Provenance]:
+        """By name, how each model was trained. Ask when they are loaded: whoever trains on replaces the files."""
+        names = dict.fromkeys(classifier.factorization.name for classifier in classifiers)
+        return {name: Provenance.read(Path(self.runs) / name) for name in names}
 
-def read_provenance(classifiers: Iterable[BayesClassifier], runs: str | os.PathLike) -> dict[str, Provenance]:
-    """By name how each model was trained, asked when they are loaded, since who trains on replaces the files."""
-    return {
-        name: Provenance.read(Path(runs) / name)
-        for name in dict.fromkeys(each.factorization.name for each in classifiers)
-    }
+    def _hint_at_pretrained(self, names: Sequence[str]) -> None:
+        """Refuse models that aren't trained here but come with the package, and say how they are taken."""
+        missing = [name for name in names if not (Path(self.runs) / name).is_dir()]
+        if missing and all(is_trained(PRETRAINED / name) for name in names):
+            raise InputError(
+                f"no trained model in {Path(self.runs) / missing[0]}: train one with 'pyrobayes train', or take the one that "
+                "comes with the package with --pretrained"
+            )
 
-
-def _fits(config: Config, data: str) -> bool:
-    """Whether a model was trained on a data set, or on what it is a subset of."""
-    return config.data in (data, SUBSETS.get(data))
+    def _test_data(self, names: Sequence[str], all_of_them: bool) -> str:
+        """The name of the data set to test on, which the models must have been trained on, or on more of the same."""
+        folder = Path(self.runs)
+        configs = {name: Config.read(folder / name) for name in names}
+        expected = MINI if folder == PRETRAINED else configs[names[0]].data
+        expected = choice("data set", self.data, DATASETS) if self.data else expected
+        fits = {name: config.data in (expected, SUBSETS.get(expected)) for name, config in configs.items()}
+        for name, config in configs.items():
+            if config.model != name:
+                raise InputError(f"{folder / name} holds a '{config.model}'; a run's folder must have its model's name")
+            if not fits[name]:
+                hint = "; name the models to take" if all_of_them and any(fits.values()) else ""
+                raise InputError(f"{folder / name} was trained on {config.data}, not on {expected}{hint}")
+        return expected
 
 
 def is_trained(run: Path) -> bool:
+    """Whether a folder holds a trained model."""
     return all((run / file).is_file() for file in (CONFIG, MODEL))
 
 
 def model_names(models: Sequence[str]) -> list[str]:
-    known = [
+    """Names of registered models, each once; `all` stands for the seven."""
+    names = [
         factorizations.names() if str(name).lower() == "all" else [factorizations.get(name).name] for name in models
     ]
-    return list(dict.fromkeys(itertools.chain(*known)))
+    return list(dict.fromkeys(itertools.chain(*names)))

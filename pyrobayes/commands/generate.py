@@ -1,13 +1,11 @@
 """`pyrobayes generate`: draw images from a trained model."""
 
-import os
 from pathlib import Path
 
 import torch
 
 from pyrobayes import distributed, factorizations
-from pyrobayes.commands.context import open_runs
-from pyrobayes.commands.writing import results_in
+from pyrobayes.commands.context import Context
 from pyrobayes.files import writable_folder
 from pyrobayes.inference import generation
 from pyrobayes.options import (
@@ -16,22 +14,19 @@ from pyrobayes.options import (
 from pyrobayes.results import figures
 
 
-def draw_samples(
-    model: str,
-    *,
-    per_class: int = 8,
-    seed: int = 0,
-    data_dir: str | os.PathLike | None = None,
-    runs: str | os.PathLike = "runs",
-    out: str | os.PathLike | None = None,
-    device: str = "auto",
-) -> list[Path]:
-    """Draw images from a trained model; writes `samples-MODEL` and `reconstructions-MODEL` (PDF and PNG) to `out`.
+def draw_samples(model: str, context: Context = Context(), *, per_class: int = 8, seed: int = 0) -> list[Path]:
+    """Draw images from a trained model; writes `samples-MODEL` and `reconstructions-MODEL` (PDF and PNG).
 
-    The reconstructions are of the first test image of every class. The other arguments are those of :func:`attack`.
+    The reconstructions are of the first test image of every class. Returns the paths of the files.
+
+    Args:
+        model: its name, in any case.
+        context: where the model is, and where the figures go.
+        per_class: images of every class.
+        seed: of the samples.
     """
-    name, options = factorizations.get(model).name, EvaluationOptions(seed=seed)
-    (classifier,), test = open_runs([name], options, data_dir=data_dir, runs=runs, device=device)
+    name = factorizations.get(model).name
+    (classifier,), test = context.open([name], EvaluationOptions(seed=seed))
     if distributed.rank():
         return []  # the first process draws
     factorization = classifier.factorization
@@ -39,7 +34,7 @@ def draw_samples(
     first = torch.stack([torch.nonzero(test.labels == c)[0, 0] for c in range(len(test.classes))])
     x, y = (each.to(samples.device) for each in test.batch(first))
     reconstructed = generation.reconstruct(factorization, x, y, seed=seed)
-    folder = writable_folder(results_in(out, runs))
+    folder = writable_folder(context.results)
     data = figures.data_name(test.name)
     title = f"{name.upper()}, {data}: mean of p(x|...) at z drawn from p(z|y)"
     return [

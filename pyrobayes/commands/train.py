@@ -1,13 +1,11 @@
 """`pyrobayes train`: train models, each into a folder of its own."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from pyrobayes import distributed, factorizations
-from pyrobayes.commands import context
-from pyrobayes.commands.context import model_names
+from pyrobayes.commands.context import Context, model_names
 from pyrobayes.data.images import Images
 from pyrobayes.errors import choice
 from pyrobayes.options import (
@@ -15,7 +13,6 @@ from pyrobayes.options import (
     NETWORKS,
     TrainingOptions,
 )
-from pyrobayes.progress import Progress, silent
 from pyrobayes.training.batches import adversarial_eps
 from pyrobayes.training.checkpoint import Config, choose_device
 from pyrobayes.training.fit import fit
@@ -25,39 +22,38 @@ from pyrobayes.training.run_folder import check_no_run, check_same_config, has_r
 
 def train(
     models: Sequence[str],
+    context: Context = Context(),
     *,
     networks: str | None = None,
     network_changes: dict | None = None,
     training_changes: dict | None = None,
-    data: str | None = None,
-    data_dir: str | os.PathLike | None = None,
-    runs: str | os.PathLike = "runs",
-    device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
-    progress: Progress = silent,
 ) -> dict[str, list[Epoch]]:
-    """Train models, each into a folder of its own under `runs`.
+    """Train models, each into a folder of its own under the folder of runs; returns their epochs by name.
 
     Args:
         models: their names, in any case; `all` stands for the seven, and comparators may be named beside it.
+        context: the data, the folder of runs and the device.
         networks: `paper` (where left out) or `small`.
         network_changes: fields of :class:`pyrobayes.Networks` that differ from that.
         training_changes: fields of :class:`pyrobayes.TrainingOptions` that differ from the model's own.
-        data: the data set; `fashion-mnist` where left out.
-        data_dir: see :func:`pyrobayes.load_data`.
-        device: `auto`, `cpu`, `cuda` or `mps`.
-        resume: go on with the runs that were begun, with the configuration they were begun with, from which what is
-            given here must not differ; start the others.
-        overwrite, tensorboard, progress: see :func:`pyrobayes.fit`.
+        resume: go on with runs that were begun, by their own configuration, from which the arguments mustn't differ;
+            start the others.
+        overwrite, tensorboard: see :func:`pyrobayes.fit`.
     """
-    names = model_names(models)
-    chosen, folder = choose_device(device), Path(runs)
+    names, device, folder = model_names(models), choose_device(context.device), Path(context.runs)
     network_changes, training_changes = network_changes or {}, training_changes or {}
     preset = NETWORKS[choice("networks", networks, NETWORKS)] if networks else None
     sizes = dataclasses.replace(preset or NETWORKS["paper"], **network_changes)
-    data = choice("data set", data, DATASETS) if data else None
+    data = choice("data set", context.data, DATASETS) if context.data else None
+
+    def wanted(saved: Config) -> Config:
+        changed = dataclasses.replace(preset or saved.networks, **network_changes)
+        training = dataclasses.replace(saved.training, **training_changes)
+        return dataclasses.replace(saved, data=data or saved.data, networks=changed, training=training)
+
     saved = {}
     for name in names:  # refuse before the first is trained, not after hours
         adversarial_eps(factorizations.get(name), TrainingOptions.of(name, **training_changes))
@@ -65,31 +61,25 @@ def train(
             continue
         if not resume:
             check_no_run(folder / name)
-        saved[name] = there = saved_config(folder / name)
-        wanted = dataclasses.replace(
-            there,
-            data=data or there.data,
-            networks=dataclasses.replace(preset or there.networks, **network_changes),
-            training=dataclasses.replace(there.training, **training_changes),
-        )
-        check_same_config(there, wanted, folder / name)
+        saved[name] = saved_config(folder / name)
+        check_same_config(saved[name], wanted(saved[name]), folder / name)
     images: dict[str, Images] = {}
     trained = {}
-    distributed.join(chosen)
+    distributed.join(device)
     for name in names:
         source = saved[name].data if name in saved else data or "fashion-mnist"
         if source not in images:
-            images[source] = context.load_split(source, "train", data_dir)
+            images[source] = context.images(source, "train")
         options = TrainingOptions.of(name, **training_changes)
         config = saved.get(name) or Config.of(name, sizes, images[source], options)
         trained[name] = fit(
-            config.build().to(chosen),
+            config.build().to(device),
             images[source],
             config.training,
             out=folder / name,
             resume=name in saved,
             overwrite=overwrite,
             tensorboard=tensorboard,
-            progress=progress,
+            progress=context.progress,
         )
     return trained

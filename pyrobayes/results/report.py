@@ -16,17 +16,14 @@ from pyrobayes.files import write_atomically
 from pyrobayes.results.configuration import configuration_section, names_of, selection, trainings
 from pyrobayes.results.markdown import Markdown, listed, text
 from pyrobayes.results.page import page
+from pyrobayes.results.registry import registered
 from pyrobayes.results.sections import (
-    attacks_section,
-    detections_section,
-    evaluations_section,
     reproduction_section,
     same_verdict,
     samples_section,
     summary,
-    verdicts_section,
 )
-from pyrobayes.results.store import FILES, Provenance, SavedReproduction, SavedResults, read_reproduction, read_results
+from pyrobayes.results.store import Provenance, SavedReproduction, SavedResults, read_reproduction, read_results
 from pyrobayes.results.tables import CODE, LAST_EPOCH, NUMBER, TEXT, Table
 from pyrobayes.results.templates import render
 from pyrobayes.torchrun import rank
@@ -34,13 +31,6 @@ from pyrobayes.training.checkpoint import METRICS, Config
 from pyrobayes.training.metrics import Epoch, read_metrics
 
 MARKDOWN, HTML = "report.md", "report.html"
-SECTIONS = {
-    "evaluate": ("evaluated", evaluations_section),
-    "attack": ("attacked", attacks_section),
-    "detect": ("attacked and tested", detections_section),
-    "robustness": ("attacked for a verdict on robustness", verdicts_section),
-}
-
 Found = Mapping[str, SavedResults]
 
 
@@ -60,8 +50,9 @@ def write(folder: str | os.PathLike, runs: str | os.PathLike | None = None) -> l
         return []
     folder, found, published = Path(folder), read_results(folder), read_reproduction(folder)
     if not found and not published:
-        commands = listed(f"'pyrobayes {command}'" for command in FILES)
-        raise InputError(f"no results in {folder}: {listed(FILES.values())} are made by {commands}")
+        commands = listed(f"'pyrobayes {name}'" for name in registered())
+        files = listed(command.file for command in registered().values())
+        raise InputError(f"no results in {folder}: {files} are made by {commands}")
     figures = sorted(path.name for path in folder.glob("*.png"))
     content = markdown(found, figures, _last_epochs(found, Path(runs or folder)), published)
     written = {folder / MARKDOWN: content, folder / HTML: page(content, folder)}
@@ -72,7 +63,7 @@ def write(folder: str | os.PathLike, runs: str | os.PathLike | None = None) -> l
 
 def refuse_damaged(folder: str | os.PathLike, written: Sequence[str]) -> None:
     """Refuse damaged results that a report would show, except for those that these commands are about to write."""
-    read_results(folder, [command for command in FILES if command not in written])
+    read_results(folder, [command for command in registered() if command not in written])
     if "reproduce" not in written:
         read_reproduction(folder)
 
@@ -97,7 +88,7 @@ def markdown(
     models = list(dict.fromkeys(result.model for each in found.values() for result in each.results))
     sections = [Markdown(f"## Reproduction\n\n{reproduced}")] if published else []
     for command, saved in found.items():
-        sections += SECTIONS[command][1](saved, figures, found)
+        sections += registered()[command].section(saved, figures, found)
     sections += [*samples_section(models, figures), configuration_section(found)]
     return (
         render(
@@ -133,7 +124,7 @@ def _extent(found: Found) -> list[str]:
     several = len({each.data["name"] for each in found.values()}) > 1
     return [
         f"{max(result.images for result in saved.results):,} {saved.data['split']} images"
-        f"{' of ' + saved.data['name'] if several else ''} {SECTIONS[command][0]}"
+        f"{' of ' + saved.data['name'] if several else ''} {registered()[command].done}"
         for command, saved in found.items()
     ]
 

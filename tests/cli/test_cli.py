@@ -92,10 +92,18 @@ def test_attack(runs, tmp_path):
 def test_attack_is_the_same_from_python(runs, tmp_path):
     from pyrobayes import AttackOptions
     from pyrobayes.commands.attack import attack
+    from pyrobayes.commands.context import Context
 
     shown = json.loads(invoke("attack", "gbz", "--runs", runs, "--out", tmp_path, "--images", 20, "--json").stdout)
-    (result,) = attack(["gbz"], AttackOptions(images=20), runs=runs, out=tmp_path)
+    (result,) = attack(["gbz"], AttackOptions(images=20), Context(runs=runs, out=tmp_path))
     assert shown == [json.loads(json.dumps(encode(result)))]
+
+
+def without_checksum(text):
+    """The content of a file of results, to be changed and read as one from before there was a checksum."""
+    content = json.loads(text)
+    del content["sha256"]
+    return content
 
 
 @pytest.mark.parametrize("command, file", [("attack", "attack.json"), ("evaluate", "evaluation.json")])
@@ -104,17 +112,17 @@ def test_an_interrupted_run_goes_on(command, file, runs, tmp_path):
     whole, path = invoke(*line), tmp_path / file
     assert whole.exit_code == 0, whole.output
     saved, before = json.loads(path.read_text()), path.read_bytes()
-    del saved["results"][0], saved["trained"]["gbz"]  # the first model's
+    del saved["results"][0], saved["trained"]["gbz"], saved["sha256"]  # the first model's
     path.write_text(json.dumps(saved))
     again = invoke(*line, "--resume")
     assert again.exit_code == 0 and again.stdout == whole.stdout and path.read_bytes() == before
     assert "gbz  image 20/20" in again.stderr and "dbx" not in again.stderr
-    changed = json.loads(before)
+    changed = without_checksum(before)
     for part, key, value in (("options", "seed", 1), ("data", "sha256", "0"), ("versions", "torch", "2.0.0")):
         path.write_text(json.dumps(changed | {part: changed[part] | {key: value}}))
         told = invoke(*line, "--resume").stderr
         assert all(f"{model}  image 20/20" in told for model in ("gbz", "dbx"))
-    changed = json.loads(before)
+    changed = without_checksum(before)
     changed["trained"]["gbz"]["weights"] = "0"
     path.write_text(json.dumps(changed))
     assert "dbx" not in invoke(*line, "--resume").stderr and path.read_bytes() == before
@@ -140,7 +148,7 @@ def test_results_of_other_models_are_kept(command, file, runs, tmp_path):
 def test_results_of_a_model_that_is_not_registered_here_are_kept(runs, tmp_path):
     line = ("--runs", runs, "--out", tmp_path, "--images", 10)
     invoke("attack", "gbz", *line)
-    text = (tmp_path / "attack.json").read_text()
+    text = json.dumps(without_checksum((tmp_path / "attack.json").read_text()))
     (tmp_path / "attack.json").write_text(text.replace('"gbz"', '"of-a-plugin"'))
     other = invoke("attack", "dbx", *line, "--resume")
     assert other.exit_code == 0, other.output
@@ -150,7 +158,7 @@ def test_results_of_a_model_that_is_not_registered_here_are_kept(runs, tmp_path)
 def test_results_from_before_an_option_was_there_are_kept(runs, tmp_path):
     line = ("attack", "gbz", "--runs", runs, "--out", tmp_path, "--images", 10)
     invoke(*line)
-    saved = json.loads((tmp_path / "attack.json").read_text())
+    saved = without_checksum((tmp_path / "attack.json").read_text())
     del saved["trained"]["gbz"]["config"]["training"]["antithetic"]
     (tmp_path / "attack.json").write_text(json.dumps(saved))
     assert "image" not in invoke(*line, "--resume").stderr

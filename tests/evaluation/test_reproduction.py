@@ -12,8 +12,9 @@ from scipy import stats
 from support import invoke
 
 from pyrobayes import InputError, Networks, evaluation, factorizations, options
-from pyrobayes.commands import context, robustness
 from pyrobayes.commands import reproduce as reproducing
+from pyrobayes.commands import robustness
+from pyrobayes.commands.context import Context
 from pyrobayes.commands.reproduce import reproduce
 from pyrobayes.commands.train import train
 from pyrobayes.evaluation import reproduction
@@ -22,7 +23,7 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import Spread, student_95
 from pyrobayes.evaluation.robustness import checks
 from pyrobayes.options import Recipe
-from pyrobayes.results.store import FILES
+from pyrobayes.results.registry import registered
 from pyrobayes.training import checkpoint
 from pyrobayes_cli.reproduce import show_comparison
 from pyrobayes_cli.robustness import show_worst_cases
@@ -117,17 +118,17 @@ def test_a_claim_fails_beyond_an_interval_for_all_comparisons():
 
 def test_what_a_reproduction_can_not_do_is_refused_before_anything_is_trained(tmp_path, monkeypatch, mini):
     few = {"train": mini.head(200), "test": mini.head(60)}
-    monkeypatch.setattr(context, "load_split", lambda name, split, data_dir: few[split])
+    monkeypatch.setattr(Context, "images", lambda self, name, split: few[split])
     monkeypatch.setattr(reproducing, "train", lambda *given, **named: pytest.fail("trained"))
     with pytest.raises(InputError, match="images must be at most 60"):
-        reproduce("quick", images=61, runs=tmp_path)
+        reproduce("quick", images=61, context=Context(runs=tmp_path))
     (tmp_path / "one" / "gbz").mkdir(parents=True), (tmp_path / "three" / "seed-0" / "gbz").mkdir(parents=True)
     for folder in ("one", "three/seed-0"):
         (tmp_path / folder / "gbz" / "config.json").write_text("{}")
     with pytest.raises(InputError, match="holds one training of the models, and several asked for"):
-        reproduce("quick", seeds=3, runs=tmp_path / "one")
+        reproduce("quick", seeds=3, context=Context(runs=tmp_path / "one"))
     with pytest.raises(InputError, match="holds several trainings, in seed-N each"):
-        reproduce("quick", runs=tmp_path / "three")
+        reproduce("quick", context=Context(runs=tmp_path / "three"))
 
 
 @pytest.mark.usefixtures("quickly_broken")
@@ -136,10 +137,10 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     monkeypatch.setitem(options.NETWORKS, "small", TINY)
     named = dataclasses.replace(mini, name="fashion-mnist")
     few = {"train": named.head(200), "test": named.head(60)}
-    monkeypatch.setattr(context, "load_split", lambda name, split, data_dir: few[split])
+    monkeypatch.setattr(Context, "images", lambda self, name, split: few[split])
     apart = {"gbz": {"latent": 3, "batch_size": 50}}
     recipe = Recipe("small", "no time", {"epochs": 1}, apart, eps=(0.0, 0.1), attacked=1, verdict=FEW)
-    found = reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
+    found = reproduce(recipe, images=60, seeds=2, seed=3, context=Context(runs=tmp_path))
     assert [folder.name for folder in found.folders] == ["seed-3", "seed-4"]
     assert all(
         (folder / "samples-gbz.png").is_file() and (folder / "figure1.pdf").is_file() for folder in found.folders
@@ -178,18 +179,20 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     # Made apart, they say the same together, and nothing is made anew.
     (tmp_path / "reproduction.json").unlink()
     for n in (3, 4):
-        reproduce(recipe, images=60, seed=n, runs=tmp_path / f"seed-{n}")
+        reproduce(recipe, images=60, seed=n, context=Context(runs=tmp_path / f"seed-{n}"))
     alone = json.loads((tmp_path / "seed-4" / "reproduction.json").read_text())
     assert alone["seeds"] == [4] and {claim["seed"] for claim in alone["claims"]} == {4}
     (tmp_path / "seed-4" / "reproduction.json").unlink()
     with monkeypatch.context() as patched:
         for name in ("attack", "evaluate"):
             patched.setattr(evaluation, name, lambda *given, **named: pytest.fail("made anew"))
-        reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
+        reproduce(recipe, images=60, seeds=2, seed=3, context=Context(runs=tmp_path))
     assert json.loads((tmp_path / "reproduction.json").read_text()) == written
 
     # An interrupted run goes on: nothing is computed again but what is missing, and the results are the same.
-    files = ["reproduction.json", "report.html"] + [f"seed-{n}/{name}" for n in (3, 4) for name in FILES.values()]
+    files = ["reproduction.json", "report.html"] + [
+        f"seed-{n}/{name}" for n in (3, 4) for name in (command.file for command in registered().values())
+    ]
     before = {name: (tmp_path / name).read_bytes() for name in files if (tmp_path / name).exists()}
     assert len(before) == 8
     attacked = json.loads((tmp_path / "seed-4/attack.json").read_text())
@@ -208,12 +211,12 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
         monkeypatch.setattr(of, name, call)
 
     counted("attack", evaluation), counted("evaluate", evaluation), counted("assess", robustness)
-    again = reproduce(recipe, images=60, seeds=2, seed=3, runs=tmp_path)
+    again = reproduce(recipe, images=60, seeds=2, seed=3, context=Context(runs=tmp_path))
     assert made == [("evaluate", "gbz"), ("evaluate", "dfx"), ("attack", "dfx")]
     assert again.claims == found.claims and again.comparisons == found.comparisons
     assert before == {name: (tmp_path / name).read_bytes() for name in before}
     made.clear()
-    reproduce(recipe, images=50, seeds=1, seed=3, runs=tmp_path / "seed-3")
+    reproduce(recipe, images=50, seeds=1, seed=3, context=Context(runs=tmp_path / "seed-3"))
     assert made == [("attack", "gbz"), ("attack", "dfx")]
     monkeypatch.setitem(options.RECIPES, "own", recipe)
     told = invoke("reproduce", "--images", 50, "--seed", 3, "--runs", tmp_path / "seed-3")
@@ -223,21 +226,27 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
 def test_a_run_of_another_recipe_is_not_taken_for_its_own(tmp_path, monkeypatch, mini):
     monkeypatch.setitem(options.NETWORKS, "small", TINY)
     named = dataclasses.replace(mini, name="fashion-mnist").head(100)
-    monkeypatch.setattr(context, "load_split", lambda name, split, data_dir: named)
+    monkeypatch.setattr(Context, "images", lambda self, name, split: named)
     changes = {"epochs": 1, "adversarial_eps": 0.1, "adversarial_steps": 1}
-    train(["dfx"], networks="small", training_changes=changes, runs=tmp_path)
+    train(["dfx"], networks="small", training_changes=changes, context=Context(runs=tmp_path))
     with pytest.raises(InputError, match="there, adversarial-eps is 0.1, not None, adversarial-steps is 1, not None"):
-        reproduce(Recipe("small", "no time", training={"epochs": 1}, attacked=100, verdict=FEW), runs=tmp_path)
+        reproduce(
+            Recipe("small", "no time", training={"epochs": 1}, attacked=100, verdict=FEW),
+            context=Context(runs=tmp_path),
+        )
     changed = {"epochs": 1, "adversarial_eps": 0.1, "adversarial_steps": 1}
     with pytest.raises(InputError, match="there, .*latent"):  # before GFZ, the first, is trained
-        reproduce(Recipe("small", "no time", changed, {"dfx": {"latent": 3}}, attacked=100, verdict=FEW), runs=tmp_path)
+        reproduce(
+            Recipe("small", "no time", changed, {"dfx": {"latent": 3}}, attacked=100, verdict=FEW),
+            context=Context(runs=tmp_path),
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["dfx"]
 
 
 def test_refusals(tmp_path):
     with pytest.raises(InputError, match="unknown recipe 'postre': did you mean 'poster'"):
-        reproduce("postre", runs=tmp_path)
+        reproduce("postre", context=Context(runs=tmp_path))
     with pytest.raises(InputError, match="seeds must be a whole number of at least 1"):
-        reproduce(seeds=0, runs=tmp_path)
+        reproduce(seeds=0, context=Context(runs=tmp_path))
     refused = invoke("reproduce", "--quick", "--recipe", "poster", "--runs", tmp_path)
     assert refused.exit_code and "--quick is a recipe of its own" in refused.stderr

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyrobayes import BayesClassifier, InputError, TrainingOptions, attacks, evaluate, factorizations, fit, load
-from pyrobayes.commands.context import open_runs
+from pyrobayes.commands.context import Context
 from pyrobayes.commands.train import train
 from pyrobayes.factorizations import parse_formula
 from pyrobayes.options import PRETRAINED, EvaluationOptions, Networks
@@ -150,7 +150,9 @@ def test_steps_without_an_attack_are_refused(make, tiny_images):
 
 def test_they_are_refused_before_the_first_model_is_trained(tmp_path):
     with pytest.raises(InputError, match="adversarial eps of gbz is 0: give one"):
-        train(["cnn-at", "gbz"], training_changes={"adversarial_steps": 3}, data="fashion-mnist-mini", runs=tmp_path)
+        train(
+            ["cnn-at", "gbz"], Context("fashion-mnist-mini", runs=tmp_path), training_changes={"adversarial_steps": 3}
+        )
     assert not any(tmp_path.iterdir())
 
 
@@ -164,4 +166,4 @@ def test_bad_options_are_named():
 
 def test_all_does_not_hide_a_comparator_that_is_named_beside_it():
     with pytest.raises(InputError, match="no trained model in .*cnn"):  # which doesn't come with the package
-        open_runs(["cnn", "all"], EvaluationOptions(), data="fashion-mnist-mini", runs=PRETRAINED)
+        Context("fashion-mnist-mini", runs=PRETRAINED).open(["cnn", "all"], EvaluationOptions())

@@ -17,6 +17,7 @@ import torch
 from made_up import CLASSES, EPS, FAILED, attack, detection, evaluation, verdict
 from PIL import Image
 
+import pyrobayes.commands  # noqa: F401  (registers the commands that write results)
 from pyrobayes import InputError, Networks, RobustnessOptions
 from pyrobayes.attacks.attack_options import AttackOptions, DetectionOptions
 from pyrobayes.codec import encode
@@ -25,7 +26,7 @@ from pyrobayes.files import write_json
 from pyrobayes.options import PRETRAINED, EvaluationOptions, TrainingOptions
 from pyrobayes.results import figures, report
 from pyrobayes.results.page import page
-from pyrobayes.results.store import FILES
+from pyrobayes.results.registry import registered
 from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes.training.checkpoint import MODEL, Config, versions
 from pyrobayes_cli.main import main
@@ -48,7 +49,7 @@ def save(folder, command, results, options, **changes):
         },
         "results": encode(results),
     }
-    write_json(folder / FILES[command], content | changes)
+    write_json(folder / registered()[command].file, content | changes)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def written(folder, **given):
 
 
 def saved(folder, command):
-    return json.loads((folder / FILES[command]).read_text())
+    return json.loads((folder / registered()[command].file).read_text())
 
 
 def shown(rate):
@@ -230,7 +231,7 @@ def test_models_of_the_package_are_not_trained_again(folder, data, flags):
     images = {"name": data, "split": "test", "sha256": "7" * 64}
     save(folder, "attack", [attack("gbz"), attack("dfx")], AttackOptions(eps=EPS), trained=trained, data=images)
     for other in ("evaluate", "detect", "robustness"):
-        (folder / FILES[other]).unlink()
+        (folder / registered()[other].file).unlink()
     text, _ = written(folder)
     assert f"\npyrobayes attack gbz dfx --pretrained{flags} --eps-range 0,0.1,0.3\n" in text
     assert f"`pyrobayes robustness gbz dfx --pretrained{flags}` tries many" in text
@@ -238,7 +239,7 @@ def test_models_of_the_package_are_not_trained_again(folder, data, flags):
 
 
 def test_an_evaluation_without_changed_predictions_is_damaged(folder):
-    path = folder / FILES["evaluate"]
+    path = folder / "evaluation.json"
     found = saved(folder, "evaluate")
     found["results"][0]["changed"] = None
     path.write_text(json.dumps(found))

@@ -1,6 +1,7 @@
 """No command takes away what an earlier one has written, wherever it ends."""
 
 import dataclasses
+import functools
 import json
 import random
 
@@ -12,17 +13,16 @@ from pyrobayes import InputError, RobustnessOptions, evaluation, files
 from pyrobayes.attacks.attack_options import AttackOptions, DetectionOptions
 from pyrobayes.commands import robustness
 from pyrobayes.commands.attack import attack
-from pyrobayes.commands.context import open_runs
+from pyrobayes.commands.context import Context
 from pyrobayes.commands.detect import detect
 from pyrobayes.commands.evaluate import evaluate
 from pyrobayes.commands.robustness import run_verdicts
 from pyrobayes.evaluation.reproduction import Comparison, Spread
 from pyrobayes.files import write_json
 from pyrobayes.options import PRETRAINED, EvaluationOptions
-from pyrobayes.progress import silent
 from pyrobayes.results import figures
+from pyrobayes.results.registry import registered
 from pyrobayes.results.store import (
-    FILES,
     Provenance,
     SavedReproduction,
     read_reproduction,
@@ -39,7 +39,12 @@ OPTIONS = {
     "detect": DetectionOptions(**FEW, **AT, attack=("fgsm",)),
     "robustness": RobustnessOptions(**FEW, **AT, steps=1, redraws=1, checked_images=2, brief=True),
 }
-COMMANDS = {"evaluate": evaluate, "attack": attack, "detect": detect, "robustness": robustness.robustness}
+COMMANDS = {
+    "evaluate": evaluate,
+    "attack": attack,
+    "detect": detect,
+    "robustness": functools.partial(robustness.robustness, resume=False),
+}
 INSIDE = {
     "evaluate": (evaluation, "evaluate"),
     "attack": (evaluation, "attack"),
@@ -50,7 +55,7 @@ INSIDE = {
 
 @pytest.fixture
 def where(tmp_path):
-    return {"data": "fashion-mnist-mini", "runs": PRETRAINED, "out": tmp_path}
+    return Context("fashion-mnist-mini", runs=PRETRAINED, out=tmp_path)
 
 
 def interrupted_after(calls, monkeypatch, of, name):
@@ -66,31 +71,31 @@ def interrupted_after(calls, monkeypatch, of, name):
     monkeypatch.setattr(of, name, call)
 
 
-@pytest.mark.parametrize("command", FILES)
+@pytest.mark.parametrize("command", registered())
 def test_a_repeated_command_that_is_interrupted_leaves_what_was_there(command, where, tmp_path, monkeypatch, request):
     if command == "robustness":
         request.getfixturevalue("quickly_broken")
     run = COMMANDS[command]
-    run(["dfx", "dbx"], OPTIONS[command], **where)
-    path = tmp_path / FILES[command]
+    run(["dfx", "dbx"], OPTIONS[command], where)
+    path = tmp_path / registered()[command].file
     before = path.read_bytes()
     with monkeypatch.context() as patched:
         interrupted_after(1, patched, *INSIDE[command])
         with pytest.raises(KeyboardInterrupt):
-            run(["dfx", "dbx"], OPTIONS[command], **where)
+            run(["dfx", "dbx"], OPTIONS[command], where)
     assert path.read_bytes() == before and len(list(tmp_path.glob(f"{path.stem}*.json"))) == 1
     # By other options it begins anew, and the earlier one is kept.
     other = dataclasses.replace(OPTIONS[command], particles=2)
     interrupted_after(1, monkeypatch, *INSIDE[command])
     with pytest.raises(KeyboardInterrupt):
-        run(["dfx", "dbx"], other, **where)
+        run(["dfx", "dbx"], other, where)
     assert (tmp_path / f"{path.stem}.1.json").read_bytes() == before
     assert {result.model for result in read_results(tmp_path, [command])[command].results} == {"dfx"}
 
 
 def test_what_transfers_is_made_anew_and_not_lost_meanwhile(where, tmp_path, monkeypatch):
     options = AttackOptions(**FEW, **AT, attack=("fgsm", "transfer"), steps=1)
-    attack(["dfx", "dbx"], options, **where)
+    attack(["dfx", "dbx"], options, where)
     before = (tmp_path / "attack.json").read_bytes()
     made = []
     real = evaluation.attack
@@ -102,7 +107,7 @@ def test_what_transfers_is_made_anew_and_not_lost_meanwhile(where, tmp_path, mon
     monkeypatch.setattr(evaluation, "attack", counted)
     interrupted_after(1, monkeypatch, evaluation, "attack")
     with pytest.raises(KeyboardInterrupt):
-        attack(["dfx", "dbx"], options, resume=True, **where)
+        attack(["dfx", "dbx"], options, where, resume=True)
     assert made == [("transfer", "dfx")]
     saved = [json.loads(each) for each in (before, (tmp_path / "attack.json").read_bytes())]
     ours, again = ({(each["attack"], each["model"]): each for each in every["results"]} for every in saved)
@@ -111,32 +116,31 @@ def test_what_transfers_is_made_anew_and_not_lost_meanwhile(where, tmp_path, mon
 
 def test_a_figure_that_can_not_be_written_costs_no_result(where, tmp_path, monkeypatch):
     few, more = (AttackOptions(**AT, images=images, particles=1) for images in (2, 3))
-    attack(["dfx"], few, **where)
+    attack(["dfx"], few, where)
 
     def full(*given):
         raise InputError("the disk is full")
 
     monkeypatch.setattr(figures, "save", full)
     with pytest.raises(InputError, match="the disk is full"):
-        attack(["dfx"], more, **where)
+        attack(["dfx"], more, where)
     assert read_results(tmp_path, ["attack"])["attack"].options == more
     assert json.loads((tmp_path / "attack.1.json").read_text())["options"]["images"] == 2
     assert not list(tmp_path.glob("figure*"))  # of the earlier results none is left beside the new ones
     monkeypatch.undo()
-    attack(["dfx"], more, resume=True, **where)
+    attack(["dfx"], more, where, resume=True)
     assert len(list(tmp_path.glob("figure*"))) == 4  # whoever resumes has them
 
 
 @pytest.mark.parametrize("command, figure", [("evaluate", "confusion"), ("robustness", "robustness")])
 def test_a_figure_that_an_interruption_left_out_is_drawn_when_it_goes_on(command, figure, where, tmp_path, monkeypatch):
-    classifiers, test = open_runs(["dfx"], OPTIONS[command], data=where["data"], runs=PRETRAINED)
+    classifiers, test = where.open(["dfx"], OPTIONS[command])
     monkeypatch.setattr(robustness, "assess", lambda classifier, *given, **more: verdict(classifier.factorization.name))
 
     def run():
         if command == "evaluate":
-            return evaluate(["dfx"], OPTIONS[command], resume=True, **where)
-        given = (OPTIONS[command], None, PRETRAINED, tmp_path, "cpu", silent)
-        return run_verdicts(classifiers, test, *given, resume=True)
+            return evaluate(["dfx"], OPTIONS[command], where, resume=True)
+        return run_verdicts(classifiers, test, OPTIONS[command], where, resume=True)
 
     run()
     figures.remove(tmp_path / f"{figure}-dfx")
@@ -147,7 +151,7 @@ def test_a_figure_that_an_interruption_left_out_is_drawn_when_it_goes_on(command
 
 
 def test_results_that_can_not_be_written_leave_the_earlier_ones_in_their_place(where, tmp_path, monkeypatch):
-    evaluate(["dfx"], OPTIONS["evaluate"], **where)
+    evaluate(["dfx"], OPTIONS["evaluate"], where)
     before = sorted((path.name, path.read_bytes()) for path in tmp_path.iterdir())
 
     def full(descriptor):
@@ -155,17 +159,17 @@ def test_results_that_can_not_be_written_leave_the_earlier_ones_in_their_place(w
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(InputError, match="the disk is full; what was there before is unharmed"):
-        evaluate(["dfx"], EvaluationOptions(images=3, particles=1), **where)
+        evaluate(["dfx"], EvaluationOptions(images=3, particles=1), where)
     assert sorted((path.name, path.read_bytes()) for path in tmp_path.iterdir()) == before
 
 
 def test_saved_adversarial_images_stay_beside_their_results(where, tmp_path):
     few = AttackOptions(**FEW, **AT)
-    attack(["dfx"], few, save_adversarial=True, **where)
+    attack(["dfx"], few, where, save_adversarial=True)
     first = read_tensors(tmp_path / "adversarial-dfx.safetensors")[0]["adversarial"]
-    attack(["dfx"], few, save_adversarial=True, **where)
+    attack(["dfx"], few, where, save_adversarial=True)
     assert len(list(tmp_path.glob("adversarial*"))) == 1
-    attack(["dfx"], dataclasses.replace(few, images=3), save_adversarial=True, **where)
+    attack(["dfx"], dataclasses.replace(few, images=3), where, save_adversarial=True)
     kept, new = (read_tensors(tmp_path / f"adversarial-dfx{n}.safetensors")[0]["adversarial"] for n in (".1", ""))
     assert torch.equal(kept, first) and new.shape[1] == 3 and (tmp_path / "attack.1.json").is_file()
 
@@ -184,7 +188,7 @@ def test_an_earlier_reproduction_is_kept(tmp_path):
 
 def test_a_damaged_file_is_kept_too(where, tmp_path):
     write_json(tmp_path / "evaluation.json", {"results": []})
-    evaluate(["dfx"], OPTIONS["evaluate"], **where)
+    evaluate(["dfx"], OPTIONS["evaluate"], where)
     assert json.loads((tmp_path / "evaluation.1.json").read_text()) == {"results": []}
 
 
@@ -195,34 +199,35 @@ def test_a_verdict_that_took_hours_is_not_replaced_by_another(where, tmp_path, m
     def kept():
         return sorted(path.name for path in tmp_path.glob("*.json"))
 
-    robustness.robustness(["dfx"], quick, **where)
-    robustness.robustness(["dfx"], quick, **where)
+    robustness.robustness(["dfx"], quick, where)
+    robustness.robustness(["dfx"], quick, where)
     assert kept() == ["robustness.json"]  # the same command again
     before = (tmp_path / "robustness.json").read_text()
-    robustness.robustness(["dfx"], slow, **where)
-    robustness.robustness(["dbx", "dfx"], slow, **where)
+    robustness.robustness(["dfx"], slow, where)
+    robustness.robustness(["dbx", "dfx"], slow, where)
     assert kept() == ["robustness.1.json", "robustness.2.json", "robustness.json"]
     assert (tmp_path / "robustness.1.json").read_text() == before
     interrupted = json.loads((tmp_path / "robustness.json").read_text())
-    write_json(tmp_path / "robustness.json", interrupted | {"results": interrupted["results"][:1]})
-    robustness.robustness(["dbx", "dfx"], slow, **where)
+    del interrupted["sha256"], interrupted["results"][1]
+    write_json(tmp_path / "robustness.json", interrupted)
+    robustness.robustness(["dbx", "dfx"], slow, where)
     assert len(kept()) == 3
     read = Provenance.read
     monkeypatch.setattr(Provenance, "read", lambda run: dataclasses.replace(read(run), weights="5" * 64))
-    robustness.robustness(["dbx", "dfx"], slow, **where)
+    robustness.robustness(["dbx", "dfx"], slow, where)
     assert len(kept()) == 4
 
 
 def test_a_figure_of_earlier_results_is_not_left_beside_new_ones(where, tmp_path, monkeypatch):
     monkeypatch.setattr(robustness, "assess", lambda classifier, *more, **given: verdict(classifier.factorization.name))
     few = AttackOptions(eps=(0.1,), images=2, particles=1)
-    robustness.robustness(["dfx", "dbx"], RobustnessOptions(eps=(0.1, 0.2)), **where)
-    attack(["dfx"], few, **where)
+    robustness.robustness(["dfx", "dbx"], RobustnessOptions(eps=(0.1, 0.2)), where)
+    attack(["dfx"], few, where)
     assert (tmp_path / "robustness.png").is_file() and (tmp_path / "figure1.png").is_file()
     monkeypatch.setattr(figures, "adversarial_examples", lambda *given: 1 / 0)  # an end in the middle
     with pytest.raises(ZeroDivisionError):
-        attack(["dfx", "dbx"], few, **where)
-    robustness.robustness(["dfx"], RobustnessOptions(eps=(0.1,)), **where)
+        attack(["dfx", "dbx"], few, where)
+    robustness.robustness(["dfx"], RobustnessOptions(eps=(0.1,)), where)
     assert not list(tmp_path.glob("robustness.p*")) and not list(tmp_path.glob("figure1.*"))
 
 
@@ -240,13 +245,13 @@ def test_two_processes_that_write_the_same_results_are_refused(command, inside, 
 
     def meanwhile(*given, **more):
         with pytest.raises(InputError, match=f"another process writes the results of 'pyrobayes {command}'; choose"):
-            run(["dbx"], options, **where)
+            run(["dbx"], options, where)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"pyrobayes.commands.{command}.{inside}", meanwhile)
     for _ in range(2):  # the first has left nothing locked
         with pytest.raises(KeyboardInterrupt):
-            run(["dfx"], options, **where)
+            run(["dfx"], options, where)
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +259,7 @@ def written(tmp_path_factory):
     """A file of results of each command, and of a reproduction, as they are written."""
     folder = tmp_path_factory.mktemp("written")
     attack_options = AttackOptions(images=5, eps=(0.1,), particles=1)
-    attack(["dbx"], attack_options, data="fashion-mnist-mini", runs=PRETRAINED, out=folder)
+    attack(["dbx"], attack_options, Context("fashion-mnist-mini", runs=PRETRAINED, out=folder))
     write_reproduction(
         folder, SavedReproduction({}, 10, "d", [0], 5, {}, [Comparison("gbz", 0.1, 0.25, Spread((0.5,), 5))], [], {})
     )

@@ -9,6 +9,7 @@ from support import invoke
 from pyrobayes import InputError, evaluate, factorizations, load_data, pretrained
 from pyrobayes.attacks.attack_options import AttackOptions
 from pyrobayes.commands.attack import attack
+from pyrobayes.commands.context import Context
 from pyrobayes.options import PRETRAINED
 from pyrobayes.training.checkpoint import MODEL
 
@@ -43,7 +44,7 @@ def test_results_go_to_runs_and_not_into_the_package(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "Data: fashion-mnist-mini" in result.stdout and "attack.json are in runs." in result.stdout
     assert json.loads((tmp_path / "runs" / "attack.json").read_text())["data"]["name"] == "fashion-mnist-mini"
-    (again,) = attack(["gbz"], AttackOptions(images=20, eps=(0.1,)), runs=PRETRAINED)
+    (again,) = attack(["gbz"], AttackOptions(images=20, eps=(0.1,)), Context(runs=PRETRAINED))
     assert again.data == "fashion-mnist-mini"
     assert sorted(PRETRAINED.rglob("*")) == before
 

@@ -1,0 +1,55 @@
+"""Commands that write results: each registers what its file holds, and how the report shows it.
+
+:mod:`pyrobayes.commands` registers those of the package when it is imported. Another one registers itself likewise.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyrobayes.errors import InputError
+
+
+@dataclass(frozen=True)
+class ResultCommand:
+    """A command that measures trained models and writes what it found.
+
+    Attributes:
+        name: as it is typed.
+        file: the name of its file of results.
+        options: the record of its options, a :class:`pyrobayes.options.EvaluationOptions`.
+        record: the record of one result. It has `model`, `images` and, where several attacks are told apart, `attack`.
+        done: the report says that so many images were `done`.
+        section: the Markdown blocks of the report, from the command's :class:`pyrobayes.results.store.SavedResults`, the
+            names of the figures that are there, and the results of all commands by name.
+        overview: the stem of the figure of all results together, which is removed when one of them changes.
+        beside: a pattern of other files that belong to the results, and are set aside with them.
+        joint: a result depends on all models that were named, so that all results are reused or none.
+        resumed: an interrupted command goes on without being asked to.
+    """
+
+    name: str
+    file: str
+    options: type
+    record: type
+    done: str
+    section: Callable[..., list[str]]
+    overview: str | None = None
+    beside: str | None = None
+    joint: bool = False
+    resumed: bool = False
+
+
+_commands: dict[str, ResultCommand] = {}
+
+
+def register(command: ResultCommand) -> ResultCommand:
+    """Add a command; a later one of the same name takes its place."""
+    _commands[command.name] = command
+    return command
+
+
+def registered() -> dict[str, ResultCommand]:
+    """All commands by name, in the order of the report."""
+    if not _commands:
+        raise InputError("no command is known yet that writes results: import pyrobayes.commands first")
+    return dict(_commands)
