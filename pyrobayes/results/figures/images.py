@@ -7,41 +7,53 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyrobayes.evaluation.attacked import AttackResult
-from pyrobayes.results.figures.style import STYLE, WIDTH, WRONG, data_name, new_figure
+from pyrobayes.results.figures.style import STYLE, WRONG, data_name, new_figure
+
+MOST_COLUMNS = 4  # of figure 2: with more, a phone shows nothing that can be read
 
 
 def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int = 5) -> Figure:
-    """Figure 2: rows of images, columns of eps; above each its predicted class and posterior, wrong ones marked.
+    """Figure 2: one row an image, one column an eps; above each its predicted class and posterior, wrong ones marked.
 
-    Of the images that were kept the first of each class, and then others, in their order.
+    It takes the first kept image of each class, and then others in their order; and at most four eps, evenly chosen.
     """
-    labels, columns = result.labels[: result.examples.shape[1]], len(result.eps)
+    labels = result.labels[: result.examples.shape[1]]
     repeated = sorted(range(len(labels)), key=lambda i: (labels[i] in labels[:i], i))
-    chosen = sorted(repeated[:rows])
+    chosen, columns = sorted(repeated[:rows]), _evenly(len(result.eps), MOST_COLUMNS)
     with matplotlib.rc_context(STYLE):
-        panel = min(1.0, (WIDTH - 0.3) / columns)
-        figure = new_figure(panel * columns + 0.3, (panel + 0.3) * len(chosen) + 0.6)
-        grid = figure.subplots(len(chosen), columns, squeeze=False)
-        for row, i in enumerate(chosen):
-            for column in range(columns):
-                axes = grid[row][column]
-                _image(axes, result.examples[column, i])
-                predicted, truth = result.predictions[column][i], result.labels[i]
-                wrong = predicted != truth
-                title = f"{'✗ ' if wrong else ''}{classes[predicted]}\n{result.posteriors[column][i]:.2f}"
-                axes.set_title(title, fontsize=7, color=WRONG if wrong else "black", pad=2)
-                if wrong:
-                    _frame(axes, WRONG)
-                if column == 0:
-                    axes.set_ylabel(classes[truth], fontsize=7)
-                if row == len(chosen) - 1:
-                    axes.set_xlabel(rf"$\epsilon$ = {result.eps[column]:g}", fontsize=8)
-        figure.suptitle(
-            f"{result.model.upper()} under {result.attack.upper()}, {data_name(result.data)}\n"
-            "above: predicted class, its posterior; left: true class; ✗ and frame: misclassified",
-            fontsize=8,
-        )
+        figure = new_figure(len(columns) + 0.3, 1.32 * len(chosen) + 0.8)
+        grid = figure.subplots(len(chosen), len(columns), squeeze=False)
+        for row, i in zip(grid, chosen):
+            for axes, column in zip(row, columns):
+                _adversarial_example(axes, result, classes, i, column)
+            row[0].set_ylabel(classes[result.labels[i]], fontsize=8)
+        for axes, column in zip(grid[-1], columns):
+            axes.set_xlabel(rf"$\epsilon$ = {result.eps[column]:g}", fontsize=8.5)
+        figure.suptitle(_explained(result, "\n" if len(columns) < 3 else " "), fontsize=8)
     return figure
+
+
+def _explained(result: AttackResult, space: str) -> str:
+    """The title of figure 2; `space` breaks its longer lines where the figure is narrow."""
+    title = f"{result.model.upper()} under {result.attack.upper()},{space}{data_name(result.data)}"
+    return f"{title}\nabove: predicted class, posterior\nleft: true class;{space}✗, frame: misclassified"
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """At most so many of the indices below `count`, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def _adversarial_example(axes, result: AttackResult, classes: Sequence[str], image: int, eps: int) -> None:
+    _image(axes, result.examples[eps, image])
+    predicted = result.predictions[eps][image]
+    wrong = predicted != result.labels[image]
+    title = f"{'✗ ' if wrong else ''}{classes[predicted]}\n{result.posteriors[eps][image]:.2f}"
+    axes.set_title(title, fontsize=8, color=WRONG if wrong else "black", pad=2)
+    if wrong:
+        _frame(axes, WRONG)
 
 
 def image_grid(images: Tensor, classes: Sequence[str], title: str) -> Figure:

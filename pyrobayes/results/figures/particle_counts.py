@@ -7,63 +7,58 @@ from matplotlib.figure import Figure
 
 from pyrobayes.evaluation.particles import Effect, references
 from pyrobayes.results.figures.style import DOTTED, STYLE, WIDTH, data_name, draw_intervals, model_line, new_figure
+from pyrobayes.results.tables import EFFECT
 
 
 def particles(effects: Sequence[Effect]) -> Figure:
-    """What the number of particles does, a line a model and estimator, with 95% intervals.
+    """Accuracy, noise, effective sample size, bias and Pareto k against the number of particles: a line a model and estimator.
 
-    The bias of log p(x, y) is told against the estimate of the same model that most particles serve; of Pareto k the median, with bars
-    that hold nine tenths of images and classes.
+    Bars are 95% intervals; those of Pareto k hold nine tenths of images and classes. The reference of the bias is the
+    estimate of the same model with most particles.
     """
     lines: dict[tuple[str, str], list[Effect]] = {}
     for effect in effects:
         lines.setdefault((effect.model, effect.estimator), []).append(effect)
-    best = references(effects)
-    counts = sorted({effect.particles for effect in effects})
-    several = len({estimator for _, estimator in lines}) > 1
+    best, several = references(effects), len({effect.estimator for effect in effects}) > 1
     with matplotlib.rc_context(STYLE):
         figure = new_figure(WIDTH, 4.6)
         grid = figure.subplots(2, 3).flatten()
-        names = (
-            "correct (%)",
-            "changed by another draw (%)",
-            "effective sample size",
-            "bias of log p(x, y) (nats)",
-            "Pareto k",
-        )
-        for axes, name in zip(grid, names):
-            axes.set_xscale("log")
-            axes.set_xticks(counts, counts, fontsize=7)
-            axes.minorticks_off()
-            axes.set_xlabel("particles K")
-            axes.set_ylabel(name, fontsize=8)
-            axes.grid(axis="y", linewidth=0.4, alpha=0.5)
-        grid[2].set_yscale("log")
-        grid[2].set_yticks(counts, counts)
-        grid[2].minorticks_off()
-        grid[4].axhline(0.7, color="black", linewidth=0.8, linestyle=DOTTED)
+        _axes(grid, sorted({effect.particles for effect in effects}))
         for i, ((model, estimator), shown) in enumerate(lines.items()):
-            first = shown[0]
-            look = model_line(first) | {"linewidth": 1.2, "elinewidth": 0.7, "capsize": 1.5, "markersize": 3.5}
+            look = model_line(shown[0]) | {"linewidth": 1.2, "elinewidth": 0.7, "capsize": 1.5, "markersize": 3.5}
             look |= {"linestyle": DOTTED} if estimator == "mixture" else {}
             look |= {"label": f"{model.upper()}, {estimator}"} if several else {}
-            apart = 1.04 ** (i - (len(lines) - 1) / 2)  # so that no bar hides another
-            at = [apart * effect.particles for effect in shown]
-            for axes, what in zip(grid, ("accuracy", "changed")):
-                rates = [getattr(effect, what) for effect in shown]
-                draw_intervals(axes, list(zip(at, rates)), **look)
-            for axes, means in (
-                (grid[2], [effect.effective_sample_size for effect in shown]),
-                (grid[3], [effect.bias(best[model]) for effect in shown]),
-            ):
-                axes.errorbar(at, [mean.value for mean in means], [mean.half for mean in means], **look)
-            if tails := [(k, effect.pareto_k) for k, effect in zip(at, shown) if effect.pareto_k]:
-                middle = [median for _, (_, median, _) in tails]
-                reach = [[m - low for _, (low, m, _) in tails], [high - m for _, (_, m, high) in tails]]
-                grid[4].errorbar([k for k, _ in tails], middle, reach, **look)
+            beside = 1.04 ** (i - (len(lines) - 1) / 2)  # so that no bar hides another
+            _draw(grid, shown, [beside * effect.particles for effect in shown], best[model], look)
         grid[4].set_xlim(grid[0].get_xlim())
         grid[5].axis("off")
         grid[5].legend(*grid[0].get_legend_handles_labels(), loc="center", fontsize=8, handlelength=3)
         first = effects[0]
         figure.suptitle(f"{data_name(first.data)}, {first.accuracy.total:,} test images", fontsize=9)
     return figure
+
+
+def _axes(grid: Sequence, counts: Sequence[int]) -> None:
+    for axes, name in zip(grid, EFFECT.values()):
+        axes.set_xscale("log")
+        axes.set_xticks(counts, counts, fontsize=7)
+        axes.minorticks_off()
+        axes.set_xlabel("particles K")
+        axes.set_ylabel(name.partition(":")[0], fontsize=8)
+        axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+    grid[2].set_yscale("log")
+    grid[2].set_yticks(counts, counts)
+    grid[2].minorticks_off()
+    grid[4].axhline(0.7, color="black", linewidth=0.8, linestyle=DOTTED)
+
+
+def _draw(grid: Sequence, shown: Sequence[Effect], at: Sequence[float], reference: Effect, look: dict) -> None:
+    """One model and estimator in every panel."""
+    for axes, what in zip(grid, ("accuracy", "changed")):
+        draw_intervals(axes, [(k, getattr(effect, what)) for k, effect in zip(at, shown)], **look)
+    sizes, biases = [effect.effective_sample_size for effect in shown], [effect.bias(reference) for effect in shown]
+    for axes, means in ((grid[2], sizes), (grid[3], biases)):
+        axes.errorbar(at, [mean.value for mean in means], [mean.half for mean in means], **look)
+    if tails := [(k, effect.pareto_k) for k, effect in zip(at, shown) if effect.pareto_k]:
+        reach = [[m - low for _, (low, m, _) in tails], [high - m for _, (_, m, high) in tails]]
+        grid[4].errorbar([k for k, _ in tails], [median for _, (_, median, _) in tails], reach, **look)

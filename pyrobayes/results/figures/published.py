@@ -19,36 +19,28 @@ from pyrobayes.results.figures.style import (
     data_name,
     draw_intervals,
     new_figure,
-)
+    rate_axis,
+)  # fmt: skip
+
+PUBLISHED, OURS, WORST = "FGSM, published", "FGSM, ours", "worst case, ours"
+LOOKS = {
+    PUBLISHED: {"color": "black", "linestyle": "none", "marker": "x", "markersize": 5, "zorder": 5},
+    OURS: {"marker": "o", "markersize": 3.5},
+    WORST: {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "linestyle": DASHED},
+}
 
 
 def reproduction(found) -> Figure:
     """FGSM's success rates against eps, published and ours, beside our worst case where it is known: a panel a model.
 
-    With 95% intervals: of one training Wilson's, of several those of the mean, see :class:`pyrobayes.evaluation.reproduction.Spread`.
+    Bars are 95% intervals: Wilson's for one training, those of the mean for several, see
+    :class:`pyrobayes.evaluation.reproduction.Spread`.
 
     Args:
-        found: as :func:`pyrobayes.results.store.read_reproduction` gives it.
+        found: a :class:`pyrobayes.results.store.SavedReproduction`.
     """
-    comparisons: Sequence[Comparison] = found.comparisons
-    seeds, judged = found.seeds, next((each.worst.images for each in comparisons if each.worst), None)
-    title = f"{data_name(found.data)}; networks {found.recipe['networks']}; {'seed' if len(seeds) == 1 else 'seeds'} "
-    title += f"{', '.join(map(str, seeds))}; {found.images:,} test images"
-    title += f" (worst case: {judged:,})" if judged else ""
-    looks = {
-        "FGSM, published": {
-            "color": "black",
-            "linestyle": "none",
-            "marker": "x",
-            "markersize": 5,
-            "capsize": 0,
-            "zorder": 5,
-        },
-        "FGSM, ours": {"marker": "o", "markersize": 3.5},
-        "worst case, ours": {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "linestyle": DASHED},
-    }
     panels: dict[str, list[Comparison]] = {}
-    for each in comparisons:
+    for each in found.comparisons:
         panels.setdefault(each.model, []).append(each)
     columns = min(4, len(panels))
     rows = math.ceil((len(panels) + 1) / columns)
@@ -56,28 +48,33 @@ def reproduction(found) -> Figure:
         figure = new_figure(WIDTH, 2.1 * rows)
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for axes, (model, shown) in zip(grid.flat, panels.items()):
-            rates = {
-                "FGSM, published": [
-                    (each.eps, Rate.of_share(each.published, POSTER_IMAGES))
-                    for each in shown
-                    if each.published is not None
-                ],
-                "FGSM, ours": [(each.eps, each.ours) for each in shown],
-                "worst case, ours": [(each.eps, each.worst) for each in shown if each.worst is not None],
-            }
-            for name, look in looks.items():
-                draw_intervals(axes, rates[name], **{"color": COLOURS.get(model, OTHER)} | look)
-            axes.set_title(model.upper() + ("" if rates["FGSM, published"] else " (not published)"), fontsize=9)
-            axes.set_ylim(0, 103)
-            axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+            _panel(axes, model, shown)
         for axes in grid.flat[len(panels) :]:
             axes.axis("off")
-        for axes in grid.flat[: len(panels)]:
-            axes.tick_params(labelbottom=True)
-        shown = {name: {key: look[key] for key in look if key != "capsize"} for name, look in looks.items()}
-        handles = [Line2D([], [], label=name, **{"color": OTHER} | look) for name, look in shown.items()]
+        handles = [Line2D([], [], label=name, **{"color": OTHER} | look) for name, look in LOOKS.items()]
         grid.flat[-1].legend(handles=handles, loc="center", fontsize=8, handlelength=3.6)
         figure.supxlabel(BOUNDS["linf"], fontsize=9)
         figure.supylabel("misclassified images (%)", fontsize=9)
-        figure.suptitle(title, fontsize=9)
+        figure.suptitle(_title(found), fontsize=9)
     return figure
+
+
+def _panel(axes, model: str, shown: Sequence[Comparison]) -> None:
+    rates = {
+        PUBLISHED: [(e.eps, Rate.of_share(e.published, POSTER_IMAGES)) for e in shown if e.published is not None],
+        OURS: [(each.eps, each.ours) for each in shown],
+        WORST: [(each.eps, each.worst) for each in shown if each.worst is not None],
+    }
+    for name, look in LOOKS.items():
+        caps = {"capsize": 0} if name == PUBLISHED else {}
+        draw_intervals(axes, rates[name], **{"color": COLOURS.get(model, OTHER)} | look | caps)
+    axes.set_title(model.upper() + ("" if rates[PUBLISHED] else " (not published)"), fontsize=9)
+    rate_axis(axes)
+    axes.tick_params(labelbottom=True)
+
+
+def _title(found) -> str:
+    judged = next((each.worst.images for each in found.comparisons if each.worst), None)
+    seeds = f"{'seed' if len(found.seeds) == 1 else 'seeds'} {', '.join(map(str, found.seeds))}"
+    title = f"{data_name(found.data)}; networks {found.recipe['networks']}; {seeds}; {found.images:,} test images"
+    return title + (f" (worst case: {judged:,})" if judged else "")

@@ -7,6 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.evaluation.rates import Rate
 from pyrobayes.results.figures.style import (
     BOUNDS,
     STYLE,
@@ -14,12 +15,16 @@ from pyrobayes.results.figures.style import (
     draw_intervals,
     model_line,
     new_figure,
+    rate_axis,
     two_part_legend,
 )
 
 
 def success_rates(results: Sequence[AttackResult]) -> Figure:
-    """Figure 1: success rate against eps with 95% Wilson intervals, a panel an attack, a line a model."""
+    """Figure 1: success rate against eps with 95% Wilson intervals, a panel an attack, a line a model.
+
+    One eps alone is joined with the misclassified clean images at eps 0.
+    """
     panels = {}
     for result in results:
         panels.setdefault(result.attack, []).append(result)
@@ -35,8 +40,7 @@ def success_rates(results: Sequence[AttackResult]) -> Figure:
                 _success_rate(axes, result)
             first = shown[0]
             axes.set_xlabel(BOUNDS[first.options["norm"]])
-            axes.set_ylim(0, 103)
-            axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+            rate_axis(axes)
             title = f"{attack.upper()} success rate, {data_name(first.data)}, {len(first.labels):,} test images"
             axes.set_title(title if len(panels) == 1 else attack.upper(), fontsize=9)
         for axes in grid[:, 0]:
@@ -49,4 +53,11 @@ def success_rates(results: Sequence[AttackResult]) -> Figure:
 
 
 def _success_rate(axes, result: AttackResult) -> None:
-    draw_intervals(axes, [(eps, result.success(i)) for i, eps in enumerate(result.eps)], **model_line(result))
+    rates = [(eps, result.success(i)) for i, eps in enumerate(result.eps)]
+    if (
+        len(rates) == 1 and rates[0][0] > 0
+    ):  # from the clean images on, lest the axis shows a range that nobody measured
+        clean = result.clean_accuracy
+        rates.insert(0, (0.0, Rate(clean.total - clean.count, clean.total)))
+        axes.set_xticks([eps for eps, _ in rates], [f"{eps:g}" for eps, _ in rates])
+    draw_intervals(axes, rates, **model_line(result))

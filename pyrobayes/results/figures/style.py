@@ -29,7 +29,7 @@ STYLE = {
 }
 
 
-# Paul Tol's colours, those of them that are furthest apart for every kind of colour vision; comparators are grey.
+# Paul Tol's colours. These are furthest apart for every kind of colour vision; comparators are grey.
 COLOURS = {
     "gfz": "#332288",
     "gfy": "#88CCEE",
@@ -82,18 +82,19 @@ def _files(path: str | Path) -> list[Path]:
 
 
 def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def data_name(name: str) -> str:
-    """A data set, as a paper writes it."""
+    """The name of a data set in a paper."""
     return DATA.get(name, name)
 
 
 def model_line(result: AttackResult | Verdict | Effect) -> dict:
-    """How a model's line is drawn everywhere."""
+    """The look of a model's line in every figure."""
     colour = COLOURS.get(result.model, OTHER)
     return {
         "label": result.model.upper(), "color": colour, "linestyle": "-" if result.generative else DASHED,
@@ -114,19 +115,22 @@ def draw_intervals(axes, rates: Sequence[tuple[float, Rate | Spread]], **line) -
     axes.errorbar(eps, shares, yerr=[below, above], **{"linewidth": 1.3, "elinewidth": 0.8, "capsize": 2} | line)
 
 
+def rate_axis(axes, top: float = 103) -> None:
+    """Shares in per cent along the vertical axis, from 0 to all."""
+    axes.set_ylim(0, top)
+    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+
+
 def two_part_legend(axes, results: Sequence[AttackResult | Verdict], drawn=None) -> None:
-    """A legend beside `axes` of what is drawn there, or in other axes."""
-    handles, labels = (drawn or axes).get_legend_handles_labels()
-    parts = {True: ([], []), False: ([], [])}
-    for result, handle, label in zip(results, handles, labels):
-        parts[result.generative][0].append(handle)
-        parts[result.generative][1].append(label)
-    ordered_handles, ordered_labels = [], []
+    """A legend beside `axes`, generative models first; its lines are drawn there, or in the axes `drawn`."""
+    lines = list(zip(results, *(drawn or axes).get_legend_handles_labels()))
+    handles, labels = [], []
     for generative, title in ((True, "generative"), (False, "discriminative")):
-        if parts[generative][0]:
-            ordered_handles += [Line2D([], [], linestyle="none"), *parts[generative][0]]
-            ordered_labels += [title, *parts[generative][1]]
-    legend = axes.legend(ordered_handles, ordered_labels, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+        part = [(handle, label) for result, handle, label in lines if result.generative == generative]
+        for handle, label in [(Line2D([], [], linestyle="none"), title), *part] if part else []:
+            handles.append(handle)
+            labels.append(label)
+    legend = axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
     for text in legend.get_texts():
         if text.get_text() in ("generative", "discriminative"):
             text.set_fontstyle("italic")

@@ -20,10 +20,11 @@ from pyrobayes.results.figures.style import (
     draw_intervals,
     model_line,
     new_figure,
+    rate_axis,
     two_part_legend,
 )
 
-# Of the attacks of a verdict, in greys: a colour is a model's, and there that of FGSM, dotted, and of the worst case.
+# Attacks are grey: the model's colour is for FGSM, dotted, and for the worst case.
 ATTACKS = {
     "pgd": ("#000000", "s"),
     "apgd, snapshot": ("#3C3C3C", "D"),
@@ -38,9 +39,9 @@ ATTACKS = {
 
 
 def robustness(verdict: Verdict) -> Figure:
-    """Robust accuracy against eps with 95% intervals: a line an attack, one for the worst case, and one without the luck of a draw.
+    """Robust accuracy against eps with 95% intervals: a line an attack, one for the worst case, one for it in most further draws.
 
-    The numbers beside a name are of the failed checks that put it in doubt.
+    The numbers beside a name are the failed checks that put it in doubt.
     """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(WIDTH, 3.6)
@@ -71,18 +72,17 @@ def robustness(verdict: Verdict) -> Figure:
 
 
 def _eps_axis(axes, verdict: Verdict) -> None:
-    """From eps 0 to the last, marked where it was measured; accuracy from 0 to 100%."""
+    """Ticks at eps 0 and at every measured eps; accuracy from 0 to 100%."""
     axes.set_xticks([0, *(eps for eps in verdict.eps if eps)])
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(BOUNDS["linf"])
-    axes.set_ylim(0, 101)
-    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+    rate_axis(axes, top=101)
 
 
 def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
     """Robust accuracy of several models against eps, with 95% intervals: under FGSM alone, and in the worst case.
 
-    The numbers beside a model's name are of the failed checks that put its worst case in doubt.
+    The numbers beside a model's name are the failed checks that put its worst case in doubt.
     """
     with matplotlib.rc_context(STYLE):
         figure = new_figure(WIDTH, 3.4)
@@ -102,7 +102,7 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
 
 
 def _robust_accuracy(axes, verdict: Verdict, broken: Sequence[Rate], **line) -> None:
-    """Images that are left classified correctly where so many are broken at every eps, with intervals, from eps 0 on."""
+    """The images that stay classified correctly when so many are broken at every eps, with intervals, from eps 0 on."""
     at = dict(zip(verdict.eps, broken))
     broken = {0.0: Rate(verdict.images - verdict.clean_accuracy.count, verdict.images)} | {e: at[e] for e in at if e}
     draw_intervals(axes, [(eps, Rate(rate.total - rate.count, rate.total)) for eps, rate in broken.items()], **line)
