@@ -3,15 +3,12 @@
 import base64
 import dataclasses
 import io
-import itertools
 import json
 import re
 import shlex
 import shutil
 from html.parser import HTMLParser
 
-import matplotlib
-import numpy as np
 import pytest
 import torch
 from made_up import CLASSES, EPS, FAILED, attack, detection, evaluation, verdict
@@ -374,16 +371,31 @@ def test_damaged_detections_are_refused(changes, folder):
     report.refuse_damaged(folder, written=("detect",))
 
 
-def test_the_figure_of_several_models_has_their_rates(folder):
-    several = [verdict("gbz"), verdict("gfz")]
-    save(folder, "robustness", several, RobustnessOptions(eps=(0.1, 0.2)))
+def test_the_figure_of_several_models_is_shown(folder):
+    save(folder, "robustness", [verdict("gbz"), verdict("gfz")], RobustnessOptions(eps=(0.1, 0.2)))
     assert "](robustness.png)" in written(folder)[0]
-    drawn = figures.worst_cases(several)
-    for axes, rates in zip(drawn.axes, (several[0].success["fgsm"], several[0].worst)):
-        for line in axes.containers:
-            held = [80.0, *(100 * (1 - rate.share) for rate in rates)]
-            assert line.lines[0].get_ydata() == pytest.approx(held)
-            assert line.get_label() in ("GBZ (4, 10)", "GFZ (4, 10)")
+
+
+def test_the_caption_of_a_detection_tells_of_the_panels_that_are_there(folder):
+    for evading in (True, False):
+        results = [detection("gbz"), *([detection("gbz", evade="kl")] if evading else [])]
+        save(folder, "detect", results, DetectionOptions(attack=("pgd",), eps=(0.1, 0.2)))
+        assert ("against the weight of the test in an attack" in written(folder)[0]) == evading
+
+
+def test_the_markdown_holds_no_html(folder):
+    name, tag = "g<script>alert(1)</script>", re.compile("<[a-z/!]", re.IGNORECASE)
+    for command, result, options in (
+        ("evaluate", evaluation(name), EvaluationOptions()),
+        ("attack", attack(name, "<b>"), AttackOptions(eps=EPS)),
+        ("detect", detection(name, test="<img src=x>"), DetectionOptions(eps=(0.1, 0.2))),
+        ("robustness", verdict(name), RobustnessOptions(eps=(0.1, 0.2))),
+    ):
+        save(folder, command, [result], options, data={"name": "<i>", "split": "<p>", "sha256": "<h1>"})
+    text, html = written(folder)
+    assert not tag.search(text) and "&lt;SCRIPT&gt;" in text
+    assert not {"script", "b", "i", "h1"} & {each for each, _ in Read(html).tags} - {"h1"}
+    assert [tag for tag, _ in Read(html).tags].count("h1") == 1
 
 
 def test_of_several_processes_the_first_writes(folder, monkeypatch):
@@ -444,38 +456,3 @@ def test_a_browser_shows_it(width, height, scheme, made, browser, tmp_path):
     assert right != wrong
     shown.close()
     assert (tmp_path / f"report-{width}-{scheme}.png").stat().st_size > 10_000
-
-
-# Machado, Oliveira and Fernandes (2009), of linear RGB, at full severity.
-SEEN_BY = {
-    "everybody": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-    "protanopes": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopes": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopes": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-}
-
-
-def cielab(colour, seen):
-    """Of a colour as it is seen; a distance of 2 can just be told."""
-    rgb = np.array(matplotlib.colors.to_rgb(colour))
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-    xyz = to_xyz @ (np.array(seen) @ linear).clip(0, 1) / [0.95047, 1, 1.08883]
-    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
-@pytest.mark.parametrize("seen", SEEN_BY)
-def test_colours_are_told_apart_by_the_colour_blind(seen):
-    greys: dict[bool, dict[str, str]] = {
-        True: {},
-        False: {},
-    }  # of the attacks that are blind, whose lines are dashed, and others
-    for name, (grey, marker) in figures.ATTACKS.items():
-        if name != "apgd, margin":  # in the place of a snapshot
-            greys[name in ("uniform noise", "square", "transfer")][marker] = grey
-    assert len(greys[True]) + len(greys[False]) == len(figures.ATTACKS) - 1  # all other markers
-    drawn_alike = [(each.values(), 13) for each in greys.values()]
-    for colours, apart in ((figures.COLOURS.values(), 12), *drawn_alike):
-        places = [cielab(colour, SEEN_BY[seen]) for colour in colours]
-        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(places, 2)) > apart

@@ -1,0 +1,125 @@
+"""Figures: what is drawn has the numbers of the records, and can be read."""
+
+import dataclasses
+import itertools
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from made_up import CLASSES, attack, evaluation, verdict
+
+from pyrobayes.results import figures
+
+
+def texts(axes):
+    """The title and the labels of some axes."""
+    return axes.get_title(), axes.get_xlabel(), axes.get_ylabel()
+
+
+def over(result, eps, wrong=5):
+    """An attack over these eps; at each the first images are misclassified."""
+    predictions = [[(y + (i < wrong)) % 3 for i, y in enumerate(result.labels)] for _ in eps]
+    posteriors, examples = [[0.5] * 30 for _ in eps], torch.rand(len(eps), 4, 1, 7, 7)
+    return dataclasses.replace(result, eps=eps, predictions=predictions, posteriors=posteriors, examples=examples)
+
+
+@pytest.mark.parametrize(
+    ("eps", "shown"),
+    [
+        ((0.1,), (0.1,)),
+        ((0.0, 0.1, 0.2, 0.3), (0.0, 0.1, 0.2, 0.3)),
+        (tuple(i / 20 for i in range(7)), (0.0, 0.1, 0.2, 0.3)),
+    ],
+)
+def test_figure_2_has_four_columns_at_most_from_the_first_eps_to_the_last(eps, shown):
+    result = over(attack("gbz"), eps)
+    drawn = figures.adversarial_examples(result, CLASSES, rows=2)
+    grid = np.array(drawn.axes).reshape(2, len(shown))
+    assert [axes.get_xlabel() for axes in grid[-1]] == [rf"$\epsilon$ = {value:g}" for value in shown]
+    assert texts(grid[0, 0])[0] == f"✗ {CLASSES[1]}\n0.50" and texts(grid[0, 0])[2] == CLASSES[0]
+    first = grid[1, -1].images[0].get_array()
+    assert np.allclose(first, result.examples[-1, 1, 0])
+    # 360 pixels of a phone across: letters of eight points are ten pixels high at least where the figure is small.
+    assert 360 / drawn.get_figwidth() * 8 / 72 > 9
+
+
+def test_figure_2_shows_different_classes_first():
+    result = over(attack("gbz"), (0.1,))
+    result = dataclasses.replace(result, labels=[0, 0, 1, 2, *result.labels[4:]])
+    drawn = figures.adversarial_examples(result, CLASSES, rows=3)
+    assert [axes.get_ylabel() for axes in drawn.axes] == list(CLASSES)
+
+
+def test_one_eps_alone_starts_at_the_clean_images():
+    result = over(attack("gbz"), (0.1,))
+    axes = figures.success_rates([result]).axes[0]
+    (line,) = axes.containers
+    clean = result.clean_accuracy
+    assert line.lines[0].get_xdata().tolist() == [0, 0.1] and axes.get_xticks().tolist() == [0, 0.1]
+    assert line.lines[0].get_ydata() == pytest.approx([100 * (1 - clean.share), 100 * 5 / 30])
+    several = over(attack("gbz"), (0.1, 0.2))
+    assert figures.success_rates([several]).axes[0].containers[0].lines[0].get_xdata().tolist() == [0.1, 0.2]
+
+
+def test_the_title_of_the_confusion_matrix_stays_away_from_the_colour_bar():
+    drawn = figures.confusion_matrix(evaluation("a-model-with-a-long-name"), CLASSES)
+    drawn.canvas.draw()
+    renderer = drawn.canvas.get_renderer()
+    bar = drawn.axes[1].get_tightbbox(renderer)
+    assert not bar.overlaps(drawn._suptitle.get_window_extent(renderer)) and not drawn.axes[0].get_title()
+
+
+def test_the_same_figure_gives_the_same_bytes(tmp_path):
+    first, again = (
+        [path.read_bytes() for path in figures.save(figures.worst_cases([verdict("gbz")]), tmp_path / name)]
+        for name in ("first", "again")
+    )
+    assert first == again
+    figures.remove(tmp_path / "first")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.pdf", "again.png"]
+
+
+def test_the_figure_of_several_models_has_their_rates():
+    several = [verdict("gbz"), verdict("gfz")]
+    drawn = figures.worst_cases(several)
+    for axes, rates in zip(drawn.axes, (several[0].success["fgsm"], several[0].worst)):
+        for line in axes.containers:
+            held = [80.0, *(100 * (1 - rate.share) for rate in rates)]
+            assert line.lines[0].get_ydata() == pytest.approx(held)
+            assert line.get_label() in ("GBZ (4, 10)", "GFZ (4, 10)")
+
+
+# Machado, Oliveira and Fernandes (2009), of linear RGB, at full severity.
+SEEN_BY = {
+    "everybody": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopes": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopes": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopes": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def cielab(colour, seen):
+    """Of a colour as it is seen; a distance of 2 can just be told."""
+    rgb = np.array(matplotlib.colors.to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    xyz = to_xyz @ (np.array(seen) @ linear).clip(0, 1) / [0.95047, 1, 1.08883]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("seen", SEEN_BY)
+def test_colours_are_told_apart_by_the_colour_blind(seen):
+    greys: dict[bool, dict[str, str]] = {
+        True: {},
+        False: {},
+    }  # of the attacks that are blind, whose lines are dashed, and others
+    for name, (grey, marker) in figures.ATTACKS.items():
+        if name != "apgd, margin":  # in the place of a snapshot
+            greys[name in ("uniform noise", "square", "transfer")][marker] = grey
+    assert len(greys[True]) + len(greys[False]) == len(figures.ATTACKS) - 1  # all other markers
+    drawn_alike = [(each.values(), 13) for each in greys.values()]
+    for colours, apart in ((figures.COLOURS.values(), 12), *drawn_alike):
+        places = [cielab(colour, SEEN_BY[seen]) for colour in colours]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(places, 2)) > apart
