@@ -86,7 +86,11 @@ class Config:
         """Read `config.json` of a run; :class:`InputError` if there is none or it is damaged."""
         path = Path(folder) / CONFIG
         if not path.is_file():
-            raise InputError(f"no trained model in {folder}: {CONFIG} is missing; train one with 'pyrobayes train'")
+            inside = sorted(str(config.parent) for config in Path(folder).glob(f"*/{CONFIG}"))
+            hint = (
+                f"take one of the models in it, {', '.join(inside)}" if inside else "train one with 'pyrobayes train'"
+            )
+            raise InputError(f"no trained model in {folder}: {CONFIG} is missing; {hint}")
         try:
             return cls.parse(path.read_text())
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,6 +1,5 @@
 """The measurements of a verdict: one classifier under the suite, and all that its checks look at."""
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -116,7 +115,7 @@ class RobustnessRun:
         return {
             "what": what,
             "weights": self.weights,
-            "classifier": dataclasses.asdict(classifier.options),
+            "classifier": classifier.options.decisive,
             "version": __version__,
             "data": [self.data.name, self.data.split, self.data.sha256],
         } | more
@@ -125,19 +124,18 @@ class RobustnessRun:
         self, name: str, entry: SuiteEntry, data: Images, eps: Sequence[float], classifier=None, batch_size=None
     ) -> dict[str, Tensor]:
         """Clean predictions [N], predictions [E, N] and adversarial images [E, N, ...] of an attack."""
-        classifier, batch_size = classifier or self.classifier, batch_size or self.options.batch_size
-        sources = getattr(entry.attack, "sources", ())
+        classifier, sources = classifier or self.classifier, getattr(entry.attack, "sources", ())
         key = self.key(
             "attack",
             attack=entry.attack.name,
             options=entry.attack.described(),
-            sources=[(digest(s.factorization.state_dict(), {}), dataclasses.asdict(s.options)) for s in sources],
+            sources=[(digest(s.factorization.state_dict(), {}), s.options.decisive) for s in sources],
             attacker=dict(entry.attacker),
             eps=list(eps),
             images=len(data),
             noise=classifier.options.noise,
-            batch_size=batch_size,
             **({"references": len(self.test)} if entry.attack.matching else {}),
+            **({"batch_size": batch_size} if batch_size else {}),
         )
 
         def make() -> dict[str, Tensor]:
@@ -148,7 +146,7 @@ class RobustnessRun:
                 by=self.made_against(entry.attack, data, eps) if sources else entry.attack,
                 attacker=entry.attacker,
                 images=len(data),
-                batch_size=batch_size,
+                batch_size=batch_size or self.options.batch_size,
                 examples=None,
                 checked=0,
                 progress=self.labelled(name),

@@ -1,0 +1,27 @@
+"""Where commands find models, and what they say where there are none."""
+
+import pytest
+
+from pyrobayes import InputError, load
+from pyrobayes.commands.context import Context
+from pyrobayes.options import PRETRAINED, EvaluationOptions
+
+
+def test_a_folder_of_runs_is_told_from_a_run():
+    with pytest.raises(InputError, match=r"no trained model in .*: config.json is missing; take one of .*/gbz"):
+        load(PRETRAINED)
+
+
+def test_models_that_come_with_the_package_are_hinted_at(tmp_path):
+    with pytest.raises(InputError, match="take the one that comes with the package with --pretrained"):
+        Context(runs=tmp_path).open(["gbz"], EvaluationOptions())
+    with pytest.raises(InputError, match="no trained model found under .* see --runs and --pretrained"):
+        Context(runs=tmp_path).open([], EvaluationOptions())
+    with pytest.raises(InputError, match="no trained model in .*cnn: config.json is missing; train one"):
+        Context(runs=tmp_path).open(["cnn"], EvaluationOptions())
+
+
+def test_results_go_beside_the_models_but_not_into_the_package(tmp_path):
+    assert Context(runs=tmp_path).results == tmp_path
+    assert str(Context(runs=PRETRAINED).results) == "runs"
+    assert Context(runs=PRETRAINED, out=tmp_path).results == tmp_path
