@@ -1,16 +1,16 @@
-"""Write what was measured into the pages: `python docs/write_results.py`.
+"""Write results into the pages: `python docs/write_results.py`.
 
-What was measured is in `docs/results`, `evaluation.json`, `attack.json` and `robustness.json` as three commands wrote them:
+The results are files in `docs/results`. Three commands wrote `evaluation.json`, `attack.json` and `robustness.json`:
 
     pyrobayes evaluate --pretrained --data fashion-mnist
     pyrobayes attack all --pretrained --data fashion-mnist --images 1000
     pyrobayes robustness all --pretrained --data fashion-mnist --images 1000
         --eps-range 0.05,0.1,0.2 --steps 20 --redraws 10 --checked-images 100 --precision bf16 --negligible 0.01
 
-`detection.json`, and that in `evading`, are as the commands in `docs/robustness.md` wrote them, `reproduction.json` in `own` and `poster` as
-`pyrobayes reproduce --seeds 3` and `--recipe poster`, `particles.json` as `examples/effect_of_particles.py --pretrained`; `ablations.json`,
-`kernel_density.json` and `poster/fgsm_variants.json` as the programs of these names beside this one. All goes into the cards of the models, into tables
-of `docs`, and into the README's. A test sees that it is there.
+The commands in `docs/detection.md` wrote `detection.json`, also that in `evading`. `pyrobayes reproduce --seeds 3` and `--recipe poster` wrote
+`reproduction.json` in `own` and `poster`, and `examples/effect_of_particles.py --pretrained` wrote `particles.json`. The programs beside this one
+wrote the files of their names. Everything goes into tables of the README and of `docs`, and into the cards of the models. A test holds the pages to
+the files.
 """
 
 import json
@@ -29,7 +29,7 @@ from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.particles import Effect, references
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.evaluation.robustness.sheet import FAIL, NOT_APPLICABLE
+from pyrobayes.evaluation.robustness.sheet import CHECKS, FAIL, NOT_APPLICABLE
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
 from pyrobayes.results import tables
@@ -117,6 +117,12 @@ def attacks() -> str:
         found = [getattr(verdict, field) for verdict in verdicts]
         rows.append([name, *(share(each[at]) if each else "-" for each in found)])
     return table([f"eps {MIDDLE:g}", *(verdict.model.upper() for verdict in verdicts)], rows)
+
+
+def checks() -> str:
+    """The checks of a verdict, as they are registered."""
+    rows = [[str(each.number), each.name, each.__doc__.split("\n\n")[0], each.doubts] for each in CHECKS.values()]
+    return table(["", "what should hold", "why", "in doubt where it fails"], rows, left=4)
 
 
 def sheet() -> str:
@@ -331,6 +337,7 @@ TABLES = {
         clean,
         worst_cases,
         attacks,
+        checks,
         sheet,
         findings,
         detections,
