@@ -22,8 +22,10 @@ from pathlib import Path
 import click
 
 from pyrobayes import factorizations
+from pyrobayes.attacks import registry
 from pyrobayes.codec import decode
 from pyrobayes.commands.report import read_reproduction, read_results
+from pyrobayes.errors import is_number
 from pyrobayes.evaluation import reproduction
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
@@ -117,6 +119,31 @@ def attacks() -> str:
         found = [getattr(verdict, field) for verdict in verdicts]
         rows.append([name, *(share(each[at]) if each else "-" for each in found)])
     return table([f"eps {MIDDLE:g}", *(verdict.model.upper() for verdict in verdicts)], rows)
+
+
+def declared_attacks() -> str:
+    """The registered attacks: what each does, the norms that can bound it, and its own options with their defaults."""
+    offered = registry.offered()
+    everybody = offered["norm"]  # every attack has a norm
+
+    def option(name: str, attack: str) -> str:
+        default = getattr(everybody[attack], name)
+        return code("--" + name.replace("_", "-")) + (f" {default:g}" if is_number(default) else "")
+
+    own = {
+        attack: [name for name, able in offered.items() if attack in able and len(able) < len(everybody)]
+        for attack in everybody
+    }
+    rows = [
+        [
+            code(attack),
+            " ".join(cls.__doc__.split("\n\n")[0].split()),
+            Markdown(", ".join(map(code, cls.norms))),
+            Markdown(", ".join(option(name, attack) for name in own[attack]) or "-"),
+        ]
+        for attack, cls in everybody.items()
+    ]
+    return table(["name", "what", "norms", "own options and defaults"], rows, left=4)
 
 
 def checks() -> str:
@@ -337,6 +364,7 @@ TABLES = {
         clean,
         worst_cases,
         attacks,
+        declared_attacks,
         checks,
         sheet,
         findings,
