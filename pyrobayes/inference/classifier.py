@@ -237,7 +237,7 @@ class Logits(nn.Module):
 
 
 def check_images(x: Tensor, image_shape: tuple[int, int, int]) -> None:
-    """Refuse anything but a batch of images [B, *image_shape], finite floats in [0, 1]."""
+    """Refuse anything but a batch of images [B, channels, height, width], finite floats in [0, 1]."""
     expected = f"expected floats in [0, 1] of shape [B, {', '.join(map(str, image_shape))}]"
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise InputError(f"images: {expected}, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
