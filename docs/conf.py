@@ -11,7 +11,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import pyrobayes
 from pyrobayes import __version__
-from pyrobayes.attacks.base import declaration
+from pyrobayes.options import declaration
 
 project = "pyrobayes"
 release = version = __version__

@@ -51,6 +51,11 @@ def check_count(name: str, value) -> None:
     check_integer(name, value, least=1)
 
 
+def check_seed(name: str, value) -> None:
+    """Refuse a `value` of argument `name` that is no seed: a whole number of 63 bits."""
+    check_integer(name, value, least=0, most=LARGEST_SEED)
+
+
 def check_flag(name: str, value) -> None:
     """Refuse a `value` of argument `name` that is neither True nor False."""
     if not isinstance(value, bool):
@@ -63,6 +68,12 @@ def check_positive(name: str, value, least: float = 0.0, most: float = math.inf)
         raise InputError(f"{name} must be a finite number above 0, got {value!r}")
     if not least <= value <= most:
         raise InputError(f"{name} must be from {least:g} to {most:g}, got {value:g}")
+
+
+def check_part(name: str, value) -> None:
+    """Refuse a `value` of argument `name` that is no number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        raise InputError(f"{name} must be a number from 0 to 1, got {value!r}")
 
 
 def check_from_zero(name: str, value) -> None:

@@ -6,19 +6,22 @@ Nothing here imports torch, so that a command line can be parsed, or refused, at
 
 import math
 import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from pyrobayes.errors import (
     LARGEST_BATCH,
-    LARGEST_SEED,
     InputError,
+    check_count,
     check_eps,
     check_flag,
     check_fraction,
     check_integer,
+    check_part,
     check_positive,
+    check_seed,
     choice,
     plain_numbers,
 )
@@ -57,6 +60,46 @@ def option(default: Any, help: str | None = None, choices=None, **more) -> Any:
     return field(default=default, metadata={name: value for name, value in declared.items() if value is not None})
 
 
+def check_batch_size(name: str, value) -> None:
+    check_integer(name, value, least=1, most=LARGEST_BATCH)
+
+
+def check_share_of_run(name: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        raise InputError(f"{name} must be a share of the run from 0 to 1, got {value!r}")
+
+
+def check_negligible(name: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
+        raise InputError(f"{name} must be a part from 0 to below 1, got {value!r}")
+
+
+def declaration(record: type, name: str) -> Mapping:
+    """The help, choices and check of a field, from the class that declares them or the nearest one above it."""
+    for cls in record.__mro__:
+        declared = vars(cls).get("__dataclass_fields__", {}).get(name)
+        if declared is not None and declared.metadata:
+            return declared.metadata
+    return {}
+
+
+def check_fields(record) -> None:
+    """Refuse values that the fields of a record don't allow, and spell choices as they are known.
+
+    A field whose default is a tuple is left to the record.
+    """
+    plain_numbers(record)
+    for each in fields(record):
+        value, declared = getattr(record, each.name), declaration(type(record), each.name)
+        if isinstance(each.default, tuple) or (value is None and "None" in str(each.type)):
+            continue
+        label = each.name.replace("_", " ")
+        if choices := declared.get("choices"):
+            object.__setattr__(record, each.name, choice(label, value, choices))
+        if check := declared.get("check"):
+            check(label, value)
+
+
 @dataclass(frozen=True)
 class Networks:
     """Sizes of the networks, and the likelihood of the pixels.
@@ -64,17 +107,14 @@ class Networks:
     The defaults are the configuration `paper`: Li et al. (2019), appendix on the MNIST architectures.
     """
 
-    latent: int = option(64, "dimensions of z")
-    hidden: int = option(500, "units of every hidden layer")
-    channels: int = option(64, "channels of the three 5x5 stride-2 convolutions")
+    latent: int = option(64, "dimensions of z", check=check_count)
+    hidden: int = option(500, "units of every hidden layer", check=check_count)
+    channels: int = option(64, "channels of the three 5x5 stride-2 convolutions", check=check_count)
     likelihood: str = option("gaussian", "p(x|...) of the pixels around the decoder's mean", LIKELIHOODS)
     variance: float = option(0.5, "variance of every pixel under the likelihood (not used by bernoulli)")
 
     def __post_init__(self):
-        plain_numbers(self)
-        for name in ("latent", "hidden", "channels"):
-            check_integer(name, getattr(self, name), least=1)
-        object.__setattr__(self, "likelihood", choice("likelihood", self.likelihood, LIKELIHOODS))
+        check_fields(self)
         check_positive("variance", self.variance, least=1e-6, most=1e6)
 
 
@@ -87,30 +127,44 @@ OWN_TRAINING = {name: {"epochs": 10, "lr": 2e-3, "batch_size": 128, "kl_warmup":
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a factorization is trained. What is best for most is the default; :meth:`of` knows a model's own."""
+    """How a factorization is trained. The defaults suit most models; :meth:`of` has those of each."""
 
-    epochs: int = option(20, "passes over the training images (dfx, dfz: 10)")
-    lr: float = option(3e-3, "learning rate of Adam, the peak under a schedule (dfx, dfz: 0.002)")
+    epochs: int = option(20, "passes over the training images (dfx, dfz: 10)", check=check_count)
+    lr: float = option(3e-3, "learning rate of Adam, the peak under a schedule (dfx, dfz: 0.002)", check=check_positive)
     schedule: str = option("one-cycle", "course of the learning rate over the whole run", SCHEDULES)
-    batch_size: int = option(64, "images per step (dfx, dfz: 128)")
-    train_particles: int = option(1, "particles z ~ q(z|x, y) per image in the ELBO")
-    kl_warmup: float = option(0.4, "share of the run over which the weight of the KL term rises to 1 (dfx, dfz: 0.2)")
-    seed: int = option(0, "seed of the initial weights, the order of the images and the particles")
-    adversarial_eps: float | None = option(
-        None, "train on images that PGD moved by at most so much (Madry et al. 2018)  [default: 0, cnn-at 0.3]"
+    batch_size: int = option(64, "images per step (dfx, dfz: 128)", check=check_batch_size)
+    train_particles: int = option(1, "particles z ~ q(z|x, y) per image in the ELBO", check=check_count)
+    kl_warmup: float = option(
+        0.4,
+        "share of the run over which the weight of the KL term rises to 1 (dfx, dfz: 0.2)",
+        check=check_share_of_run,
     )
-    adversarial_steps: int | None = option(None, "its steps; one is single-step training  [default: 10]")
+    seed: int = option(0, "seed of the initial weights, the order of the images and the particles", check=check_seed)
+    adversarial_eps: float | None = option(
+        None,
+        "train on adversarial images of PGD with this eps (Madry et al. 2018)  [default: 0, cnn-at 0.3]",
+        check=check_part,
+    )
+    adversarial_steps: int | None = option(
+        None, "steps of that PGD; one is single-step training  [default: 10]", check=check_count
+    )
     adversarial_warmup: float | None = option(
-        None, "share of the run over which its eps rises from 0  [default: 0.5; from the start, 0.3 is not learned]"
+        None,
+        "share of the run over which that eps rises from 0  [default: 0.5; an eps of 0.3 from the start is not learned]",
+        check=check_share_of_run,
     )
     bound: str | None = option(
-        None, "what is maximised: the ELBO, or a tighter bound of several train particles  [default: elbo]", BOUNDS
+        None, "objective: the ELBO, or a tighter bound of several train particles  [default: elbo]", BOUNDS
     )
     antithetic: bool | None = option(
-        None, "draw the train particles in pairs around the mean of the guide, whose gradient has less noise"
+        None,
+        "draw the train particles in pairs around the mean of the guide, which makes the gradient less noisy",
+        check=check_flag,
     )
     averaging: float | None = option(
-        None, "keep a running average of the weights, of which this share remains at every step, such as 0.999"
+        None,
+        "keep a running average of the weights: the share of the old average in the new one, such as 0.999",
+        check=check_fraction,
     )
     augmentation: str | None = option(
         None,
@@ -120,91 +174,66 @@ class TrainingOptions:
 
     @classmethod
     def of(cls, model: str, **changes) -> "TrainingOptions":
-        """How a model is trained by default, but for some changes."""
+        """The defaults of a model, with some changes."""
         return cls(**OWN_TRAINING.get(model.lower(), {}) | changes)
 
     def __post_init__(self):
-        plain_numbers(self)
-        eps = self.adversarial_eps
-        if eps is not None and (isinstance(eps, bool) or not isinstance(eps, numbers.Real) or not 0 <= eps <= 1):
-            raise InputError(f"adversarial eps must be a number from 0 to 1, got {eps!r}")
-        if self.adversarial_steps is not None:
-            check_integer("adversarial steps", self.adversarial_steps, least=1)
-        check_integer("epochs", self.epochs, least=1)
-        check_positive("lr", self.lr)
-        object.__setattr__(self, "schedule", choice("schedule", self.schedule, SCHEDULES))
-        check_integer("batch size", self.batch_size, least=1, most=LARGEST_BATCH)
-        check_integer("train particles", self.train_particles, least=1)
-        for name, known in (("bound", BOUNDS), ("augmentation", AUGMENTATIONS)):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, choice(name, getattr(self, name), known))
+        check_fields(self)
         if self.bound == "elbo":
             object.__setattr__(self, "bound", None)  # as in configurations from before there was a choice
         if self.bound == "importance-weighted" and self.train_particles == 1:
             raise InputError("with one particle the importance-weighted bound is the ELBO: give more train particles")
-        if self.antithetic is not None:
-            check_flag("antithetic", self.antithetic)
-            object.__setattr__(self, "antithetic", self.antithetic or None)
+        object.__setattr__(self, "antithetic", self.antithetic or None)
         if self.antithetic and self.train_particles % 2:
             raise InputError(
                 f"antithetic particles come in pairs: give an even number of train particles, got {self.train_particles}"
             )
         if self.antithetic and self.bound:
             raise InputError(
-                "antithetic particles are for the ELBO: of pairs, the importance-weighted bound is another one"
+                "antithetic particles are for the ELBO: pairs change the importance-weighted bound; leave one of them out"
             )
-        if self.averaging is not None:
-            check_fraction("averaging", self.averaging)
-        for name in ("kl_warmup", "adversarial_warmup"):
-            share = getattr(self, name)
-            if share is not None and (not isinstance(share, numbers.Real) or not 0 <= share <= 1):
-                raise InputError(f"{name.replace('_', ' ')} must be a share of the run from 0 to 1, got {share!r}")
-        check_integer("seed", self.seed, least=0, most=LARGEST_SEED)
 
 
 @dataclass(frozen=True)
 class ClassifierOptions:
     """How a factorization classifies: see :class:`pyrobayes.BayesClassifier`."""
 
-    particles: int = option(10, "particles K per class in the importance-sampled log p(x, y)")
+    particles: int = option(10, "particles K per class in the importance-sampled log p(x, y)", check=check_count)
     noise: str = option("fresh", "draw the particles anew for each image, or share one table of draws", NOISES)
-    seed: int = option(0, "seed of the particles")
+    seed: int = option(0, "seed of the particles", check=check_seed)
     estimator: str = option(
-        "per-class", "particles for each class of its own, or for all from the mixture of the guides", ESTIMATORS
+        "per-class", "separate particles for each class, or for all from the mixture of the guides", ESTIMATORS
     )
-    precision: str = option("fp32", "what the networks compute in; log-probabilities stay in float32", PRECISIONS)
+    precision: str = option("fp32", "precision of the networks; log-probabilities stay in float32", PRECISIONS)
     prune: float | None = option(
-        None, "after a fifth of the particles, leave out classes whose log p(x, y) is so many nats below the best"
+        None,
+        "after a fifth of the particles, leave out classes whose log p(x, y) is so many nats below the best",
+        check=check_positive,
     )
     compile: bool = option(
-        False, "generate code for the decoder: faster after half a minute once, needs a C++ compiler (Triton on a GPU)"
+        False,
+        "generate code for the decoder: faster after half a minute once, needs a C++ compiler (Triton on a GPU)",
+        check=check_flag,
     )
     negligible: float = option(
-        0.0, "leave out of an attack's gradient particles whose share in it is below this part of the image's largest"
+        0.0,
+        "leave particles out of an attack's gradient whose share in it is below this part of the image's largest",
+        check=check_negligible,
     )
     memory: int = option(
-        512, "MiB that the networks' values may take; changes memory and speed, not results (but for negligible)"
+        512,
+        "MiB that the networks' values may take; changes memory and speed, not results (except with --negligible)",
+        check=check_count,
     )
 
     def __post_init__(self):
-        plain_numbers(self)
-        check_integer("particles", self.particles, least=1)
-        object.__setattr__(self, "noise", choice("noise", self.noise, NOISES))
-        check_integer("seed", self.seed, least=0, most=LARGEST_SEED)
-        object.__setattr__(self, "estimator", choice("estimator", self.estimator, ESTIMATORS))
-        object.__setattr__(self, "precision", choice("precision", self.precision, PRECISIONS))
-        if self.prune is not None:
-            check_positive("prune", self.prune)
-            if self.estimator != "per-class":
-                raise InputError("prune leaves out classes' own particles, which only the estimator per-class has")
-        if not isinstance(self.negligible, numbers.Real) or not 0 <= self.negligible < 1:
-            raise InputError(f"negligible must be a part from 0 to below 1, got {self.negligible!r}")
-        check_integer("memory", self.memory, least=1)
-        check_flag("compile", self.compile)
+        check_fields(self)
+        if self.prune is not None and self.estimator != "per-class":
+            raise InputError("prune leaves out classes' own particles, which only the estimator per-class has")
 
     @property
     def exact(self) -> bool:
-        """Whether log p(x, y) is what its particles give, to the rounding of float32."""
+        """Whether log p(x, y) comes from all particles without approximation, to the rounding of float32."""
         return self.precision == "fp32" and self.prune is None
 
     @property
@@ -218,14 +247,8 @@ class ClassifierOptions:
 class EvaluationOptions(ClassifierOptions):
     """How a trained model classifies a data set."""
 
-    batch_size: int = option(100, "images at a time; changes memory and speed, not results")
-    images: int | None = option(None, "take only the first N test images")
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_integer("batch size", self.batch_size, least=1, most=LARGEST_BATCH)
-        if self.images is not None:
-            check_integer("images", self.images, least=1)
+    batch_size: int = option(100, "images at a time; changes memory and speed, not results", check=check_batch_size)
+    images: int | None = option(None, "take only the first N test images", check=check_count)
 
     @property
     def classifier(self) -> ClassifierOptions:
@@ -241,24 +264,24 @@ EPS_IN_L2 = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 class RobustnessOptions(EvaluationOptions):
     """How a verdict on robustness is reached: see :mod:`pyrobayes.evaluation.robustness.verdict`."""
 
-    images: int | None = option(1000, "take only the first N test images")
+    images: int | None = option(1000, "take only the first N test images", check=check_count)
     eps: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
-    steps: int = option(40, "steps of every iterative attack, draws of random noise, and a tenth of Square's queries")
-    redraws: int = option(20, "draws of the noise by which what was found is judged again")
-    checked_images: int = option(200, "the checks that attack again take the first N images")
-    brief: bool = option(
-        False,
-        "leave out the mixture's gradient, logit matching and single terms",
+    steps: int = option(
+        40,
+        "steps of every iterative attack, draws of random noise, and a tenth of Square's queries",
+        check=check_count,
     )
+    redraws: int = option(20, "draws of the noise that judge the adversarial images again", check=check_count)
+    checked_images: int = option(
+        200, "number of images, the first ones, for the checks that attack again", check=check_count
+    )
+    brief: bool = option(False, "leave out the mixture's gradient, logit matching and single terms", check=check_flag)
 
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "eps", check_eps(self.eps))
         if not any(self.eps):
             raise InputError("a verdict needs an eps above 0")
-        for name in ("steps", "redraws", "checked_images"):
-            check_integer(name.replace("_", " "), getattr(self, name), least=1)
-        check_flag("brief", self.brief)
 
 
 QUICK_ROBUSTNESS = {
@@ -338,7 +361,7 @@ RECIPES = {
 
 
 def parse_eps(text: str) -> tuple[float, ...]:
-    """Read `START:STOP:STEP`, STOP included where the steps reach it, or a comma list; what is too much, the norm says.
+    """Read `START:STOP:STEP`, with STOP where the steps reach it, or a comma list. The norm limits the values later.
 
     >>> parse_eps("0:0.3:0.1")
     (0.0, 0.1, 0.2, 0.3)
@@ -346,6 +369,8 @@ def parse_eps(text: str) -> tuple[float, ...]:
     (0.05, 0.1)
     """
     expected = "expected START:STOP:STEP such as 0:0.3:0.05, or a comma list such as 0.05,0.1"
+    if not isinstance(text, str):
+        raise InputError(f"can't read the eps range {text!r}: {expected}")
     try:
         if ":" not in text:
             return check_eps([float(part) for part in text.split(",")], "l2")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyrobayes.attacks import registry
-from pyrobayes.attacks.base import EACH, Attack, declaration
+from pyrobayes.attacks.base import EACH, Attack
 from pyrobayes.errors import (
     InputError,
     check_count,
@@ -19,7 +19,7 @@ from pyrobayes.errors import (
     choice,
     is_number,
 )
-from pyrobayes.options import EPS, EPS_IN_L2, ESTIMATORS, EvaluationOptions, option
+from pyrobayes.options import EPS, EPS_IN_L2, ESTIMATORS, EvaluationOptions, declaration, option
 
 PLAIN_TYPES = {kind.__name__: kind for kind in (bool, int, float, str)}
 
@@ -36,7 +36,8 @@ def with_options_of_attacks(record: type) -> type:
         default = defaults.pop() if len(defaults) == 1 and len(attacks) == len(registry.names()) else None
         kind = plain_type(next(iter(attacks.values())), name)
         text = help_text(name, attacks, with_default=default is None)
-        fields.append((name, kind | None if default is None else kind, option(default, text, declared.get("choices"))))
+        checked = {key: declared.get(key) for key in ("choices", "check")}
+        fields.append((name, kind | None if default is None else kind, option(default, text, **checked)))
     namespace = {"__doc__": record.__doc__, "__module__": record.__module__}
     return dataclasses.make_dataclass(record.__name__, fields, bases=(record,), namespace=namespace, frozen=True)
 
@@ -71,6 +72,16 @@ def help_text(name: str, attacks: Mapping[str, type[Attack]], *, with_default: b
     return f"{text}  [default: {'; '.join(hints)}]"
 
 
+def as_tuple(name: str, value) -> tuple:
+    """The values of an option that may be given several times; a name or a number alone is one value."""
+    if isinstance(value, str) or is_number(value):
+        return (value,)
+    try:
+        return tuple(value or ())
+    except TypeError:
+        raise InputError(f"{name} must be one value, or a list of values, got {value!r}") from None
+
+
 @with_options_of_attacks
 @dataclass(frozen=True)
 class AttackOptions(EvaluationOptions):
@@ -78,12 +89,14 @@ class AttackOptions(EvaluationOptions):
 
     attack: tuple[str, ...] = option(("fgsm",), "the attack; may be given several times", tuple(registry.names()))
     eps: tuple[float, ...] | None = None
-    attack_particles: int | None = option(None, "particles of the attacker's estimates  [default: --particles]")
+    attack_particles: int | None = option(
+        None, "particles of the attacker's estimates  [default: --particles]", check=check_count
+    )
     attack_estimator: str | None = option(None, "estimator of the attacker  [default: --estimator]", ESTIMATORS)
 
     def __post_init__(self):
         super().__post_init__()
-        names = (self.attack,) if isinstance(self.attack, str) else tuple(self.attack or ())
+        names = as_tuple("attack", self.attack)
         if not names:
             raise InputError(f"no attack given: known are {', '.join(registry.names())}")
         attacks = tuple(dict.fromkeys(choice("attack", name, registry.names()) for name in names))
@@ -94,10 +107,6 @@ class AttackOptions(EvaluationOptions):
         eps = self.eps if self.eps is not None else EPS_IN_L2 if norms == {"l2"} else EPS
         for norm in norms:
             object.__setattr__(self, "eps", check_eps(eps, norm))
-        if self.attack_particles is not None:
-            check_count("attack particles", self.attack_particles)
-        if self.attack_estimator is not None:
-            object.__setattr__(self, "attack_estimator", choice("estimator", self.attack_estimator, ESTIMATORS))
 
     def _read_target(self) -> None:
         if self.target is not None:
@@ -138,8 +147,12 @@ class AttackOptions(EvaluationOptions):
 class DetectionOptions(AttackOptions):
     """How tests are fitted that reject adversarial images, and attacked: see :mod:`pyrobayes.evaluation.detection`."""
 
-    false_alarms: float = option(0.05, "share of the training images that each test may reject")
-    train_images: int = option(5000, "number of training images, the first ones, to which the tests are fitted")
+    false_alarms: float = option(0.05, "share of the training images that each test may reject", check=check_fraction)
+    train_images: int = option(
+        5000,
+        "number of training images, the first ones, to which the tests are fitted",
+        check=functools.partial(check_integer, least=2),
+    )
     evade_weight: tuple[float, ...] = option(
         (),
         "attack every particle and the test at once too: this weight times the statistic of the test is taken off the "
@@ -148,9 +161,7 @@ class DetectionOptions(AttackOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        check_fraction("false alarms", self.false_alarms)
-        check_integer("train images", self.train_images, least=2)
-        weights = (self.evade_weight,) if is_number(self.evade_weight) else tuple(self.evade_weight)
+        weights = as_tuple("evade weight", self.evade_weight)
         for weight in weights:
             check_positive("evade weight", weight)
         object.__setattr__(self, "evade_weight", tuple(sorted(set(weights))))

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from pyrobayes.attacks.losses import LOSSES, MATCHING
 from pyrobayes.errors import (
-    LARGEST_SEED,
     InputError,
     check_count,
     check_eps,
@@ -23,12 +22,11 @@ from pyrobayes.errors import (
     check_integer,
     check_norm,
     check_positive,
-    choice,
+    check_seed,
     is_number,
     numbers_in,
-    plain_numbers,
 )
-from pyrobayes.options import TERMS, option
+from pyrobayes.options import TERMS, check_fields, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -80,9 +78,9 @@ class Attack:
         "independent estimates of the posterior whose mean the attack sees; with --snapshot, times as many particles",
         check=check_count,
     )
-    seed: int = 0
+    seed: int = option(0, check=check_seed)
     evade: Callable | None = None
-    evade_weight: float = 1.0
+    evade_weight: float = option(1.0, check=check_positive)
 
     name: ClassVar[str] = "this attack"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -90,23 +88,11 @@ class Attack:
     follows_gradient: ClassVar[bool] = True
 
     def __post_init__(self):
-        plain_numbers(self)
-        for field in dataclasses.fields(self):
-            self._check(field.name, getattr(self, field.name), declaration(type(self), field.name))
+        check_fields(self)
         check_norm(self.name, self.norm, self.norms)
         if self.target is not None and self.target != EACH:
             check_integer("target", self.target, least=0)
-        check_integer("seed", self.seed, least=0, most=LARGEST_SEED)
-        check_positive("evade weight", self.evade_weight)
         self._check_combinations()
-
-    def _check(self, name: str, value, declared: Mapping) -> None:
-        if value is None and getattr(type(self), name, None) is None:
-            return
-        if choices := declared.get("choices"):
-            object.__setattr__(self, name, choice(name, value, choices))
-        if check := declared.get("check"):
-            check(name.replace("_", " "), value)
 
     def _check_combinations(self) -> None:
         without = ["target", "snapshot", "evade"] + ["term"] * (self.loss == "latent-matching")
@@ -196,15 +182,6 @@ class Attack:
             return found, reached.where(problem.y != target, -math.inf)
 
         return worst(towards(target) for target in range(problem.num_classes))
-
-
-def declaration(attack: type[Attack], name: str) -> Mapping:
-    """The help, choices and check of a field, from the class that declares them or the nearest one above it."""
-    for cls in attack.__mro__:
-        field = vars(cls).get("__dataclass_fields__", {}).get(name)
-        if field is not None and field.metadata:
-            return field.metadata
-    return {}
 
 
 def worst(candidates: Iterable[tuple[Tensor, Tensor]]) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from pyrobayes.attacks.base import Attack, declaration
+from pyrobayes.attacks.base import Attack
 from pyrobayes.errors import InputError, choice
+from pyrobayes.options import declaration
 
 _REGISTRY: dict[str, type[Attack]] = {}
 

@@ -9,7 +9,7 @@ import pytest
 
 from pyrobayes import AttackOptions, DetectionOptions, InputError, attacks
 from pyrobayes.attacks import registry
-from pyrobayes.attacks.base import declaration
+from pyrobayes.options import declaration
 
 NEW_ATTACK = """
 from __future__ import annotations
@@ -128,8 +128,10 @@ def test_options_are_spelled_as_they_are_known():
         ({"attack": "cw", "target": "each"}, "nearest class: leave target out"),
         ({"target": "first"}, "target must be the number of a class, or 'each', got 'first'"),
         ({"snapshot": "no"}, "snapshot must be True or False, got 'no'"),
+        ({"snapshot": None}, "snapshot must be True or False, got None"),
+        ({"eot": None}, "eot must be a whole number of at least 1, got None"),
         ({"attack_particles": 0}, "attack particles must be a whole number of at least 1, got 0"),
-        ({"attack_estimator": "best"}, "unknown estimator 'best'"),
+        ({"attack_estimator": "best"}, "unknown attack estimator 'best'"),
         ({"eps": True}, "eps must be a number, or a list of numbers, got True"),
     ],
 )
