@@ -36,8 +36,9 @@ def with_options_of_attacks(record: type) -> type:
         default = defaults.pop() if len(defaults) == 1 and len(attacks) == len(registry.names()) else None
         kind = plain_type(next(iter(attacks.values())), name)
         text = help_text(name, attacks, with_default=default is None)
-        checked = {key: declared.get(key) for key in ("choices", "check")}
-        fields.append((name, kind | None if default is None else kind, option(default, text, **checked)))
+        check = None if default is None else declared.get("check")  # attacks with other defaults may have other checks
+        field = option(default, text, declared.get("choices"), check=check)
+        fields.append((name, kind | None if default is None else kind, field))
     namespace = {"__doc__": record.__doc__, "__module__": record.__module__}
     return dataclasses.make_dataclass(record.__name__, fields, bases=(record,), namespace=namespace, frozen=True)
 
