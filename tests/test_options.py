@@ -13,6 +13,7 @@ from pyrobayes import (
     Networks,
     RobustnessOptions,
     TrainingOptions,
+    attacks,
 )
 from pyrobayes.errors import check_count
 from pyrobayes.options import declaration, option, parse_eps
@@ -31,9 +32,12 @@ FIELDS = [(record, field) for record in RECORDS for field in dataclasses.fields(
 
 @pytest.mark.parametrize(("record", "field"), FIELDS, ids=[f"{r.__name__}-{f.name}" for r, f in FIELDS])
 def test_every_field_refuses_what_it_can_not_be(record, field):
-    given = {"source": {"source": "gbz"}, "target": {"target": -1}}.get(field.name, {field.name: object()})
+    given = {"attack": attacks.names()} if issubclass(record, AttackOptions) else {}
+    if field.name == "source":
+        given["attack"] = "fgsm"  # transfer takes any name
+    bad = {"target": -1, "source": "gbz"}.get(field.name, object())
     with pytest.raises(InputError, match=field.name.replace("_", " ")):
-        record(**given)
+        record(**given | {field.name: bad})
 
 
 @dataclasses.dataclass(frozen=True)
