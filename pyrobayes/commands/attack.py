@@ -34,6 +34,7 @@ ATTACK = register(
         AttackResult,
         done="attacked",
         section=attacks_section,
+        figures=("figure1.*", "figure2-*"),
         overview="figure1",
         beside="adversarial-*.safetensors",
     )

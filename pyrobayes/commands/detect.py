@@ -26,6 +26,7 @@ DETECT = register(
         Detection,
         done="attacked and tested",
         section=detections_section,
+        figures=("detection-*",),
     )
 )
 

@@ -19,6 +19,7 @@ EVALUATE = register(
         Evaluation,
         done="evaluated",
         section=evaluations_section,
+        figures=("confusion-*",),
     )
 )
 

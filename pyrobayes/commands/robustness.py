@@ -24,6 +24,7 @@ ROBUSTNESS = register(
         Verdict,
         done="attacked for a verdict on robustness",
         section=verdicts_section,
+        figures=("robustness.p*", "robustness-*"),
         overview="robustness",
         joint=True,
         resumed=True,

@@ -21,6 +21,7 @@ class ResultCommand:
         done: the report says that so many images were `done`.
         section: the Markdown blocks of the report, from the command's :class:`pyrobayes.results.store.SavedResults`, the
             names of the figures that are there, and the results of all commands by name.
+        figures: patterns of the names of its figures.
         overview: the stem of the figure of all results together, which is removed when one of them changes.
         beside: a pattern of other files that belong to the results, and are set aside with them.
         joint: a result depends on all models that were named, so that all results are reused or none.
@@ -33,6 +34,7 @@ class ResultCommand:
     record: type
     done: str
     section: Callable[..., list[str]]
+    figures: tuple[str, ...] = ()
     overview: str | None = None
     beside: str | None = None
     joint: bool = False

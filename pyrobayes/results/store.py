@@ -18,7 +18,8 @@ from pyrobayes.codec import decode, encode
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError
 from pyrobayes.evaluation.reproduction import Claim, Comparison, Spread
-from pyrobayes.files import locked, other_names, writable_folder
+from pyrobayes.files import locked, other_names, remove_leftovers, writable_folder
+from pyrobayes.interrupts import Interrupted
 from pyrobayes.options import EvaluationOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.results import checked_file, figures
@@ -124,8 +125,8 @@ class ResultStore:
         if self.writes:
             writable_folder(self.folder)
             taken = f"is where another process writes the results of 'pyrobayes {self.command.name}'; choose another folder (--out)"
-            self._lock = self.folder / f".{self.command.name}.lock"
-            self._within.enter_context(locked(self.folder, taken, self._lock.name))
+            self._lock = self._within.enter_context(locked(self.folder, taken, f".{self.command.name}.lock"))
+            remove_leftovers(self.folder, self.path.name, *filter(None, [self.command.beside]), *self.command.figures)
         try:
             if self.path.exists() and not self.path.is_file():
                 raise InputError(f"{self.path} is where results are written, and is no file: move it elsewhere")
@@ -140,7 +141,7 @@ class ResultStore:
         if kind is not None and issubclass(kind, KeyboardInterrupt) and not str(error):
             finished = f"interrupted; the results of models that were finished are in {self.path}, and "
             more = "the same command" if self.command.resumed else "--resume"
-            raise KeyboardInterrupt(finished + f"{more} keeps them") from None
+            raise Interrupted.after(error, finished + f"{more} keeps them") from None
 
     @property
     def results(self) -> list:
@@ -207,8 +208,7 @@ class ResultStore:
         """Write all results that there are."""
         if not self.writes:
             return
-        if not self._lock.exists():
-            raise InputError(f"{self.folder} was deleted while its results were made: nothing more is written there")
+        self._lock.check()
         results = self.results
         made = {unit_of(result) for result in results}
         results += [result for result in self._standing if unit_of(result) not in made]

@@ -1,0 +1,94 @@
+"""Signals, folders that go, and what killed processes leave, while results are made."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pyrobayes import InputError, evaluation
+from pyrobayes.attacks.attack_options import AttackOptions
+from pyrobayes.commands.attack import attack
+from pyrobayes.commands.context import Context
+from pyrobayes.commands.evaluate import evaluate
+from pyrobayes.options import PRETRAINED, EvaluationOptions
+
+FEW = EvaluationOptions(images=2, particles=1)
+
+
+@pytest.fixture
+def where(tmp_path):
+    return Context("fashion-mnist-mini", runs=PRETRAINED, out=tmp_path / "results")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_of_schedulers_and_terminals_keep_what_is_finished(number, tmp_path):
+    line = "evaluate dbx gfz --pretrained --images 300 --particles 1 --batch-size 1 --out".split()
+    with subprocess.Popen(
+        [sys.executable, "-m", "pyrobayes_cli", *line, tmp_path], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:  # fmt: skip
+        for _ in range(6000):
+            if (tmp_path / "confusion-dbx.png").exists():
+                break
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number and "Traceback" not in errors
+    assert f"finished are in {tmp_path / 'evaluation.json'}, and --resume keeps them" in errors
+    saved = json.loads((tmp_path / "evaluation.json").read_text())
+    assert saved["models"] == ["dbx", "gfz"] and list(saved["trained"]) == ["dbx"]
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_not_made_anew(where, monkeypatch):
+    real = evaluation.evaluate
+
+    def deleted(*given, **more):
+        shutil.rmtree(where.results)
+        return real(*given, **more)
+
+    monkeypatch.setattr(evaluation, "evaluate", deleted)
+    with pytest.raises(InputError, match="was deleted or replaced"):
+        evaluate(["dbx"], FEW, where)
+    assert not where.results.exists()
+
+
+def test_a_folder_in_the_place_of_the_file_is_noticed_at_the_start(where, monkeypatch):
+    (where.results / "attack.json").mkdir(parents=True)
+    monkeypatch.setattr(evaluation, "attack", lambda *given, **more: pytest.fail("computed"))
+    with pytest.raises(InputError, match="attack.json is where results are written, and is no file: move it elsewhere"):
+        attack(["dbx"], AttackOptions(images=2, particles=1), where)
+
+
+def test_what_killed_processes_left_is_removed(where):
+    where.results.mkdir()
+    ours, others = (where.results / f".{name}.abcd1234.pyrobayes" for name in ("evaluation.json", "attack.json"))
+    for path in (ours, others, where.results / ".mine"):
+        path.write_text("")
+    evaluate(["dbx"], FEW, where)
+    assert sorted(path.name for path in where.results.glob(".*") if path.suffix != ".lock") == [
+        ".attack.json.abcd1234.pyrobayes",
+        ".mine",
+    ]
+
+
+def test_a_damaged_file_is_told_set_aside_and_made_anew(where):
+    told = []
+
+    class Listening(type(where.progress)):
+        def note(self, message):
+            told.append(message)
+
+    results = evaluate(["dbx"], FEW, where)
+    path = where.results / "evaluation.json"
+    whole = path.read_text()
+    path.write_text(damaged := whole.replace('"images": 2', '"images": 3', 1))
+    listening = Context(**vars(where) | {"progress": Listening()})
+    assert evaluate(["dbx"], FEW, listening, resume=True) == results
+    assert told == [f"{path} is damaged (its checksum is wrong): it is set aside, and its results are made anew"]
+    assert path.read_text() == whole and (where.results / "evaluation.1.json").read_text() == damaged
+    assert os.listdir(where.results).count("evaluation.1.json") == 1
