@@ -9,9 +9,10 @@ from matplotlib.patches import Patch
 
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.results.figures.style import DASHED, DOTTED, OTHER, STYLE, WIDTH, data_name, draw_intervals, new_figure
+from pyrobayes.results.figures import style
 
 
+@style.styled
 def detection(results: Sequence[Detection]) -> Figure:
     """ROC curves of the tests of one model under one attack, a panel a test, a line an eps; dotted where its threshold is.
 
@@ -22,44 +23,41 @@ def detection(results: Sequence[Detection]) -> Figure:
     adaptive = [result for result in results if result.options["evade"] is not None]
     first = plain[0]
     colours = [matplotlib.colormaps["viridis"](0.75 * i / max(1, len(first.eps) - 1)) for i in range(len(first.eps))]
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(WIDTH, 5.0 if adaptive else 2.8)
-        grid = figure.subplots(2 if adaptive else 1, len(plain), squeeze=False)
-        for axes, result in zip(grid[0], plain):
-            _roc(axes, result, colours)
-        for axes, result in zip(grid[1] if adaptive else (), plain):
-            _evasion(axes, result, [other for other in adaptive if other.test == result.test], colours)
-        grid[0, 0].set_ylabel("successful adversarial\nimages rejected (%)")
-        if adaptive:
-            grid[1, 0].set_ylabel("misclassified\nand accepted (%)")
-        lines = [
-            Line2D([], [], color=colour, label=rf"$\epsilon$ = {eps:g}") for colour, eps in zip(colours, first.eps)
+    figure = style.new_figure(style.WIDTH, 5.0 if adaptive else 2.8)
+    grid = figure.subplots(2 if adaptive else 1, len(plain), squeeze=False)
+    for axes, result in zip(grid[0], plain):
+        _roc(axes, result, colours)
+    for axes, result in zip(grid[1] if adaptive else (), plain):
+        _evasion(axes, result, [other for other in adaptive if other.test == result.test], colours)
+    grid[0, 0].set_ylabel("successful adversarial\nimages rejected (%)")
+    if adaptive:
+        grid[1, 0].set_ylabel("misclassified\nand accepted (%)")
+    lines = [Line2D([], [], color=colour, label=rf"$\epsilon$ = {eps:g}") for colour, eps in zip(colours, first.eps)]
+    upright = {"color": "black", "linestyle": "none", "marker": "|", "markersize": 9, "markeredgewidth": 0.8}
+    lines.append(Line2D([], [], label="threshold", **upright))
+    if adaptive:
+        lines += [
+            Line2D([], [], color=style.OTHER, linestyle="none", marker="o", markersize=3.5, label="evading the test"),
+            Patch(facecolor=style.OTHER, alpha=0.2, linewidth=0, label="not evading it"),
         ]
-        upright = {"color": "black", "linestyle": "none", "marker": "|", "markersize": 9, "markeredgewidth": 0.8}
-        lines.append(Line2D([], [], label="threshold", **upright))
-        if adaptive:
-            lines += [
-                Line2D([], [], color=OTHER, linestyle="none", marker="o", markersize=3.5, label="evading the test"),
-                Patch(facecolor=OTHER, alpha=0.2, linewidth=0, label="not evading it"),
-            ]
-        figure.legend(handles=lines, loc="outside right center", fontsize=8)
-        images = first.false_alarms.total
-        figure.suptitle(
-            f"{first.model.upper()} under {first.attack.upper()}, {data_name(first.data)}, {images:,} test images",
-            fontsize=9,
-        )
+    figure.legend(handles=lines, loc="outside right center", fontsize=8)
+    images = first.false_alarms.total
+    figure.suptitle(
+        f"{first.model.upper()} under {first.attack.upper()}, {style.data_name(first.data)}, {images:,} test images",
+        fontsize=9,
+    )
     return figure
 
 
 def _roc(axes, result: Detection, colours: Sequence) -> None:
     alarms = range(len(result.roc[0]))
-    axes.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.8, linestyle=DASHED)
+    axes.plot([0, 100], [0, 100], color="#BBBBBB", linewidth=0.8, linestyle=style.DASHED)
     for curve, success, colour in zip(result.roc, result.detected, colours):
         axes.plot(alarms, [100 * share for share in curve], color=colour, linewidth=1.4)
         ends = [Rate.of_share(share, success.total).interval for share in curve]
         low, high = ([100 * end for end in each] for each in zip(*ends))
         axes.fill_between(alarms, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.axvline(100 * result.false_alarms.share, color="black", linewidth=0.8, linestyle=DOTTED)
+    axes.axvline(100 * result.false_alarms.share, color="black", linewidth=0.8, linestyle=style.DOTTED)
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 101)
     axes.set_xlabel("clean images rejected (%)")
@@ -72,10 +70,10 @@ def _evasion(axes, without: Detection, results: Sequence[Detection], colours: Se
     for i, colour in enumerate(colours):
         apart = 1.08 ** (i - (len(colours) - 1) / 2)  # so that no bar hides another
         rates = [(apart * weight, result.undetected[i]) for weight, result in zip(weights, results)]
-        draw_intervals(axes, rates, color=colour, marker="o", markersize=3.5, linestyle="none")
+        style.draw_intervals(axes, rates, color=colour, marker="o", markersize=3.5, linestyle="none")
         low, high = without.undetected[i].interval
         axes.axhspan(100 * low, 100 * high, color=colour, alpha=0.12, linewidth=0)
-        axes.axhline(100 * without.undetected[i].share, color=colour, linewidth=0.8, linestyle=DOTTED)
+        axes.axhline(100 * without.undetected[i].share, color=colour, linewidth=0.8, linestyle=style.DOTTED)
     axes.set_xscale("log")
     axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
     axes.minorticks_off()

@@ -3,35 +3,34 @@
 import math
 from collections.abc import Mapping
 
-import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from pyrobayes.factorizations import DeepBayes
-from pyrobayes.results.figures.style import STYLE, new_figure
+from pyrobayes.results.figures import style
 
 RADIUS = 0.36
 Place = tuple[float, float]
 
 
+@style.styled
 def graphical_model(factorization: DeepBayes) -> Figure:
     """The directed graph read from the running model: plate around it, observed variables shaded."""
     parents = factorization.parents()
     places = _places(parents)
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(2.6, 2.9)
-        axes = figure.add_subplot()
-        for child, above in parents.items():
-            for parent in above:
-                axes.add_patch(_arrow(places[parent], places[child]))
-        for name, place in places.items():
-            shade = "0.82" if name in ("x", "y") else "white"
-            axes.add_patch(Circle(place, RADIUS, facecolor=shade, edgecolor="black", zorder=3))
-            label = f"{name[0]}_{{{name[1:]}}}" if len(name) > 1 else name
-            axes.text(*place, f"${label}$", ha="center", va="center", fontsize=13, zorder=4)
-        _plate(axes, places)
-        formula = factorization.formula().replace(") p", r")\,\,p")
-        axes.set_title(f"{factorization.name.upper()}\n${formula}$", fontsize=9)
+    figure = style.new_figure(2.6, 2.9)
+    axes = figure.add_subplot()
+    for child, above in parents.items():
+        for parent in above:
+            axes.add_patch(_arrow(places[parent], places[child]))
+    for name, place in places.items():
+        shade = "0.82" if name in ("x", "y") else "white"
+        axes.add_patch(Circle(place, RADIUS, facecolor=shade, edgecolor="black", zorder=3))
+        label = f"{name[0]}_{{{name[1:]}}}" if len(name) > 1 else name
+        axes.text(*place, f"${label}$", ha="center", va="center", fontsize=13, zorder=4)
+    _plate(axes, places)
+    formula = factorization.formula().replace(") p", r")\,\,p")
+    axes.set_title(f"{factorization.name.upper()}\n${formula}$", fontsize=9)
     return figure
 
 

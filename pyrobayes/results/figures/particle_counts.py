@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from pyrobayes.evaluation.particles import Effect, references
-from pyrobayes.results.figures.style import DOTTED, STYLE, WIDTH, data_name, draw_intervals, model_line, new_figure
+from pyrobayes.results.figures import style
 from pyrobayes.results.tables import EFFECT
 
 
+@style.styled
 def particles(effects: Sequence[Effect]) -> Figure:
     """Accuracy, noise, effective sample size, bias and Pareto k against the number of particles: a line a model and estimator.
 
@@ -20,21 +20,20 @@ def particles(effects: Sequence[Effect]) -> Figure:
     for effect in effects:
         lines.setdefault((effect.model, effect.estimator), []).append(effect)
     best, several = references(effects), len({effect.estimator for effect in effects}) > 1
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(WIDTH, 4.6)
-        grid = figure.subplots(2, 3).flatten()
-        _axes(grid, sorted({effect.particles for effect in effects}))
-        for i, ((model, estimator), shown) in enumerate(lines.items()):
-            look = model_line(shown[0]) | {"linewidth": 1.2, "elinewidth": 0.7, "capsize": 1.5, "markersize": 3.5}
-            look |= {"linestyle": DOTTED} if estimator == "mixture" else {}
-            look |= {"label": f"{model.upper()}, {estimator}"} if several else {}
-            beside = 1.04 ** (i - (len(lines) - 1) / 2)  # so that no bar hides another
-            _draw(grid, shown, [beside * effect.particles for effect in shown], best[model], look)
-        grid[4].set_xlim(grid[0].get_xlim())
-        grid[5].axis("off")
-        grid[5].legend(*grid[0].get_legend_handles_labels(), loc="center", fontsize=8, handlelength=3)
-        first = effects[0]
-        figure.suptitle(f"{data_name(first.data)}, {first.accuracy.total:,} test images", fontsize=9)
+    figure = style.new_figure(style.WIDTH, 4.6)
+    grid = figure.subplots(2, 3).flatten()
+    _axes(grid, sorted({effect.particles for effect in effects}))
+    for i, ((model, estimator), shown) in enumerate(lines.items()):
+        look = style.model_line(shown[0]) | {"linewidth": 1.2, "elinewidth": 0.7, "capsize": 1.5, "markersize": 3.5}
+        look |= {"linestyle": style.DOTTED} if estimator == "mixture" else {}
+        look |= {"label": f"{model.upper()}, {estimator}"} if several else {}
+        beside = 1.04 ** (i - (len(lines) - 1) / 2)  # so that no bar hides another
+        _draw(grid, shown, [beside * effect.particles for effect in shown], best[model], look)
+    grid[4].set_xlim(grid[0].get_xlim())
+    grid[5].axis("off")
+    grid[5].legend(*grid[0].get_legend_handles_labels(), loc="center", fontsize=8, handlelength=3)
+    first = effects[0]
+    figure.suptitle(f"{style.data_name(first.data)}, {first.accuracy.total:,} test images", fontsize=9)
     return figure
 
 
@@ -49,13 +48,13 @@ def _axes(grid: Sequence, counts: Sequence[int]) -> None:
     grid[2].set_yscale("log")
     grid[2].set_yticks(counts, counts)
     grid[2].minorticks_off()
-    grid[4].axhline(0.7, color="black", linewidth=0.8, linestyle=DOTTED)
+    grid[4].axhline(0.7, color="black", linewidth=0.8, linestyle=style.DOTTED)
 
 
 def _draw(grid: Sequence, shown: Sequence[Effect], at: Sequence[float], reference: Effect, look: dict) -> None:
     """One model and estimator in every panel."""
     for axes, what in zip(grid, ("accuracy", "changed")):
-        draw_intervals(axes, [(k, getattr(effect, what)) for k, effect in zip(at, shown)], **look)
+        style.draw_intervals(axes, [(k, getattr(effect, what)) for k, effect in zip(at, shown)], **look)
     sizes, biases = [effect.effective_sample_size for effect in shown], [effect.bias(reference) for effect in shown]
     for axes, means in ((grid[2], sizes), (grid[3], biases)):
         axes.errorbar(at, [mean.value for mean in means], [mean.half for mean in means], **look)

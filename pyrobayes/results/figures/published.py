@@ -3,33 +3,22 @@
 import math
 from collections.abc import Sequence
 
-import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import POSTER_IMAGES, Comparison
-from pyrobayes.results.figures.style import (
-    BOUNDS,
-    COLOURS,
-    DASHED,
-    OTHER,
-    STYLE,
-    WIDTH,
-    data_name,
-    draw_intervals,
-    new_figure,
-    rate_axis,
-)  # fmt: skip
+from pyrobayes.results.figures import style
 
 PUBLISHED, OURS, WORST = "FGSM, published", "FGSM, ours", "worst case, ours"
 LOOKS = {
     PUBLISHED: {"color": "black", "linestyle": "none", "marker": "x", "markersize": 5, "zorder": 5},
     OURS: {"marker": "o", "markersize": 3.5},
-    WORST: {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "linestyle": DASHED},
+    WORST: {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "linestyle": style.DASHED},
 }
 
 
+@style.styled
 def reproduction(found) -> Figure:
     """FGSM's success rates against eps, published and ours, beside our worst case where it is known: a panel a model.
 
@@ -44,18 +33,17 @@ def reproduction(found) -> Figure:
         panels.setdefault(each.model, []).append(each)
     columns = min(4, len(panels))
     rows = math.ceil((len(panels) + 1) / columns)
-    with matplotlib.rc_context(STYLE):
-        figure = new_figure(WIDTH, 2.1 * rows)
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for axes, (model, shown) in zip(grid.flat, panels.items()):
-            _panel(axes, model, shown)
-        for axes in grid.flat[len(panels) :]:
-            axes.axis("off")
-        handles = [Line2D([], [], label=name, **{"color": OTHER} | look) for name, look in LOOKS.items()]
-        grid.flat[-1].legend(handles=handles, loc="center", fontsize=8, handlelength=3.6)
-        figure.supxlabel(BOUNDS["linf"], fontsize=9)
-        figure.supylabel("misclassified images (%)", fontsize=9)
-        figure.suptitle(_title(found), fontsize=9)
+    figure = style.new_figure(style.WIDTH, 2.1 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes, (model, shown) in zip(grid.flat, panels.items()):
+        _panel(axes, model, shown)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    handles = [Line2D([], [], label=name, **{"color": style.OTHER} | look) for name, look in LOOKS.items()]
+    grid.flat[-1].legend(handles=handles, loc="center", fontsize=8, handlelength=3.6)
+    figure.supxlabel(style.BOUNDS["linf"], fontsize=9)
+    figure.supylabel("misclassified images (%)", fontsize=9)
+    figure.suptitle(_title(found), fontsize=9)
     return figure
 
 
@@ -67,14 +55,14 @@ def _panel(axes, model: str, shown: Sequence[Comparison]) -> None:
     }
     for name, look in LOOKS.items():
         caps = {"capsize": 0} if name == PUBLISHED else {}
-        draw_intervals(axes, rates[name], **{"color": COLOURS.get(model, OTHER)} | look | caps)
+        style.draw_intervals(axes, rates[name], **{"color": style.COLOURS.get(model, style.OTHER)} | look | caps)
     axes.set_title(model.upper() + ("" if rates[PUBLISHED] else " (not published)"), fontsize=9)
-    rate_axis(axes)
+    style.rate_axis(axes)
     axes.tick_params(labelbottom=True)
 
 
 def _title(found) -> str:
     judged = next((each.worst.images for each in found.comparisons if each.worst), None)
     seeds = f"{'seed' if len(found.seeds) == 1 else 'seeds'} {', '.join(map(str, found.seeds))}"
-    title = f"{data_name(found.data)}; networks {found.recipe['networks']}; {seeds}; {found.images:,} test images"
+    title = f"{style.data_name(found.data)}; networks {found.recipe['networks']}; {seeds}; {found.images:,} test images"
     return title + (f" (worst case: {judged:,})" if judged else "")
