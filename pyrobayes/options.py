@@ -54,7 +54,8 @@ def option(default: Any, help: str | None = None, choices=None, **more) -> Any:
         help: the help text on the command line, which offers no field without one.
         choices: the values that are allowed.
         more: what else is declared of the field, such as `check`, a function of its name and value that refuses a bad
-            value, and `none_means`, the words that stand for a default of None in the help text.
+            value, `open`, where Python takes values beyond the choices, and `none_means`, the words that stand for a
+            default of None in the help text.
     """
     declared = {"help": help, "choices": choices} | more
     return field(default=default, metadata={name: value for name, value in declared.items() if value is not None})
@@ -94,7 +95,7 @@ def check_fields(record) -> None:
         if isinstance(each.default, tuple) or (value is None and "None" in str(each.type)):
             continue
         label = each.name.replace("_", " ")
-        if choices := declared.get("choices"):
+        if (choices := declared.get("choices")) and "open" not in declared:
             object.__setattr__(record, each.name, choice(label, value, choices))
         if check := declared.get("check"):
             check(label, value)

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-import linear_gaussian  # noqa: F401  (registers a factorization)
+import hierarchical  # noqa: F401  (registers a factorization)
+import linear_gaussian  # noqa: F401  (and another)
 import pytest
 import torch
 from support import TINY

@@ -38,6 +38,31 @@ def density(distribution, value):
     return terms.flatten(-distribution.event_dim).sum(-1)
 
 
+def guides_of(factorization):
+    """The parents of every variable in the guide, in the order that it draws them."""
+    return getattr(factorization, "guides", {"z": ("x", "y")})
+
+
+def draw_by_hand(factorization, x, y, noise):
+    """All variables of one batch, the latent ones as loc + scale * noise, [B, latent]."""
+    values, first = {"x": x, "y": y}, 0
+    for site, given in guides_of(factorization).items():
+        q = getattr(factorization, f"q_{site}")(*(values[parent] for parent in given))
+        last = first + q.event_shape[0]
+        values[site] = q.base_dist.loc + q.base_dist.scale * noise[:, first:last]
+        first = last
+    return values
+
+
+def log_density_by_hand(factorization, values, which):
+    """log p(x, z, y), or log q(z|x, y) of the guides, [B]: the sum over conditionals, each with its parents' values."""
+    graph = {"p": factorization.structure.parents, "q": guides_of(factorization)}[which]
+    return sum(
+        density(getattr(factorization, f"{which}_{child}")(*(values[parent] for parent in parents)), values[child])
+        for child, parents in graph.items()
+    )
+
+
 # A command line that sees the first 200 images of a data set alone.
 FEW_IMAGES = """
 from pyrobayes.data import sources

@@ -65,7 +65,7 @@ class Attack:
         (*LOSSES, *MATCHING),
     )
     term: str | None = option(
-        None, "factor whose log-probability alone the attack sees", TERMS, none_means="all factors"
+        None, "factor whose log-probability alone the attack sees", TERMS, open=True, none_means="all factors"
     )
     snapshot: bool = option(
         False, "increase the mean of the losses of every particle's own log joint", check=check_flag

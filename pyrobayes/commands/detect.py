@@ -64,7 +64,8 @@ def detect(
         for by, classifier in planned:
 
             def make(by=by, classifier=classifier) -> list[Detection]:
-                detector, models_images = detectors[classifier], classifier.factorization.models_images
+                detector = detectors[classifier]
+                models_images = classifier.factorization.structure.models_images
                 found = []
                 for tests, against in _against(by, detector, options):
                     result = attacked(classifier, against, 0)

@@ -14,7 +14,7 @@ from pyrobayes.commands.robustness import run_verdicts
 from pyrobayes.commands.train import train
 from pyrobayes.errors import InputError, check_integer, choice
 from pyrobayes.evaluation.reproduction import Reproduction, claims, compare
-from pyrobayes.factorizations import parse_formula
+from pyrobayes.factorizations import Structure
 from pyrobayes.files import writable_folder
 from pyrobayes.options import (
     NETWORKS,
@@ -119,7 +119,7 @@ def reproduce(
     ]
     for where, each in zip(plan.contexts, plan.seeds):
         for name in factorizations.names():
-            if parse_formula(factorizations.get(name).formula())["x"]:
+            if Structure.of_formula(factorizations.get(name).formula()).models_images:
                 draw_samples(name, where, seed=each)
     compared = (compare(attacks, verdicts), claims(attacks, plan.seeds)) if plan.published else ([], [])
     result = Reproduction(list(plan.seeds), plan.folders, trained, evaluations, attacks, verdicts, *compared)

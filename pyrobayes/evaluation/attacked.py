@@ -202,7 +202,7 @@ def attack(
     found = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
     return AttackResult.of(
         model=classifier.factorization.name,
-        generative=classifier.factorization.generative,
+        generative=classifier.factorization.structure.generative,
         attack=perturb.name,
         options=perturb.described() | ({"attacker": dict(attacker)} if attacker else {}),
         data=data.name,

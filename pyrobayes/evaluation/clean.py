@@ -90,7 +90,7 @@ def evaluate(
     posterior = log_joint.log_softmax(1)
     classes = len(data.classes)
     confusion = (labels * classes + predicted).bincount(minlength=classes**2).reshape(classes, classes)
-    models_images = classifier.factorization.models_images
+    models_images = classifier.factorization.structure.models_images
     return Evaluation(
         model=classifier.factorization.name,
         data=data.name,

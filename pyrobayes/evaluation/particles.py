@@ -47,7 +47,7 @@ class Effect:
 
     Attributes:
         model, estimator, data: names.
-        generative: whether it models the images given the class, as :attr:`pyrobayes.factorizations.DeepBayes.generative` says.
+        generative: nothing depends on the image, see :attr:`pyrobayes.factorizations.Structure.generative`.
         particles: K.
         serving: how many particles log p(x, y) is the estimate of: K, or C K under the mixture, where all classes share them.
         accuracy: share of images classified correctly.
@@ -141,7 +141,7 @@ def _effect(
         model=classifier.factorization.name,
         estimator=classifier.options.estimator,
         data=data.name,
-        generative=classifier.factorization.generative,
+        generative=classifier.factorization.structure.generative,
         particles=count,
         serving=serving,
         accuracy=Rate.of(right),

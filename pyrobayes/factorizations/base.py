@@ -1,16 +1,16 @@
-"""What every factorization is: the contract, the registry, and what can be read off a running model."""
+"""The contract of every factorization, and the registry."""
 
 import inspect
-import re
 import textwrap
+from functools import cached_property
 
 import pyro
 import torch
-from pyro.infer.inspect import get_model_relations
 from torch import Tensor, nn
 
 from pyrobayes.errors import InputError, check_integer, choice
 from pyrobayes.factorizations.conditionals import Conditionals
+from pyrobayes.factorizations.structure import Structure, check_model, latent_sizes, stated_formula
 from pyrobayes.options import NETWORKS, Networks
 from pyrobayes.randomness import seeded
 
@@ -20,15 +20,16 @@ _REGISTRY: dict[str, type["DeepBayes"]] = {}
 class DeepBayes(nn.Module):
     """A joint density p(x, z, y) of an image, a latent vector and a class, with a guide q(z|x, y).
 
-    A subclass says in the first line of its docstring which density it is, makes one conditional for each
-    factor, and writes `model` with one `pyro.sample` for each factor, in the order of the formula.
+    A subclass states its density in the first line of its docstring, makes one conditional for each factor, and
+    writes `model` with one `pyro.sample` for each factor, in the order of the formula. A subclass that states no
+    formula inherits one. There may be several latent variables, under any names but x and y; `guide` draws them all.
 
     Args:
         conditionals: makes the conditionals, see :class:`pyrobayes.factorizations.conditionals.Conditionals`.
 
     Attributes:
-        comparator: whether it is there to hold the deep Bayes classifiers against, and `all` leaves it out.
-        adversarial_eps: L-infinity bound of the attack that it is trained under, where the training says nothing else.
+        comparator: the model is compared with the deep Bayes classifiers, and `all` leaves it out.
+        adversarial_eps: L-infinity bound of the attack in training, unless the training's options give one.
     """
 
     comparator = False
@@ -42,11 +43,11 @@ class DeepBayes(nn.Module):
         self.q_z = conditionals.z("x", "y")
 
     def model(self, x: Tensor | None = None, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """p(x, z, y): images x [..., B, channels, height, width] and classes y [..., B], drawn where left out."""
+        """p(x, z, y): images x [..., B, channels, height, width] and classes y [..., B]; draws those left out."""
         raise TypeError(f"{type(self).__name__} must define model(x, y)")
 
     def guide(self, x: Tensor, y: Tensor) -> Tensor:
-        """q(z|x, y), the same for all: the approximate posterior of z."""
+        """q(z|x, y): the approximate posterior of z, [..., B, latent]."""
         with self.images(x, y):
             return pyro.sample("z", self.q_z(x, y))
 
@@ -55,42 +56,37 @@ class DeepBayes(nn.Module):
         size = 1 if y is None else y.shape[-1]
         return pyro.plate("images", size if x is None else x.shape[-4], dim=-1)
 
-    @property
-    def latent(self) -> int:
-        """Dimensions of z."""
-        return self.networks.latent
-
     @classmethod
     def formula(cls) -> str:
-        """The joint density as the class states it, such as `p(x, z, y) = p(z) p(y|z) p(x|z)`."""
-        return (cls.__doc__ or "").strip().split("\n", 1)[0]
+        """The joint density as the class, or the nearest class that it inherits from, states it.
+
+        Such as `p(x, z, y) = p(z) p(y|z) p(x|z)`.
+        """
+        return stated_formula(cls)
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The variables and their parents as the formula states them; :class:`InputError` if the model contradicts it."""
+        stated = Structure.of_formula(self.formula())
+        check_model(self, stated)
+        return stated
+
+    @cached_property
+    def latent(self) -> int:
+        """How many latent numbers the guide draws for an image, those of all latent variables together."""
+        return sum(latent_sizes(self, self.structure.latent).values())
+
+    def check(self) -> None:
+        """Refuse, with an :class:`InputError`, a model or guide that contradicts the formula; done once per object."""
+        _ = self.structure, self.latent
+
+    def parents(self) -> dict[str, list[str]]:
+        """The parents of every site in order, read from the running model: `{"z": [], "y": ["z"], "x": ["z"]}`."""
+        return {child: list(parents) for child, parents in Structure.of_model(self).parents.items()}
 
     def source(self) -> dict[str, str]:
         """The source code of `model` and `guide` as they run."""
         return {name: textwrap.dedent(inspect.getsource(getattr(self, name))) for name in ("model", "guide")}
-
-    def parents(self) -> dict[str, list[str]]:
-        """The parents of every site in order, read from the running model: `{"z": [], "y": ["z"], "x": ["z"]}`."""
-        device = next(self.parameters()).device
-        x = torch.zeros(1, *self.image_shape, device=device)
-        y = torch.zeros(1, dtype=torch.long, device=device)
-        return get_model_relations(self.model, (x, y))["sample_sample"]
-
-    @property
-    def generative(self) -> bool:
-        """Whether nothing depends on x (G...); in a discriminative model (D...) z or y does."""
-        return not any("x" in parents for parents in self.parents().values())
-
-    @property
-    def models_images(self) -> bool:
-        """Whether the model has a p(x|...), and not only the data's own p_D(x)."""
-        return self.parents()["x"] != []
-
-
-def parse_formula(formula: str) -> dict[str, list[str]]:
-    """The parents of every variable in a formula: `p(z) p(y|z)` gives `{"z": [], "y": ["z"]}`."""
-    factors = re.findall(r"p(?:_D)?\((\w)(?:\|([\w, ]+))?\)", formula.split("=", 1)[-1])
-    return {child: re.findall(r"\w", given) for child, given in factors}
 
 
 def register(name: str):
@@ -105,7 +101,7 @@ def register(name: str):
 
 
 def names(comparators: bool = False) -> list[str]:
-    """The names of all registered factorizations, and comparators if asked for, in the order they were registered."""
+    """The names of all registered factorizations in order of registration, and of the comparators if asked for."""
     return [name for name, cls in _REGISTRY.items() if comparators or not cls.comparator]
 
 
@@ -122,7 +118,7 @@ def build(
     num_classes: int = 10,
     seed: int = 0,
 ) -> DeepBayes:
-    """A factorization with fresh weights.
+    """A factorization with fresh weights, whose model and guide agree with its formula.
 
     Args:
         name: such as `gbz`, in any case.
@@ -130,6 +126,9 @@ def build(
         image_shape: (channels, height, width).
         num_classes: the number of classes C.
         seed: of the initial weights; the global random state is left as it was.
+
+    Raises:
+        InputError: an argument is out of range, or the model or the guide contradicts the formula.
     """
     if isinstance(networks, str):
         networks = NETWORKS[choice("networks", networks, NETWORKS)]
@@ -142,4 +141,6 @@ def build(
     check_integer("num_classes", num_classes, least=2)
     cls = get(name)
     with seeded(seed):
-        return cls(Conditionals(networks, tuple(image_shape), num_classes)).float()
+        factorization = cls(Conditionals(networks, tuple(image_shape), num_classes)).float()
+    factorization.check()
+    return factorization

@@ -37,6 +37,11 @@ class CNN(Comparator):
     def guide(self, x, y):
         """There is no z."""
 
+    @property
+    def latent(self):
+        """Training draws so many numbers and uses none: a seed gives the weights that it always gave."""
+        return self.networks.latent
+
 
 @register("cnn-at")
 class AdversariallyTrainedCNN(CNN):
@@ -66,8 +71,3 @@ class BNN(Comparator):
         """q(z) = p(z): what is dropped doesn't depend on the image (Gal and Ghahramani 2016)."""
         with self.images(x, y):
             return pyro.sample("z", self.p_z())
-
-    @property
-    def latent(self):
-        """One number for every unit that may be dropped."""
-        return self.networks.hidden

@@ -32,9 +32,9 @@ class Conditionals:
         encoders = {
             "x": lambda: ImageFeatures(self.image_shape, net.channels, net.hidden),
             "y": lambda: OneHot(self.num_classes),
-            "z": lambda: Latent(net.latent),
         }
-        return Perceptron([encoders[name]() for name in given], [net.hidden] * hidden_layers, out)
+        inputs = [encoders.get(name, lambda: Latent(net.latent))() for name in given]
+        return Perceptron(inputs, [net.hidden] * hidden_layers, out)
 
     def z(self, *given: str, hidden_layers: int = 1) -> nn.Module:
         """p(z), a standard normal, or p(z|given), a normal with diagonal covariance."""

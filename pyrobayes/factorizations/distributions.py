@@ -50,6 +50,18 @@ class DiagonalNormal(dist.Independent):
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
 
+def as_normal(site: str, distribution: dist.Distribution) -> dist.Normal:
+    """The normal distribution of a latent site without its event dimensions; :class:`InputError` if it isn't normal."""
+    while isinstance(distribution, dist.Independent):
+        distribution = distribution.base_dist
+    if not isinstance(distribution, dist.Normal):
+        raise InputError(
+            f"the guide's site '{site}' must be normal, got {type(distribution).__name__}: classification draws it "
+            "as loc + scale * noise"
+        )
+    return distribution
+
+
 class Image(dist.TorchDistribution):
     """An image whose pixels are independent, each with a distribution of its own, as one event.
 

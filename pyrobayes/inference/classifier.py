@@ -7,14 +7,14 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from pyrobayes.errors import LARGEST_SEED, InputError, check_integer, choice
-from pyrobayes.factorizations import DeepBayes, parse_formula
+from pyrobayes.errors import LARGEST_SEED, InputError, check_integer
+from pyrobayes.factorizations import DeepBayes
 from pyrobayes.inference import importance
 from pyrobayes.inference.importance import ImportanceEstimate
 from pyrobayes.inference.log_weights import LogWeights, Networks
 from pyrobayes.inference.noise import Purpose, key_of, splitmix
 from pyrobayes.inference.pruning import pruned_estimate
-from pyrobayes.options import TERMS, ClassifierOptions
+from pyrobayes.options import ClassifierOptions
 
 
 class BayesClassifier(nn.Module):
@@ -72,6 +72,7 @@ class BayesClassifier(nn.Module):
         self.options = ClassifierOptions(
             particles, noise, seed, estimator, precision, prune, compile, negligible, memory
         )
+        factorization.check()
         self.factorization = factorization
         if self.options.estimator == "mixture":
             importance.check_shared_images(factorization)
@@ -79,7 +80,7 @@ class BayesClassifier(nn.Module):
         self._calls = 0
         self._indices: Tensor | None = None
         self._draw = self._number = 0
-        self._term: str | None = None
+        self._term: tuple[str, ...] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """log p(x, y) of images [B, channels, height, width] in [0, 1] with every class, [B, C] nats, where the images are."""
@@ -131,11 +132,7 @@ class BayesClassifier(nn.Module):
     @property
     def random(self) -> bool:
         """True where another draw of the noise may give other log joints."""
-        return self.options.noise == "fresh" and self._latent
-
-    @cached_property
-    def _latent(self) -> bool:
-        return "z" in self.factorization.parents()
+        return self.options.noise == "fresh" and bool(self.factorization.structure.latent)
 
     def resampled(self, number: int) -> "BayesClassifier":
         """This classifier of the same images, with the noise of another independent draw.
@@ -153,22 +150,22 @@ class BayesClassifier(nn.Module):
     def of_term(self, term: str | None) -> "BayesClassifier":
         """A classifier by one term of the log weights alone, for attacks on that term.
 
-        `x` or `y` is log p(x|...) or log p(y|...), `z` is log p(z|...) - log q(z|x, y), and None is their sum.
+        `x` or `y` is log p(x|...) or log p(y|...), `z` is log p(z|...) - log q(z|x, y), and None is their sum. Several
+        latent variables are `z` together, and each goes by its own name too.
         """
         other = copy.copy(self)
-        other._term = None if term is None else choice("term", term, TERMS)
-        self._need(other._term)
+        other._term = None if term is None else self._variables(term)
         return other
 
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
-        self._need("z")
+        self._variables("z")
         return importance.latent_means(self._networks.of(self.options), self._placed(x)).to(x.device)
 
-    def _need(self, variable: str | None) -> None:
-        formula = self.factorization.formula()
-        if variable and variable not in parse_formula(formula):
-            raise InputError(f"{self.factorization.name} has no {variable}: it is {formula}")
+    def _variables(self, term: str) -> tuple[str, ...]:
+        if not (variables := self.factorization.structure.variables(term)):
+            raise InputError(f"{self.factorization.name} has no {term}: it is {self.factorization.formula()}")
+        return variables
 
     def as_logits(self) -> nn.Module:
         """The classifier as attack libraries expect one: logits [B, C] whose mean over the classes is 0.

@@ -65,7 +65,7 @@ def reconstruct(factorization: DeepBayes, x: Tensor, y: Tensor, *, seed: int = 0
 
 def need_images(factorization: DeepBayes, complaint: str) -> None:
     """Refuse a model without p(x|...)."""
-    if not factorization.models_images:
+    if not factorization.structure.models_images:
         raise InputError(
             f"{factorization.name} {complaint}: in {factorization.formula()} the images come from the data; "
             "take a model with p(x|...)"

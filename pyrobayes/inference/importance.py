@@ -18,7 +18,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyrobayes.errors import InputError
-from pyrobayes.factorizations import DeepBayes, get, names, parse_formula
+from pyrobayes.factorizations import DeepBayes, Structure, get, names
 from pyrobayes.inference.noise import BaseNoise
 
 # Whether Pyro checks shapes, supports and plates in every trace. It costs time; the tests turn it on.
@@ -84,16 +84,21 @@ def pareto_shape(log_weights: Tensor) -> Tensor:
 
 
 def per_class(
-    factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor | None = None, term: str | None = None
+    factorization: DeepBayes,
+    x: Tensor,
+    noise: Tensor,
+    y: Tensor | None = None,
+    term: tuple[str, ...] | None = None,
 ) -> Tensor:
     """log p(x, z, y) - log q(z|x, y) at z ~ q(z|x, y), [K, C, B] nats, differentiable in x.
 
     Args:
         factorization: gives model and guide.
         x: images [B, channels, height, width] in [0, 1].
-        noise: base noise of z, standard normal, [K, C or 1, B or 1, latent]: z = loc + scale * noise.
+        noise: base noise of z, standard normal, [K, C or 1, B or 1, latent]: z = loc + scale * noise. Several latent
+            variables share the numbers out, in the order that the guide draws them.
         y: classes [C, 1] or [C, B], one a row or one for every row and image; every class where left out.
-        term: the site whose log-probabilities alone are taken, `x`, `y` or `z`; the sum over all sites where None.
+        term: the sites whose log-probabilities are summed; all where None.
     """
     y = all_classes(factorization, x) if y is None else y
     with pyro.validation_enabled(VALIDATE):
@@ -109,7 +114,7 @@ def trace_guide(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor) -
         return poutine.trace(factorization.guide).get_trace(x, y)
 
 
-def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: str | None = None) -> Tensor:
+def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: tuple[str, ...] | None = None) -> Tensor:
     """log p(x, z, c) - log (1/C) sum over c' of q(z|x, c') at z from the guides of all classes, [K C, C, B] nats.
 
     A particle drawn for one class serves every class: the guides are one mixture proposal, weighted by the
@@ -117,13 +122,19 @@ def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: str | None
     on y, it takes no more decodings than :func:`per_class`. The arguments are those of :func:`per_class`; the second
     dimension of noise is that of the guides.
     """
+    latent = set(factorization.structure.latent)
+    if term and latent & set(term) and not latent <= set(term):
+        raise InputError(
+            f"the mixture proposes all latent variables at once, not {', '.join(term)} alone: take the term z, or the "
+            "estimator per-class"
+        )
     y = all_classes(factorization, x)
     with pyro.validation_enabled(VALIDATE):
         values, log_proposal = draw_from_mixture(factorization, x, noise)
         with plates(particles=len(noise), guides=len(y), classes=len(y)):
             model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x, y)
         log_weights = log_prob(model_trace, term).flatten(0, 1)
-        return log_weights - log_proposal[:, None] if term in (None, "z") else log_weights
+        return log_weights - log_proposal[:, None] if term is None or latent <= set(term) else log_weights
 
 
 def draw_from_mixture(factorization: DeepBayes, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -137,10 +148,15 @@ def draw_from_mixture(factorization: DeepBayes, x: Tensor, noise: Tensor) -> tup
 
 
 def latent_means(factorization: DeepBayes, x: Tensor) -> Tensor:
-    """The means of q(z|x, y) for every class, [B, C, latent], differentiable in x."""
+    """The means of q(z|x, y) for every class, [B, C, latent], differentiable in x.
+
+    Several latent variables stand one after the other; one that depends on another takes the other's mean.
+    """
     y = all_classes(factorization, x)
-    with pyro.validation_enabled(VALIDATE), BaseNoise(torch.zeros((), device=x.device)), plates(classes=len(y)):
-        return poutine.trace(factorization.guide).get_trace(x, y).nodes["z"]["value"].transpose(0, 1)
+    zeros = torch.zeros(factorization.latent, device=x.device)
+    with pyro.validation_enabled(VALIDATE), BaseNoise(zeros), plates(classes=len(y)):
+        values = drawn(poutine.trace(factorization.guide).get_trace(x, y)).values()
+    return torch.cat([value.reshape(*value.shape[:2], -1) for value in values], dim=-1).transpose(0, 1)
 
 
 @contextlib.contextmanager
@@ -157,10 +173,10 @@ def check_shared_images(factorization: DeepBayes) -> None:
 
     The latter would need C times the decodings.
     """
-    if "z" not in factorization.parents():
+    if not factorization.structure.latent:
         raise InputError(f"the mixture estimator mixes the guides of z, and {factorization.name} has no z")
-    if "y" in factorization.parents()["x"]:
-        able = [name for name in names() if "y" not in parse_formula(get(name).formula())["x"]]
+    if "y" in factorization.structure.parents["x"]:
+        able = [name for name in names() if "y" not in Structure.of_formula(get(name).formula()).parents["x"]]
         raise InputError(
             f"the mixture estimator needs a p(x|...) that doesn't depend on y, but {factorization.name} is "
             f"{factorization.formula()}; take the estimator per-class, or only models such as {', '.join(able)}"
@@ -178,12 +194,12 @@ def drawn(trace: poutine.Trace) -> dict[str, Tensor]:
     return {name: trace.nodes[name]["value"] for name in trace.stochastic_nodes}
 
 
-def log_prob(trace: poutine.Trace, term: str | None = None) -> Tensor:
+def log_prob(trace: poutine.Trace, term: tuple[str, ...] | None = None) -> Tensor:
     """The log-probability of a trace under plates, summed over its sites and over nothing else, [K, C, B] nats.
 
-    With a `term`, that site's log-probability alone; 0 where the trace doesn't have the site.
+    With a `term`, the sum is over the sites that it names; 0 where the trace has none of them.
     """
     trace = prune_subsample_sites(trace)
-    trace.compute_log_prob(lambda name, site: term in (None, name))
+    trace.compute_log_prob(lambda name, site: term is None or name in term)
     sites = [site["log_prob"] for site in trace.nodes.values() if "log_prob" in site]
     return sum(sites) if sites else torch.zeros(())

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pyrobayes.factorizations import DeepBayes, parse_formula
+from pyrobayes.factorizations import DeepBayes
 from pyrobayes.inference import importance
 from pyrobayes.inference.generated_code import faster_copy
 from pyrobayes.inference.noise import base_noise
@@ -43,13 +43,13 @@ class LogWeights:
     Attributes:
         factorization: or the copy of it that computes.
         options: of the classifier.
-        term: the site that is taken alone; None for all.
+        term: the sites that are taken alone; None for all.
         bytes_needed: see :meth:`measure_memory`; not needed by :meth:`at_once`.
     """
 
     factorization: DeepBayes
     options: ClassifierOptions
-    term: str | None = None
+    term: tuple[str, ...] | None = None
     bytes_needed: tuple[int, int] = (0, 1)
 
     @property
@@ -122,8 +122,8 @@ class LogWeights:
     def sparse(self) -> bool:
         """True where the gradient in the images may leave particles out: p(x|...) takes the time, and nothing else has a gradient."""
         asked = self.options.negligible > 0 and self.term is None and not self.options.compile
-        parents = parse_formula(self.factorization.formula())
-        possible = parents["x"] and not any("x" in given for given in parents.values())
+        structure = self.factorization.structure
+        possible = structure.models_images and structure.generative
         return asked and possible and not any(weight.requires_grad for weight in self.factorization.parameters())
 
     def sizes(self, classes: int, particles: int) -> tuple[int, int]:

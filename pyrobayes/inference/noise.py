@@ -8,12 +8,12 @@ import math
 from enum import IntEnum
 
 import torch
-from pyro.distributions import Independent, Normal
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrobayes.errors import InputError
+from pyrobayes.factorizations.distributions import as_normal
 
 GAMMA = 0x9E3779B97F4A7C15 - 2**64  # as a signed integer
 
@@ -90,24 +90,32 @@ def base_noise(keys: Tensor, first: int, last: int, guides: int, latent: int) ->
 
 
 class BaseNoise(Messenger):
-    """Draws every latent site as loc + scale * noise, so that who owns the noise decides what is random.
+    """Draws every latent site as loc + scale * noise, so that the owner of the noise decides what is random.
 
-    Goes outside the plates, where the distributions have their full batch shape.
+    Enter it outside the plates, where the distributions have their full batch shape.
+
+    Args:
+        noise: [..., latent] standard normal; each site takes its numbers from it, in the order that they are drawn.
     """
 
     def __init__(self, noise: Tensor):
         super().__init__()
         self.noise = noise
-        self.site: str | None = None
+        self.taken = 0
+
+    def __enter__(self):
+        self.taken = 0
+        return super().__enter__()
 
     def _pyro_sample(self, msg):
         if msg["is_observed"] or msg["value"] is not None or site_is_subsample(msg):
             return
-        if self.site not in (None, msg["name"]):
-            raise InputError(f"the guide must draw one latent site, got '{self.site}' and '{msg['name']}'")
-        self.site, normal = msg["name"], msg["fn"]
-        while isinstance(normal, Independent):
-            normal = normal.base_dist
-        if not isinstance(normal, Normal):
-            raise InputError(f"the guide's site '{msg['name']}' must be normal, got {type(normal).__name__}")
-        msg["value"] = normal.loc + normal.scale * self.noise
+        normal, shape = as_normal(msg["name"], msg["fn"]), msg["fn"].event_shape
+        first, self.taken = self.taken, self.taken + shape.numel()
+        if self.taken > self.noise.shape[-1]:
+            raise InputError(
+                f"the guide draws more than the {self.noise.shape[-1]} latent numbers that it drew when it was built: "
+                f"there are none for '{msg['name']}'; define the guide in the class"
+            )
+        noise = self.noise[..., first : self.taken]
+        msg["value"] = normal.loc + normal.scale * noise.reshape(noise.shape[:-1] + shape)

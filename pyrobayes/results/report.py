@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pyrobayes import factorizations
 from pyrobayes.errors import InputError
-from pyrobayes.factorizations import parse_formula
+from pyrobayes.factorizations import Structure
 from pyrobayes.files import write_atomically
 from pyrobayes.results.configuration import configuration_section, names_of, selection, trainings
 from pyrobayes.results.markdown import Markdown, listed, text
@@ -175,5 +175,4 @@ def _density(model: str) -> tuple[str, str]:
     if model not in factorizations.names(comparators=True):
         return "-", "-"
     formula = factorizations.get(model).formula()
-    discriminative = any("x" in parents for parents in parse_formula(formula).values())
-    return formula, "discriminative" if discriminative else "generative"
+    return formula, "generative" if Structure.of_formula(formula).generative else "discriminative"

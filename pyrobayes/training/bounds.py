@@ -46,7 +46,7 @@ class Inference(SVI):
         mine = distributed.mine()
         self._noise = noise[..., mine, :]
         if len(y[mine]):
-            with LatentWeight(kl_weight):
+            with LatentWeight(kl_weight, self.factorization.structure.latent):
                 loss = self.loss_and_grads(self.model, self.guide, len(x), x[mine], y[mine])
         else:  # fewer images than processes
             loss = x.new_zeros(())
@@ -87,29 +87,27 @@ class _ImportanceWeighted(_ELBO):
 
 
 class LatentWeight(Messenger):
-    """Scales the log-probability of site z, in model and guide alike, and so the KL term of the ELBO.
+    """Scales the log-probabilities of the latent sites, in model and guide alike, and so the KL term of the ELBO.
 
     A weight that rises from 0 to 1 keeps the posterior from collapsing at the start (Bowman et al. 2016).
     """
 
-    def __init__(self, weight: float):
+    def __init__(self, weight: float, latent: tuple[str, ...]):
         super().__init__()
-        self.weight = weight
+        self.weight, self.latent = weight, latent
 
     def _pyro_sample(self, msg):
-        if msg["name"] == "z":
+        if msg["name"] in self.latent:
             msg["scale"] = msg["scale"] * self.weight
 
 
 def latent_kl(factorization: DeepBayes, x: Tensor, y: Tensor) -> Tensor:
-    """log q(z|x, y) - log p(z|...) at one z ~ q(z|x, y) for each image, [B] nats; 0 without a z."""
-    guide = poutine.trace(factorization.guide).get_trace(x, y)
-    if "z" not in guide:
+    """log q(z|x, y) - log p(z|...) at one z ~ q(z|x, y) for each image, [B] nats; 0 without latent variables."""
+    if not (latent := factorization.structure.latent):
         return torch.zeros(len(x), device=x.device)
+    guide = poutine.trace(factorization.guide).get_trace(x, y)
     model = poutine.trace(poutine.replay(factorization.model, trace=guide)).get_trace(x, y)
-    sites = [trace.nodes["z"] for trace in (guide, model)]
-    log_q, log_p = (site["fn"].log_prob(site["value"]) for site in sites)
-    return log_q - log_p
+    return importance.log_prob(guide, latent) - importance.log_prob(model, latent)
 
 
 def collapsed(factorization: DeepBayes, kl: float, accuracy: float) -> bool:
@@ -121,4 +119,4 @@ def collapsed(factorization: DeepBayes, kl: float, accuracy: float) -> bool:
     if factorization.comparator:  # nothing is approximated
         return False
     chance = accuracy < 1.5 / factorization.num_classes
-    return kl < COLLAPSED and ("x" not in factorization.parents()["z"] or chance)
+    return kl < COLLAPSED and (chance or not factorization.structure.latent_depends_on_images)

@@ -116,6 +116,7 @@ def _check_arguments(factorization, data, options, out) -> None:
         raise InputError("training needs gradients: call fit outside torch.no_grad and torch.inference_mode")
     if any(parameter.is_inference() for parameter in factorization.parameters()):
         raise InputError(f"this {factorization.name} was built in torch.inference_mode: build it outside, to train it")
+    factorization.check()
     if factorization.image_shape != data.image_shape or factorization.num_classes != len(data.classes):
         raise InputError(
             f"{factorization.name} was built for images {list(factorization.image_shape)} of "

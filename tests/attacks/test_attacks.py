@@ -384,6 +384,19 @@ def test_terms_add_up_to_the_log_weights(name, make, batch):
         torch.testing.assert_close(sum(terms), classifier.estimate(x).log_weights, rtol=1e-5, atol=1e-4)
 
 
+def test_one_latent_variable_of_several_is_a_term(make, batch):
+    x, y = batch
+    classifier = BayesClassifier(make("hierarchical"), particles=3, noise="fixed")
+    both, *each = (classifier.of_term(term).estimate(x).log_weights for term in ("z", "z1", "z2"))
+    torch.testing.assert_close(sum(each), both, rtol=1e-5, atol=1e-4)
+    assert not torch.equal(*(attacks.get("fgsm", term=term)(classifier, x, y, 0.1) for term in ("z1", "z2")))
+    with pytest.raises(InputError, match=r"hierarchical has no z3: it is p\(x, z1, z2, y\)"):
+        attacks.get("fgsm", term="z3")(classifier, x, y, 0.1)
+    mixture = classifier.replaced(estimator="mixture")
+    with pytest.raises(InputError, match="proposes all latent variables at once, not z1 alone: take the term z"):
+        mixture.of_term("z1")(x)
+
+
 def test_a_snapshot_climbs_every_particles_own_log_joint(make, batch):
     x, y = batch
     classifier = BayesClassifier(make("gbz"), particles=3).for_images(range(4))
@@ -545,8 +558,10 @@ def test_latent_means_are_those_of_the_guide(name, make, batch):
     factorization = make(name)
     means = BayesClassifier(factorization).latent_means(x)
     for y in range(10):
-        expected = factorization.q_z(x, torch.full((4,), y)).base_dist.loc
-        torch.testing.assert_close(means[:, y], expected)
+        values = {"x": x, "y": torch.full((4,), y)}
+        for site, given in getattr(factorization, "guides", {"z": ("x", "y")}).items():
+            values[site] = getattr(factorization, f"q_{site}")(*(values[name] for name in given)).base_dist.loc
+        torch.testing.assert_close(means[:, y], torch.cat(list(values.values())[2:], dim=1))
 
 
 def test_references_are_of_other_classes_and_follow_from_the_image(tiny_images):
@@ -605,7 +620,6 @@ def test_matching_attacks_are_reported_like_others(make, tiny_images):
         ("fgsm", {"loss": "hinge"}, "unknown loss 'hinge'"),
         ("fgsm", {"target": "all"}, "target must be a whole number"),
         ("fgsm", {"eot": 0}, "eot must be"),
-        ("fgsm", {"term": "w"}, "unknown term 'w'"),
         ("pgd", {"random_start": "no"}, "random start must be True or False, got 'no'"),
         ("pgd", {"snapshot": "no"}, "snapshot must be True or False, got 'no'"),
     ],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pyrobayes.factorizations import DeepBayes, parse_formula
+from pyrobayes.factorizations import DeepBayes
 from pyrobayes.factorizations.networks import ImageFeatures
 
 
@@ -48,7 +48,7 @@ class Reference:
 
     def __init__(self, factorization: DeepBayes):
         self.factorization = factorization
-        self.parents = parse_formula(factorization.formula())
+        self.parents = factorization.structure.parents
         self.conditionals = {child: getattr(factorization, f"p_{child}") for child in self.parents}
 
     def encode(self, x: Tensor) -> dict[str, Tensor]:
@@ -119,7 +119,7 @@ def elbo(factorization: DeepBayes, x: Tensor, y: Tensor) -> Tensor:
     loc, log_scale = factorization.q_z.network(x, y).chunk(2, dim=1)
     values["z"] = loc + log_scale.exp() * torch.randn_like(loc)
     total = -log_normal(values["z"], loc, log_scale)
-    for child, parents in parse_formula(factorization.formula()).items():
+    for child, parents in factorization.structure.parents.items():
         conditional = getattr(factorization, f"p_{child}")
         if child == "x" and parents:
             mean = torch.sigmoid(conditional.decoder(F.relu(inputs_of(conditional, parents))))

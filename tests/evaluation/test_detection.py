@@ -51,7 +51,7 @@ def test_thresholds_of_a_model_give_five_per_cent(name, make, tiny_images):
     with torch.no_grad():
         log_joint = pinned(tiny_images.batch(slice(None))[0])
     for test in DETECTION_TESTS:
-        if test == "kl" or classifier.factorization.models_images:
+        if test == "kl" or classifier.factorization.structure.models_images:
             assert 10 <= detector.rejects(test, log_joint).sum() <= 12  # of 240; batches differ in rounding
     other = fit_detector(classifier, tiny_images, batch_size=7, images=100)
     assert other.thresholds != detector.thresholds

@@ -9,7 +9,7 @@ import torch
 from pyrobayes import BayesClassifier, InputError, TrainingOptions, attacks, evaluate, factorizations, fit, load
 from pyrobayes.commands.context import Context
 from pyrobayes.commands.train import train
-from pyrobayes.factorizations import parse_formula
+from pyrobayes.factorizations import Structure
 from pyrobayes.options import PRETRAINED, EvaluationOptions, Networks
 from pyrobayes.training.checkpoint import Config
 
@@ -28,10 +28,10 @@ def test_they_are_known_but_not_of_the_seven():
 
 
 def test_running_graph_equals_formula(comparator):
-    formula, running = parse_formula(comparator.formula()), comparator.parents()
+    formula, running = Structure.of_formula(comparator.formula()).parents, comparator.parents()
     assert list(running) == list(formula)
     assert {site: set(parents) for site, parents in running.items()} == {s: set(p) for s, p in formula.items()}
-    assert not comparator.generative and not comparator.models_images
+    assert not comparator.structure.generative and not comparator.structure.models_images
 
 
 @pytest.mark.parametrize("name", ["cnn", "cnn-at"])

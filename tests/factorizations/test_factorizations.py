@@ -9,59 +9,22 @@ import torch
 from linear_gaussian import linear_gaussian
 from pyro.infer import Trace_ELBO
 from scipy.stats import genpareto
-from support import density
+from support import draw_by_hand, log_density_by_hand
 
-from pyrobayes import BayesClassifier, InputError, TrainingOptions, build, factorizations, fit, load
-from pyrobayes.factorizations import parse_formula
+from pyrobayes import BayesClassifier, InputError, TrainingOptions, build, fit, load
 from pyrobayes.inference.importance import ImportanceEstimate, pareto_shape, per_class
-
-POSTER = {
-    "gfz": "p(z) p(y|z) p(x|z, y)",
-    "gfy": "p_D(y) p(z|y) p(x|z, y)",
-    "gbz": "p(z) p(y|z) p(x|z)",
-    "gby": "p_D(y) p(z|y) p(x|z)",
-    "dfx": "p_D(x) p(z|x) p(y|z, x)",
-    "dfz": "p(z) p(x|z) p(y|z, x)",
-    "dbx": "p_D(x) p(z|x) p(y|z)",
-}
-
-
-@pytest.mark.parametrize("name", POSTER)
-def test_the_seven_are_those_of_the_paper(name):
-    assert factorizations.get(name).formula() == f"p(x, z, y) = {POSTER[name]}"
-
-
-def test_running_graph_equals_formula(name, make):
-    factorization = make(name)
-    formula = parse_formula(factorization.formula())
-    running = factorization.parents()
-    assert list(running) == list(formula)
-    assert {site: set(parents) for site, parents in running.items()} == {s: set(p) for s, p in formula.items()}
-
-
-@pytest.mark.parametrize(
-    ("name", "generative", "models_images"),
-    [(n, n.startswith("g"), n not in ("dfx", "dbx")) for n in POSTER],
-)
-def test_kinds_of_model(name, generative, models_images, make):
-    assert make(name).generative is generative
-    assert make(name).models_images is models_images
 
 
 def log_weight_by_hand(factorization, x, y, noise):
     """log p(x, z, y) - log q(z|x, y) of one batch, one class each and one particle: [B], noise [B, latent]."""
-    q = factorization.q_z(x, y)
-    values = {"x": x, "y": y, "z": q.base_dist.loc + q.base_dist.scale * noise}
-    total = -density(q, values["z"])
-    for child, parents in parse_formula(factorization.formula()).items():
-        conditional = getattr(factorization, f"p_{child}")(*(values[parent] for parent in parents))
-        total = total + density(conditional, values[child])
-    return total
+    values = draw_by_hand(factorization, x, y, noise)
+    return log_density_by_hand(factorization, values, "p") - log_density_by_hand(factorization, values, "q")
 
 
 def test_log_weights_equal_a_plain_loop_over_classes_and_particles(name, make, batch):
     factorization, x = make(name, double=True), batch[0].double()
-    noise = torch.randn(3, 10, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, 10, 4, factorization.latent, dtype=torch.float64, generator=generator)
     weights = per_class(factorization, x, noise)
     assert weights.shape == (3, 10, 4)
     for k in range(3):
@@ -73,7 +36,9 @@ def test_log_weights_equal_a_plain_loop_over_classes_and_particles(name, make, b
 def test_estimates_with_other_draws_agree_within_their_error(name, make, batch):
     factorization, x, particles = make(name, double=True), batch[0].double()[:2], 400
     generator = torch.Generator().manual_seed(0)
-    noise = [torch.randn(particles, 10, 2, 5, dtype=torch.float64, generator=generator) for _ in range(2)]
+    noise = [
+        torch.randn(particles, 10, 2, factorization.latent, dtype=torch.float64, generator=generator) for _ in range(2)
+    ]
     with torch.no_grad():
         ours = ImportanceEstimate(per_class(factorization, x, noise[0]))
         loop = torch.stack(
@@ -150,7 +115,7 @@ def test_saved_and_loaded_the_log_joint_is_the_same_bit_for_bit(name, make, tiny
 
 def test_generates_with_the_text_of_the_model(name, make):
     factorization = make(name)
-    if not factorization.models_images:
+    if not factorization.structure.models_images:
         with pytest.raises(InputError, match="p_D.x. can't be sampled"):
             factorization.model()
         return

@@ -44,7 +44,7 @@ def test_latent_vectors_are_drawn_given_the_class(make):
 
 def test_samples_are_reproducible_and_images(name, make):
     factorization = make(name)
-    if not factorization.models_images:
+    if not factorization.structure.models_images:
         with pytest.raises(InputError, match=f"{name} can't generate images: in p.*take a model with p"):
             generate(factorization)
         return

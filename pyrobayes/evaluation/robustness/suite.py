@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pyrobayes import attacks
 from pyrobayes.attacks import Attack
 from pyrobayes.errors import InputError
-from pyrobayes.factorizations import parse_formula
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import RobustnessOptions
 
@@ -81,7 +80,8 @@ def _other_gradients(classifier: BayesClassifier, pgd: Attack) -> dict[str, Suit
     """PGD on the mixture, towards another image's joint, and on p(y|...) alone."""
     entries = {"pgd, mixture": SuiteEntry(pgd, MIXTURE)} if _mixes(classifier) else {}
     entries["pgd, logit matching"] = SuiteEntry(attacks.get("pgd", loss="logit-matching", steps=pgd.steps))
-    if "z" in (parents := parse_formula(classifier.factorization.formula()).get("y", ())):
+    structure = classifier.factorization.structure
+    if set(structure.latent) & set(parents := structure.parents["y"]):
         # Many particles cost little, since nothing is decoded; unless p(y|...) sees the image itself.
         ours = classifier.options.particles
         particles = ours if "x" in parents else max(TERM_PARTICLES, ours)

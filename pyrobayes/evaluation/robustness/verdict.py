@@ -137,7 +137,7 @@ def verdict_of(run: RobustnessRun) -> Verdict:
     diagnosed = (run.classifier, run.few, run.options.batch_size)
     return Verdict(
         model=run.name,
-        generative=run.classifier.factorization.generative,
+        generative=run.classifier.factorization.structure.generative,
         data=run.data.name,
         images=len(run.data),
         eps=run.eps,
