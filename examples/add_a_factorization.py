@@ -1,7 +1,7 @@
-"""An eighth factorization: p(z) p(y) p(x|z, y), in which nothing but x tells z and y apart.
+"""An eighth factorization: p(z) p(y) p(x|z, y), the conditional VAE, or M2 of Kingma et al. (2014).
 
-(The conditional VAE, or M2 of Kingma et al. 2014.) Registered, it trains, classifies and is attacked like the others.
-About a minute on two CPU cores; with --quick, half of that and a poor model.
+Once registered, it trains, classifies and is attacked like the others. The program takes about a minute on two CPU cores;
+--quick takes half a minute and gives a poor model.
 """
 
 import sys
@@ -32,7 +32,7 @@ class M2(DeepBayes):
 
 quick = "--quick" in sys.argv
 factorization = pyrobayes.build("m2", networks="small")
-print(factorization.formula(), "has the parents", factorization.parents())
+print(factorization.formula(), "has the parents", factorization.structure.parents)
 
 images = pyrobayes.load_data("fashion-mnist-mini")
 pyrobayes.fit(factorization, images, pyrobayes.TrainingOptions(epochs=1 if quick else 6, batch_size=32))

@@ -1,6 +1,6 @@
 """Read a model as a specification: formula, source, and the graph of the code that runs.
 
-With a model's name as argument; GBZ by default. Draws the graph into graph.pdf and graph.png.
+The argument is a model's name, GBZ by default. The graph is drawn into graph.pdf and graph.png.
 """
 
 import sys

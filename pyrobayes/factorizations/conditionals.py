@@ -41,7 +41,10 @@ class Conditionals:
         latent = self.networks.latent
         if not given:
             return StandardNormal(latent)
-        return NormalGiven(self._perceptron(given, hidden_layers, 2 * latent))
+        network = self._perceptron(given, hidden_layers, 2 * latent)
+        if not {"x", "y"} >= set(given):  # near a standard normal at first: scales multiply along a chain, and overflow
+            network.layers[-1].weight.data.mul_(0.1)
+        return NormalGiven(network)
 
     def y(self, *given: str, hidden_layers: int = 2) -> nn.Module:
         """p(y|given), a categorical distribution over the classes."""
