@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyrobayes.errors import InputError, check_integer, choice
 from pyrobayes.factorizations.conditionals import Conditionals
+from pyrobayes.factorizations.parameters import offer_parameters
 from pyrobayes.factorizations.structure import Structure, check_model, latent_sizes, stated_formula
 from pyrobayes.options import NETWORKS, Networks
 from pyrobayes.randomness import seeded
@@ -52,9 +53,19 @@ class DeepBayes(nn.Module):
             return pyro.sample("z", self.q_z(x, y))
 
     def images(self, x: Tensor | None, y: Tensor | None) -> pyro.plate:
-        """The plate of images, at dimension -1."""
+        """The plate of images, at dimension -1; `model` and `guide` open it first.
+
+        Here Pyro's `SVI` gets the weights, see :func:`pyrobayes.factorizations.parameters.offer_parameters`.
+        """
+        offer_parameters(self)
         size = 1 if y is None else y.shape[-1]
         return pyro.plate("images", size if x is None else x.shape[-4], dim=-1)
+
+    def __getstate__(self) -> dict:
+        """Everything but the references that Pyro's store attaches to its parameters, which can't be pickled."""
+        for parameter in self.parameters():
+            vars(parameter).pop("unconstrained", None)
+        return vars(self).copy()
 
     @classmethod
     def formula(cls) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pyrobayes import BayesClassifier, InputError, Networks, TrainingOptions, build, fit
+from pyrobayes.factorizations.conditionals import Conditionals
 from pyrobayes.factorizations.distributions import DiagonalNormal, pixels
 from pyrobayes.factorizations.networks import Decoder, Upsampling, WithGradient, last_of
 from pyrobayes.inference.winograd import Winograd
@@ -19,6 +20,16 @@ def test_gaussian_with_variance_one_half_is_the_squared_error():
     logits, x = torch.randn(5, 7), torch.rand(5, 7)
     expected = -((x - logits.sigmoid()) ** 2) - 0.5 * math.log(math.pi)
     torch.testing.assert_close(pixels("gaussian", logits, 0.5).log_prob(x), expected)
+
+
+def test_a_chain_of_latent_variables_starts_near_standard_normals():
+    torch.manual_seed(0)
+    conditionals = Conditionals(Networks(latent=5, hidden=12), (1, 7, 7), 10)
+    value = torch.randn(1000, 5)
+    for _ in range(4):
+        given = conditionals.z("z1")(value)
+        value = given.sample()
+    assert 0.05 < given.base_dist.scale.min() and given.base_dist.scale.max() < 20 and given.mean.std() > 0.05
 
 
 def test_bernoulli_is_the_binary_cross_entropy():
