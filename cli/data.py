@@ -16,10 +16,10 @@ def command():
 def fetch(data, data_dir):
     """Fetch a data set into the cache, and check it.
 
-    What is checked are SHA-256 checksums, as far as they are known.
+    Its files are checked against SHA-256 checksums, where these are known.
 
-    Tried in order: the cache, the Debian package where it is installed, torchvision's download, and on
-    Debian the download of that package, for which nobody needs to be root.
+    The command tries the cache, the Debian package where it is installed, torchvision's download, and on Debian
+    the download of that package, which needs no root.
 
     \b
     Example:

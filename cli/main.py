@@ -17,7 +17,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory") 
 
 
 class Main(click.Group):
-    """Turns whatever the user can mend into one line on standard error and a non-zero exit status."""
+    """Tells an error that the user can mend in one line on standard error, with a non-zero exit status."""
 
     def main(self, *args, standalone_mode: bool = True, **kwargs):
         if not standalone_mode:

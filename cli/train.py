@@ -28,7 +28,7 @@ from pyrobayes_cli.output import show
 @options.data_dir
 @options.runs
 @options.device
-@click.option("--resume", is_flag=True, help="go on with runs that were begun, with the options they were begun with")
+@click.option("--resume", is_flag=True, help="go on with runs that are there, with the options they were started with")
 @click.option("--overwrite", is_flag=True, help="replace runs that are there")
 @click.option("--tensorboard", is_flag=True, help="write TensorBoard event files too")
 @options.as_json
@@ -39,7 +39,8 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
     To hold them against there are cnn, a convolutional network with a softmax, cnn-at, the same trained on
     adversarial images, and bnn, the same with dropout kept on.
 
-    Ctrl-C saves; --resume goes on from there, and ends with the same weights as if nothing had happened.
+    Ctrl-C saves, and so do SIGTERM and SIGHUP; --resume goes on from there, and ends with the same weights as if
+    nothing had happened.
     A twelfth of the training images is held out for validation; test images are never looked at.
 
     \b
@@ -80,9 +81,9 @@ def command(ctx, models, networks, data, data_dir, runs, device, resume, overwri
 
 
 def how_to_go_on(current: str | None, overwrite: bool) -> str:
-    """What to type after an interrupt: the same command with --resume, unless it was replacing other runs."""
+    """The command to type after an interrupt: the same with --resume, unless it was replacing other runs."""
     if current is None:
-        return "nothing was begun"
+        return "nothing was started"
     if overwrite:
         return f"to go on with {current}, name only {current} and give --resume; the models after it are as they were"
     typed = [argument for argument in sys.argv[1:] if argument != "--resume"]

@@ -115,7 +115,7 @@ def _last_epochs(found: Found, runs: Path) -> dict[str, Epoch]:
             continue
         if same and (runs / model / METRICS).is_file():
             epochs = read_metrics(runs / model / METRICS)
-            last |= {trained.weights: epochs[-1]} if len(epochs) == trained.epochs else {}
+            last |= {trained.weights: epochs[-1]} if len(epochs) == trained.epochs > 0 else {}
     return last
 
 

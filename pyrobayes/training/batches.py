@@ -17,9 +17,9 @@ SHIFT = 2  # pixels
 
 
 def augmented(x: Tensor, how: str | None) -> Tensor:
-    """Images [B, channels, height, width], each moved at random by up to two pixels, and mirrored at random if so asked.
+    """Images [B, channels, height, width], each moved at random by up to two pixels, and mirrored at random for `shift-flip`.
 
-    What is moved in from outside is 0.
+    Pixels from outside the image are 0.
     """
     if how is None:
         return x
@@ -33,7 +33,11 @@ def augmented(x: Tensor, how: str | None) -> Tensor:
 
 
 def adversarial_eps(factorization: DeepBayes | type[DeepBayes], options: TrainingOptions) -> float:
-    """The bound of the attack that a model is trained under, 0 for none; :class:`InputError` if more is said of none."""
+    """The eps of the attack that a model is trained under; 0 for none.
+
+    Raises:
+        InputError: other options describe an attack although eps is 0.
+    """
     eps = factorization.adversarial_eps if options.adversarial_eps is None else options.adversarial_eps
     for name in ("adversarial_steps", "adversarial_warmup"):
         if getattr(options, name) and not eps:
@@ -45,7 +49,7 @@ def adversarial_eps(factorization: DeepBayes | type[DeepBayes], options: Trainin
 
 
 class AttackedBatches:
-    """The images of an epoch's batches under PGD against the classifier as it is then; unchanged where eps is 0."""
+    """Attacks the batches of an epoch by PGD on the current classifier; leaves them unchanged where eps is 0."""
 
     def __init__(self, factorization: DeepBayes, options: TrainingOptions, seed: int):
         self._eps = adversarial_eps(factorization, options)
@@ -55,7 +59,7 @@ class AttackedBatches:
             self._classifier = BayesClassifier(factorization, options.train_particles, seed=seed)
 
     def __call__(self, indices: Tensor, x: Tensor, y: Tensor, share: float) -> Tensor:
-        """Attack this process's part of the images [B, channels, height, width] of classes [B], at a share of eps."""
+        """Attack this process's share of the images [B, channels, height, width] of classes [B] with a fraction of eps."""
         mine = distributed.mine()
         if self._eps and len(y[mine]):
             classifier = self._classifier.for_images(indices[mine])

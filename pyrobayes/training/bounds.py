@@ -1,4 +1,4 @@
-"""The bounds that training maximises, and what they say of the latent vector."""
+"""The bounds that training maximises, and measures of the information in the latent vector."""
 
 import math
 
@@ -19,10 +19,10 @@ COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
 
 
 class Inference(SVI):
-    """Pyro's `SVI` of one factorization, with one optimizer for all parameters, whose steps never wait for the device.
+    """Pyro's `SVI` of one factorization, with one optimizer for all parameters. A step never waits for the device.
 
-    The noise of z is drawn for the whole batch by every process, which then takes its share of the images: several
-    processes do what one would.
+    Every process draws the noise of z for the whole batch and takes its share of the images. Several processes therefore
+    give the results of one.
     """
 
     def __init__(self, factorization: DeepBayes, options: TrainingOptions):
@@ -30,7 +30,7 @@ class Inference(SVI):
         particles = options.train_particles
         self._pairs = bool(options.antithetic)
         self._noise_shape = (particles // 2 if self._pairs else particles,) if particles > 1 else ()
-        self._noise: Tensor | None = None  # of z in the step that is under way
+        self._noise: Tensor | None = None  # of z in the current step
         fused = next(factorization.parameters()).device.type in ("cpu", "cuda")
         adam = torch.optim.Adam(factorization.parameters(), lr=options.lr, fused=fused)
         bound = _ImportanceWeighted if options.bound == "importance-weighted" else _ELBO
@@ -38,10 +38,10 @@ class Inference(SVI):
         super().__init__(factorization.model, self._guide, OneOptimizer(adam), elbo)
 
     def step(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> Tensor:
-        """Climb the ELBO of a batch of images [B, channels, height, width] of classes [B]: nats per image, a scalar."""
+        """Take a step on images [B, channels, height, width] of classes [B]; returns the bound in nats per image, a scalar."""
         shape = (*self._noise_shape, len(x), self.factorization.latent)
         noise = torch.randn(shape, device=x.device, dtype=x.dtype)
-        if self._pairs:  # what is linear in it cancels in their mean
+        if self._pairs:  # terms that are linear in the noise cancel in the mean of a pair
             noise = torch.cat([noise, -noise])
         mine = distributed.mine()
         self._noise = noise[..., mine, :]
@@ -64,10 +64,10 @@ class Inference(SVI):
 
 
 class _ELBO(Trace_ELBO):
-    """`Trace_ELBO` of a reparameterized guide, whose loss is a tensor: `Trace_ELBO` itself makes numbers of it."""
+    """`Trace_ELBO` of a reparameterized guide. Its loss stays a tensor; `Trace_ELBO` waits for the device to make it a number."""
 
     def loss_and_grads(self, model, guide, images: int, *args) -> Tensor:
-        """The loss of a part of a batch of so many images, in nats per image of the batch."""
+        """The loss of a part of a batch, in nats per image of the batch, which has `images` images."""
         (model_trace, guide_trace), *_ = self._get_traces(model, guide, args, {})
         loss = -self.bound(model_trace, guide_trace) / images
         loss.backward()
@@ -79,7 +79,7 @@ class _ELBO(Trace_ELBO):
 
 
 class _ImportanceWeighted(_ELBO):
-    """The bound of Burda et al. (2016), equation 8: the log of the particles' mean weight. The ELBO where there is one."""
+    """The bound of Burda et al. (2016), equation 8: the log of the particles' mean weight. With one particle it is the ELBO."""
 
     def bound(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Tensor:
         log_weights = importance.log_prob(model_trace) - importance.log_prob(guide_trace)  # [K, B]
