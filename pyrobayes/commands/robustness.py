@@ -8,6 +8,7 @@ from pyrobayes.commands.context import Context, is_trained
 from pyrobayes.data.images import Images
 from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.verdict import Verdict, assess
+from pyrobayes.files import remove_leftovers
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import RobustnessOptions
 from pyrobayes.results import figures, report
@@ -71,6 +72,8 @@ def run_verdicts(
     units, folder = [(classifier.factorization.name, None) for classifier in classifiers], context.results / PARTS
     given = (ROBUSTNESS, context.results, options, test, context.provenance(classifiers), units)
     with ResultStore(*given, resume=resume, progress=context.progress) as store:
+        if store.writes:
+            remove_leftovers(folder)
         if store.writes and not resume:
             for part in folder.glob("*.safetensors"):
                 part.unlink()

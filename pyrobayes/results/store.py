@@ -25,7 +25,7 @@ from pyrobayes.progress import Progress, silent
 from pyrobayes.results import checked_file, figures
 from pyrobayes.results.registry import ResultCommand, registered
 from pyrobayes.tensor_files import digest
-from pyrobayes.training.checkpoint import MODEL, Config, read_run_file, versions
+from pyrobayes.training.checkpoint import Config, read_model, versions
 
 REPRODUCTION = "reproduction.json"
 SAME_REPRODUCTION = ("recipe", "particles", "data", "seeds", "images", "versions")  # entries that tell two apart
@@ -42,9 +42,8 @@ class Provenance:
     @classmethod
     def read(cls, run: Path) -> "Provenance":
         """The provenance of the model in a folder."""
-        config = Config.read(run)
-        weights, metadata = read_run_file(run / MODEL)
-        return cls(int(metadata["epoch"]), digest(weights, {}), config)
+        config, weights, epochs = read_model(run)
+        return cls(epochs, digest(weights, {}), config)
 
 
 @dataclass(frozen=True)

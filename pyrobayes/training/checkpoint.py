@@ -132,15 +132,14 @@ def load(folder: str | os.PathLike, *, device: str = "auto", **options) -> Bayes
     """
     if not isinstance(folder, str | os.PathLike):
         raise InputError(f"folder must be the path of a run, such as runs/gbz, got {folder!r}")
-    config, chosen, path = Config.read(folder), choose_device(device), Path(folder) / MODEL
-    tensors, metadata = read_run_file(path)
-    check_owner(metadata, config, path)
+    chosen = choose_device(device)
+    config, weights, _ = read_model(folder)
     factorization = config.build()
     try:
-        check_tensors(tensors, factorization.state_dict())
+        check_tensors(weights, factorization.state_dict())
     except ValueError as error:
-        raise damaged(path, error) from error
-    factorization.load_state_dict(tensors)
+        raise damaged(Path(folder) / MODEL, error) from error
+    factorization.load_state_dict(weights)
     factorization.eval().requires_grad_(False)
     return BayesClassifier(factorization, **options).to(chosen)
 
@@ -168,6 +167,20 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.backends.cudnn.allow_tf32 = False  # in convolutions; float32 is what was asked for
         return torch.device("cuda", local_rank())
     return torch.device(name)
+
+
+def read_model(folder: str | os.PathLike) -> tuple[Config, dict[str, Tensor], int]:
+    """The configuration, weights and number of epochs of the model in a folder.
+
+    Raises:
+        InputError: files are missing or damaged, or the weights belong to another model or run.
+    """
+    config, path = Config.read(folder), Path(folder) / MODEL
+    weights, metadata = read_run_file(path)
+    check_owner(metadata, config, path)
+    if not metadata.get("epoch", "").isdecimal():
+        raise damaged(path, "it doesn't say how many epochs it was trained")
+    return config, weights, int(metadata["epoch"])
 
 
 def check_owner(metadata: dict[str, str], config: Config, path: Path) -> None:

@@ -22,8 +22,8 @@ from pyrobayes.training.checkpoint import (
     MODEL,
     RESUME,
     Config,
-    check_owner,
     damaged,
+    read_model,
     read_run_file,
 )
 from pyrobayes.training.metrics import Epoch, as_lines, read_metrics
@@ -42,14 +42,11 @@ class FinishedRun:
     def read(cls, path: Path) -> "FinishedRun | None":
         """The finished run in a folder; None where a file is missing or damaged, or epochs are."""
         try:
-            config = Config.read(path)
-            weights, metadata = read_run_file(path / MODEL)
-            check_owner(metadata, config, path / MODEL)
+            config, weights, trained = read_model(path)
             epochs = read_metrics(path / METRICS)
         except InputError:
             return None
-        complete = len(epochs) == config.training.epochs and metadata.get("epoch") == str(len(epochs))
-        return cls(config, weights, epochs) if complete else None
+        return cls(config, weights, epochs) if trained == len(epochs) == config.training.epochs else None
 
 
 def has_run(path: Path) -> bool:

@@ -88,9 +88,11 @@ def in_place(**values):
         (lambda tensors, _: tensors[WEIGHT].fill_(float("nan")), "holds numbers that aren't finite"),
         (lambda tensors, _: tensors.update({WEIGHT: tensors[WEIGHT].int()}), "is int32 .*, expected float32"),
         (lambda tensors, _: tensors.update({WEIGHT: tensors[WEIGHT] + 0j}), "is complex64 .*, expected float32"),
+        (lambda _, metadata: metadata.update(epoch="x"), "it doesn't say how many epochs it was trained"),
+        (lambda _, metadata: metadata.pop("epoch"), "it doesn't say how many epochs it was trained"),
     ],
 )
-def test_wrong_tensors_of_a_model_are_refused(run, change, words):
+def test_wrong_content_of_a_model_is_refused(run, change, words):
     forge(run / MODEL, change)
     with pytest.raises(InputError, match=f"damaged file .*{MODEL}: .*{words}.*; train the model with resume=True"):
         load(run)
