@@ -418,7 +418,7 @@ BAD = [
 @pytest.mark.parametrize(("line", "words"), BAD, ids=[line for line, _ in BAD])
 def test_bad_input_is_one_clear_error_and_changes_nothing(line, words, runs, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")  # no dpkg, no apt-get
-    monkeypatch.setattr("pyrobayes.data._from_torchvision", lambda source: 1 / 0)
+    monkeypatch.setattr("pyrobayes.data.sources._from_torchvision", lambda source: 1 / 0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
