@@ -121,7 +121,7 @@ def measured(path: Path, model: str, changes: dict, settings: dict) -> dict:
         "versions": versions(),
         "kl": trained[model][-1].validation_kl,
         "accuracy": encode(clean.accuracy),
-        "changed": encode(clean.changed),
+        "changed": encode(clean.flipped_by_resampling),
         "negative_log_likelihood": clean.negative_log_likelihood,
         "log_evidence": clean.log_evidence,
         "fgsm": encode(Rate.of(broken[0])),

@@ -84,7 +84,7 @@ def card(evaluation: Evaluation, verdict: Verdict, particles: int) -> str:
         evaluated=evaluation.images,
         particles=particles,
         accuracy=evaluation.accuracy.sentence(),
-        changed=f"{100 * evaluation.changed.share:.1f}%",
+        changed=f"{100 * evaluation.flipped_by_resampling.share:.1f}%",
         attacks=len(verdict.success),
         attacked=verdict.images,
         worst=", ".join(f"{rate.sentence()} at eps {eps:g}" for eps, rate in zip(verdict.eps, verdict.worst)),
@@ -236,7 +236,7 @@ def summary() -> str:
     for each in results("evaluate"):
         found = verdicts[each.model]
         rates = map(share, [*found.success["fgsm"], *found.worst])
-        rows.append([each.model.upper(), each.accuracy.percent(), *rates, share(each.changed)])
+        rows.append([each.model.upper(), each.accuracy.percent(), *rates, share(each.flipped_by_resampling)])
     return table(header, rows)
 
 

@@ -31,7 +31,7 @@ for classifier in classifiers:
         found.append(effect)
         print(
             f"{effect.model.upper()}, {effect.estimator}, K = {effect.particles}: {effect.accuracy.percent()}% correct, "
-            f"{effect.changed.percent()}% changed by another draw, effective sample size "
+            f"{effect.flipped_by_resampling.percent()}% changed by another draw, effective sample size "
             f"{effect.effective_sample_size.value:.1f} of {effect.serving}",
             f"Pareto k {effect.pareto_k[1]:.2f}" if effect.pareto_k else "too few for Pareto k",
             sep=", ",

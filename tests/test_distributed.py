@@ -205,3 +205,40 @@ def test_variables_of_torchrun_without_torchrun(variables, status):
     assert done.returncode == status
     assert ("p(x, z, y) = p(z) p(y|z) p(x|z)" in done.stdout) is (status == 0)
     assert ("WORLD_SIZE must be a whole number, as torchrun sets it, got 'two'" in done.stderr) is (status == 1)
+
+
+KNOWN_BROKEN = """
+import dataclasses, sys
+import torch
+from pyrobayes import distributed, load_data
+from pyrobayes.evaluation.robustness import known_broken
+from pyrobayes.tensor_files import save_tensors
+
+torch.set_num_threads(1)
+distributed.join(torch.device("cpu"))
+known_broken.TRAINING = dataclasses.replace(known_broken.TRAINING, epochs=1, batch_size=26)
+training = load_data("fashion-mnist-mini", "train").head(120)
+for saturated in (False, True):
+    weights = known_broken.known_broken_model(training, saturated).state_dict()
+    save_tensors(f"{sys.argv[1]}/{saturated}-{distributed.rank()}.safetensors", weights, {})
+"""
+
+
+def test_a_known_broken_classifier_does_not_depend_on_the_number_of_processes(tmp_path):
+    (tmp_path / "script.py").write_text(KNOWN_BROKEN)
+    weights = {}
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        started = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if processes == 2 else []
+        command = [sys.executable, *started, str(tmp_path / "script.py"), str(folder)]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        for path in folder.iterdir():
+            weights[processes, path.stem] = read_tensors(path)[0]
+    assert len(weights) == 6
+    for saturated in (False, True):
+        alone = weights[1, f"{saturated}-0"]
+        for rank in (0, 1):
+            shared = weights[2, f"{saturated}-{rank}"]
+            assert all(torch.equal(value, shared[name]) for name, value in alone.items())  # bit for bit

@@ -16,8 +16,10 @@ from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_eps, check_integer
 from pyrobayes.evaluation.diagnostics import CHECKED, diagnose
-from pyrobayes.evaluation.images import validated_images
+from pyrobayes.evaluation.images import expect, validated_images
+from pyrobayes.evaluation.ranges import check_bounds, check_classes, check_lengths, check_range, require
 from pyrobayes.evaluation.rates import Rate
+from pyrobayes.evaluation.summary import Summarized, at_each
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, uniforms
 from pyrobayes.options import EPS
@@ -32,8 +34,8 @@ def _infinite(saved: list[float | None] | None) -> list[float] | None:
     return saved and [math.inf if distance is None else float(distance) for distance in saved]
 
 
-@dataclass(frozen=True)
-class AttackResult:
+@dataclass(frozen=True, repr=False)
+class AttackResult(Summarized):
     """How a classifier does on adversarial images.
 
     Attributes:
@@ -48,10 +50,11 @@ class AttackResult:
             other than zero. None of an attack that does without.
         distances: [N] L2 lengths of the least changes that an attack which looks for them found; infinite where the
             classifier didn't fall for it; None for other attacks.
-        changed: as in :class:`Evaluation`, of the first clean images; None for a classifier that isn't random.
+        flipped_by_resampling: as in :class:`Evaluation`, of the first clean images; None for a classifier that isn't random.
         approximation: as there, of the same images.
         gradient_signs: share of the pixels of these whose gradient has another sign than that without approximations,
             with the same noise; None where the attacker's options ask for none.
+        classes: C; None in results of earlier versions, whose classes are only known to be from 0.
         clean_log_joint: [N, C] nats, of the clean images. This and what follows is None of a result read from its file.
         log_joint: [E, N, C] nats, of the adversarial images.
         examples: [E, M, channels, height, width] the first adversarial images.
@@ -69,9 +72,10 @@ class AttackResult:
     posteriors: list[list[float]]
     unmoved: Rate
     distances: list[float] | None = field(default=None, metadata=saved(encode=_finite, decode=_infinite))
-    changed: Rate | None = None
+    flipped_by_resampling: Rate | None = field(default=None, metadata=saved("changed"))
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
+    classes: int | None = None
     clean_log_joint: Tensor | None = field(default=None, metadata=saved(omit=True))
     log_joint: Tensor | None = field(default=None, metadata=saved(omit=True))
     examples: Tensor | None = field(default=None, metadata=saved(omit=True))
@@ -80,17 +84,38 @@ class AttackResult:
         "rates": lambda self: [self._rates(i) for i in range(len(self.eps))],
     }
 
+    def __post_init__(self):
+        check_bounds(self.eps)
+        require(self.images > 0, "no images")
+        require(self.unmoved.total == self.images, f"unmoved must be of {self.images} images, got {self.unmoved.total}")
+        check_lengths(len(self.eps), self, "predictions", "posteriors")
+        check_lengths(self.images, self, "clean_predictions", "distances")
+        check_classes("labels", self.labels, self.classes)
+        check_classes("clean_predictions", self.clean_predictions, self.classes)
+        for predictions, posteriors in zip(self.predictions, self.posteriors):
+            require(len(predictions) == len(posteriors) == self.images, f"results must be of {self.images} images each")
+            check_classes("predictions", predictions, self.classes)
+            check_range("posteriors", posteriors, 1.0001)
+        check_range("distances", self.distances or [], math.inf)
+
     @classmethod
     def of(cls, *, clean_log_joint: Tensor, log_joint: Tensor, **others) -> "AttackResult":
         """With the predictions and posteriors that the log joints give."""
         return cls(
             clean_log_joint=clean_log_joint,
             log_joint=log_joint,
+            classes=clean_log_joint.shape[1],
             clean_predictions=clean_log_joint.argmax(1).tolist(),
             predictions=log_joint.argmax(2).tolist(),
             posteriors=log_joint.softmax(2).amax(2).tolist(),
             **others,
         )
+
+    def _summary(self) -> tuple[str, list[list[str]]]:
+        rates = {"misclassified (%)": self.success, "correct images flipped (%)": self.flipped}
+        rows = [[name, *(rate(i).percent() for i in range(len(self.eps)))] for name, rate in rates.items()]
+        title = f"{self.attack} on {self.model}, {self.images:,} images of {self.data}"
+        return f"{title}, clean accuracy {self.clean_accuracy.sentence()}", [["", *at_each(self.eps)], *rows]
 
     @property
     def images(self) -> int:
@@ -169,33 +194,23 @@ def attack(
             :class:`pyrobayes.Progress` is called after every batch.
     """
     perturb = attacks.get(by) if isinstance(by, str) else by
+    expect("attack", perturb, Attack)
+    expect("attacker", attacker, Mapping)
+    check_integer("examples", examples or 0, least=0)
+    check_integer("checked", checked, least=0)
+    data, everything = validated_images(classifier, data, images, batch_size), data
     eps, seen = check_eps(eps, perturb.norm), classifier.replaced(**attacker) if attacker else classifier
-    # What is nearest has to be found before it is known how far it is; no image of [0, 1] is further than the last.
+    # The nearest image has to be found before its distance is known. No image of [0, 1] is further than the last bound.
     bounds = (*eps, math.sqrt(data.pixels[0].numel())) if perturb.least_distance else eps
-    everything = data
-    data = validated_images(classifier, data, images, batch_size)
     if isinstance(perturb.target, int):
         check_integer("target", perturb.target, least=0, most=len(data.classes) - 1)
     keep = len(data) if examples is None else min(examples, len(data))
-    batches = []
-    for indices, x, y in distributed.share(data.batches(min(batch_size, max(1, seen.images_at_once // perturb.eot)))):
+    size, batches = min(batch_size, max(1, seen.images_at_once // perturb.eot)), []
+    for indices, x, y in distributed.share(data.batches(size)):
         towards = of_other_classes(everything, indices, perturb.seed).to(x.device) if perturb.matching else None
         problem = Problem(perturb, seen.for_images(indices, NoiseStream.ATTACKER), x, y, indices, towards)
-        adversarial = perturb.solve(problem, bounds)
-        defender = classifier.for_images(indices, NoiseStream.DEFENDER)
-        with torch.no_grad():
-            clean = defender(x)
-            # At eps 0 the image is the clean one, and so is its noise.
-            attacked = torch.stack([defender(image) if e else clean for e, image in zip(bounds, adversarial)])
-        last = attacked[-1].argmax(1)
-        astray = last == perturb.target if isinstance(perturb.target, int) else last != y
-        found = {
-            "clean": clean,
-            "attacked": attacked[: len(eps)].transpose(0, 1),
-            "unmoved": problem.blind & (y != perturb.target) & perturb.follows_gradient,
-            "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(astray, math.inf),
-            "examples": adversarial[: len(eps), : max(0, keep - int(indices[0]))].transpose(0, 1),
-        }
+        found = _solved(problem, perturb, classifier.for_images(indices, NoiseStream.DEFENDER), bounds, len(eps))
+        found["examples"] = found["examples"][: max(0, keep - int(indices[0]))]
         batches.append({name: value.cpu() for name, value in found.items()})
         progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
     batches = distributed.gather(batches)
@@ -215,6 +230,27 @@ def attack(
         examples=found["examples"].transpose(0, 1),
         **diagnose(classifier, seen, data.head(min(checked, len(data))), batch_size) if checked else {},
     )
+
+
+def _solved(
+    problem: Problem, perturb: Attack, defender: BayesClassifier, bounds: Sequence[float], wanted: int
+) -> dict[str, Tensor]:
+    """One batch attacked within all bounds, and judged by the defender; the first `wanted` bounds are reported."""
+    x, y = problem.x, problem.y
+    adversarial = perturb.solve(problem, bounds)
+    with torch.no_grad():
+        clean = defender(x)
+        # At eps 0 the image is the clean one, and so is its noise.
+        attacked = torch.stack([defender(image) if e else clean for e, image in zip(bounds, adversarial)])
+    last = attacked[-1].argmax(1)
+    astray = last == perturb.target if isinstance(perturb.target, int) else last != y
+    return {
+        "clean": clean,
+        "attacked": attacked[:wanted].transpose(0, 1),
+        "unmoved": problem.blind & (y != perturb.target) & perturb.follows_gradient,
+        "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(astray, math.inf),
+        "examples": adversarial[:wanted].transpose(0, 1),
+    }
 
 
 def of_other_classes(data: Images, indices: Tensor, seed: int) -> Tensor:

@@ -1,28 +1,32 @@
 """How a classifier does on clean images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from pyrobayes import distributed
+from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.evaluation.diagnostics import approximation
 from pyrobayes.evaluation.images import validated_images
+from pyrobayes.evaluation.ranges import check_finite, check_range, require
 from pyrobayes.evaluation.rates import Rate
+from pyrobayes.evaluation.summary import Summarized
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.progress import Progress, shows_progress
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Summarized):
     """How a classifier does on clean images.
 
     Attributes:
         model, data, images: what was evaluated on what.
         accuracy: share of the images classified correctly.
-        changed: share of the images whose predicted class changes with another draw of the noise, a fresh one where it is fixed.
+        flipped_by_resampling: share of the images whose predicted class another draw of the noise changes; fixed noise is
+            drawn anew for it.
         negative_log_likelihood: mean of -log p(y|x), nats.
         calibration_error: expected calibration error of the predicted class's posterior, 15 equal bins
             (Guo et al. 2017), from 0 to 1.
@@ -37,7 +41,7 @@ class Evaluation:
     data: str
     images: int
     accuracy: Rate
-    changed: Rate
+    flipped_by_resampling: Rate = field(metadata=saved("changed"))
     negative_log_likelihood: float
     calibration_error: float
     log_evidence: float | None
@@ -45,11 +49,24 @@ class Evaluation:
     confusion: list[list[int]]
     approximation: Rate | None = None
 
+    def __post_init__(self):
+        counts = [count for row in self.confusion for count in row]
+        totals = self.accuracy.total, self.flipped_by_resampling.total, sum(counts)
+        require(totals == (self.images,) * 3, f"{self.images} images, but their rates and counts are of {totals}")
+        require(min(counts, default=0) >= 0, "confusion must have counts from 0")
+        require(all(len(row) == len(self.confusion) for row in self.confusion), "confusion must be [C][C]")
+        check_finite(self, "negative_log_likelihood", "log_evidence", "effective_sample_size")
+        check_range("calibration_error", [self.calibration_error], 1.0001)
+
+    def _summary(self) -> tuple[str, list[list[str]]]:
+        header = ["accuracy (%)", "changed (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS"]
+        return f"{self.model} on {self.images:,} images of {self.data}", [header, self.cells()]
+
     def cells(self) -> list[str]:
         """For a table: accuracy (%), changed (%), negative log-likelihood, calibration error, log p(x), effective sample size."""
         return [
             self.accuracy.percent(),
-            self.changed.percent(),
+            self.flipped_by_resampling.percent(),
             f"{self.negative_log_likelihood:.3f}",
             f"{self.calibration_error:.3f}",
             "-" if self.log_evidence is None else f"{self.log_evidence:.2f}",
@@ -96,7 +113,7 @@ def evaluate(
         data=data.name,
         images=len(data),
         accuracy=Rate.of(predicted == labels),
-        changed=Rate.of(predicted != other),
+        flipped_by_resampling=Rate.of(predicted != other),
         negative_log_likelihood=-posterior.gather(1, labels[:, None]).mean().item(),
         calibration_error=calibration_error(posterior.exp(), labels),
         log_evidence=log_joint.logsumexp(1).mean().item() if models_images else None,

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
-from pyrobayes.errors import check_fraction, choice
+from pyrobayes.errors import InputError, check_fraction, choice
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.diagnostics import DIAGNOSTICS
-from pyrobayes.evaluation.images import map_images, validated_images
+from pyrobayes.evaluation.images import expect, map_images, validated_images
+from pyrobayes.evaluation.ranges import check_bounds, check_lengths, check_range, require
 from pyrobayes.evaluation.rates import Rate
+from pyrobayes.evaluation.summary import Summarized, at_each
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import DETECTION_TESTS
@@ -156,8 +158,8 @@ def _curves(saved: list[list[float] | None]) -> list[list[float]]:
     return [[math.nan] * POINTS if curve is None else [float(share) for share in curve] for curve in saved]
 
 
-@dataclass(frozen=True)
-class Detection:
+@dataclass(frozen=True, repr=False)
+class Detection(Summarized):
     """What one test catches of one attack.
 
     Attributes:
@@ -172,7 +174,7 @@ class Detection:
         accepted_accuracy: [E] share of the accepted images, adversarial or not, that are classified correctly.
         auc: [E] area under the ROC curve, successful adversarial images against clean ones; NaN without any.
         roc: [E][101] share of the former above thresholds that 0, 1, ... 100% of the latter exceed.
-        changed, approximation, gradient_signs: as in :class:`pyrobayes.evaluation.AttackResult`.
+        flipped_by_resampling, approximation, gradient_signs: as in :class:`pyrobayes.evaluation.AttackResult`.
     """
 
     model: str
@@ -189,9 +191,26 @@ class Detection:
     accepted_accuracy: list[Rate]
     auc: list[float] = field(metadata=saved(encode=_known_areas, decode=_areas))
     roc: list[list[float]] = field(metadata=saved(encode=_known_curves, decode=_curves))
-    changed: Rate | None = None
+    flipped_by_resampling: Rate | None = field(default=None, metadata=saved("changed"))
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
+
+    def __post_init__(self):
+        check_bounds(self.eps)
+        require("norm" in self.options, "the attack's options have no norm")
+        check_lengths(len(self.eps), self, *RATES, "auc", "roc")
+        for success, detected, undetected in zip(self.success, self.detected, self.undetected):
+            missed = success.count - detected.count
+            agree = (detected.total, undetected) == (success.count, Rate(missed, success.total))
+            require(agree and success.total == self.images, f"{success}, {detected} and {undetected} don't agree")
+        for name, values in (("auc", self.auc), *(("roc", curve) for curve in self.roc)):
+            check_range(name, [value for value in values if not math.isnan(value)])
+
+    def _summary(self) -> tuple[str, list[list[str]]]:
+        shown = {"misclassified": self.success, "of these detected": self.detected, "undetected": self.undetected}
+        rows = [[f"{name} (%)", *map(Rate.percent, rates)] for name, rates in shown.items()]
+        title = f"{self.test} test of {self.model} against {self.attack}, {self.images:,} images of {self.data}"
+        return f"{title}, {self.false_alarms.sentence()} false alarms", [["", *at_each(self.eps)], *rows]
 
     @property
     def images(self) -> int:
@@ -211,6 +230,10 @@ def detect(detector: Detector, result: AttackResult, test: str, *, models_images
         test: `marginal`, `logit` or `kl`.
         models_images: whether the model has a p(x|...).
     """
+    expect("detector", detector, Detector)
+    expect("result", result, AttackResult)
+    if result.log_joint is None:
+        raise InputError("a result that was read from a file has no log joints to test: attack again")
     test = choice("test", test, DETECTION_TESTS)
     labels = torch.tensor(result.labels)
     clean = detector.score(test, result.clean_log_joint)

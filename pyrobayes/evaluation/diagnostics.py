@@ -12,7 +12,7 @@ from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.progress import Progress, silent
 
 CHECKED = 200  # clean images on which it is looked at what noise and approximations change
-DIAGNOSTICS = ("changed", "approximation", "gradient_signs")
+DIAGNOSTICS = ("flipped_by_resampling", "approximation", "gradient_signs")
 
 
 def diagnose(
@@ -20,7 +20,9 @@ def diagnose(
 ) -> dict[str, Rate | None]:
     """What noise and approximations change of clean images, for a defender and what its attacker sees."""
     return {
-        "changed": Rate.of(flipped_by_resampling(classifier, data, batch_size)) if classifier.random else None,
+        "flipped_by_resampling": Rate.of(flipped_by_resampling(classifier, data, batch_size))
+        if classifier.random
+        else None,
         "approximation": approximation(classifier, data, batch_size),
         "gradient_signs": gradient_signs(seen, data, batch_size),
     }

@@ -1,5 +1,6 @@
 """How many particles are enough: what their number K does to a classifier."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_integer
 from pyrobayes.evaluation.images import validated_images
+from pyrobayes.evaluation.ranges import check_range, require
 from pyrobayes.evaluation.rates import NORMAL_95, Rate
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.importance import ImportanceEstimate
@@ -51,7 +53,7 @@ class Effect:
         particles: K.
         serving: how many particles log p(x, y) is the estimate of: K, or C K under the mixture, where all classes share them.
         accuracy: share of images classified correctly.
-        changed: share of images whose class another draw changes.
+        flipped_by_resampling: share of images whose class another draw changes.
         effective_sample_size: from 1 to `serving`, of an image the mean over its classes.
         pareto_k: the quantiles of 5, 50 and 95% over images and classes, see :func:`pyrobayes.inference.importance.pareto_shape`; None where
             fewer than 21 serve, or all weights of an image and class are the same.
@@ -65,10 +67,20 @@ class Effect:
     particles: int
     serving: int
     accuracy: Rate
-    changed: Rate
+    flipped_by_resampling: Rate = field(metadata=saved("changed"))
     effective_sample_size: Mean
     pareto_k: tuple[float, float, float] | None
     log_joint: list[float] = field(metadata=saved(encode=_to_four_places))
+
+    def __post_init__(self):
+        images = len(self.log_joint)
+        require(
+            images > 1 and all(map(math.isfinite, self.log_joint)), "log_joint must be finite, of two images at least"
+        )
+        require(self.accuracy.total == self.flipped_by_resampling.total == images, f"rates must be of {images} images")
+        require(1 <= self.particles <= self.serving, f"{self.serving} particles can't serve for {self.particles}")
+        check_range("effective_sample_size", [self.effective_sample_size.value], 1.0001 * self.serving)
+        require(all(map(math.isfinite, self.pareto_k or ())), "pareto_k must be finite")
 
     def bias(self, reference: "Effect") -> Mean:
         """log p(x, y) less that of a better estimate, nats: the mean over the images that both are of."""
@@ -145,7 +157,7 @@ def _effect(
         particles=count,
         serving=serving,
         accuracy=Rate.of(right),
-        changed=Rate.of(changed),
+        flipped_by_resampling=Rate.of(changed),
         effective_sample_size=Mean.of(sizes),
         pareto_k=tuple(quantiles) if tails.isfinite().all() else None,
         log_joint=log_joint.tolist(),

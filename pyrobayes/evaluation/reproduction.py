@@ -16,11 +16,13 @@ import torch
 
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import Evaluation
+from pyrobayes.evaluation.ranges import check_bounds, check_range, require
 from pyrobayes.evaluation.rates import NORMAL_95, Rate, difference, in_percent
 from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
 from pyrobayes.training.metrics import Epoch
 
 POSTER_IMAGES = 10_000  # of its success rates
+OUTCOMES = ("holds", "fails", "not decided")
 CLAIMED = (0.05, 0.3)  # eps from and to where the poster compares generative and discriminative models
 
 
@@ -43,6 +45,10 @@ class Spread:
     shares: tuple[float, ...]
     images: int
     DERIVED = {"mean": lambda self: self.share, "interval_95": lambda self: self.interval}
+
+    def __post_init__(self):
+        require(self.images > 0 and len(self.shares) > 0, "a share needs images and a seed")
+        check_range("shares", self.shares)
 
     @classmethod
     def of(cls, rates: Sequence[Rate]) -> "Spread":
@@ -90,6 +96,10 @@ class Comparison:
     worst: Spread | None = None
     judged: Spread | None = None
 
+    def __post_init__(self):
+        check_bounds([self.eps])
+        check_range("published", [] if self.published is None else [self.published])
+
     @property
     def difference(self) -> tuple[float, float] | None:
         """Ours less the published, and half the width of its 95% interval; None where none is published."""
@@ -121,6 +131,12 @@ class Claim:
     eps: float
     gap: float
     half: float
+
+    def __post_init__(self):
+        require(self.outcome in OUTCOMES, f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
+        check_bounds([self.eps])
+        check_range("gap", [self.gap], least=-2, most=2)
+        check_range("half", [self.half])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ def caveats(results: Sequence, name: Callable[[str], str] = str.upper) -> list[s
     """Sentences on what the noise and approximations change of results of any kind, each said once; `name` writes a model's."""
     said = []
     for result in results:
-        if (noise := getattr(result, "changed", None)) and not isinstance(result, Evaluation):  # which shows it
+        if (noise := getattr(result, "flipped_by_resampling", None)) and not isinstance(
+            result, Evaluation
+        ):  # which shows it
             said.append(
                 f"{name(result.model)}: another draw of the noise changes {noise.sentence()} of the predictions on "
                 f"{noise.total:,} clean images."

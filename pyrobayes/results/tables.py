@@ -189,7 +189,7 @@ def trainings(trained: Mapping[str, Sequence[Epoch]], runs) -> Table:
 EVALUATION = [
     MODEL_NAME,
     Column("accuracy (%)", lambda result: result.accuracy.percent()),
-    Column("changed (%)", lambda result: result.changed.percent(), note="predictions that another draw of the particles changes"),
+    Column("changed (%)", lambda result: result.flipped_by_resampling.percent(), note="predictions that another draw of the particles changes"),
     Column("NLL (nats)", lambda result: number(result.negative_log_likelihood, 3), note="mean of -log p(y|x)"),
     Column("ECE", lambda result: number(result.calibration_error, 3), note="expected calibration error, 15 equal bins"),
     Column("log p(x) (nats)", lambda result: number(result.log_evidence, 2)),
@@ -387,14 +387,14 @@ def claims(results: Sequence[Claim]) -> Table:
 # Particles.
 
 EFFECT = {
-    "accuracy": "correct (%)", "changed": "changed by another draw (%)", "size": "effective sample size",
+    "accuracy": "correct (%)", "flipped_by_resampling": "changed by another draw (%)", "size": "effective sample size",
     "bias": "bias of log p(x, y) (nats)", "pareto": "Pareto k: median (nine tenths)",
 }  # fmt: skip
 
 
 def effect_cell(effect: Effect, what: str, reference: Effect) -> str:
     """One cell of a table of the effect of particles; `what` is a key of EFFECT, `reference` the best estimate."""
-    if what in ("accuracy", "changed"):
+    if what in ("accuracy", "flipped_by_resampling"):
         return getattr(effect, what).percent()
     if what == "pareto":
         return "{1:.2f} ({0:.2f} to {2:.2f})".format(*effect.pareto_k) if effect.pareto_k else "-"

@@ -64,7 +64,7 @@ def test_evaluation_of_a_model(make, tiny_images):
     )
     assert result.log_evidence == pytest.approx(estimate.log_joint.logsumexp(1).mean().item(), rel=1e-4)
     assert result.effective_sample_size == pytest.approx(estimate.effective_sample_size.mean().item(), rel=1e-4)
-    assert 0 < result.changed.share < 1
+    assert 0 < result.flipped_by_resampling.share < 1
     json.dumps(encode(result), allow_nan=False)
 
 
@@ -74,7 +74,7 @@ def test_fixed_noise_too_is_compared_with_another_draw(make, tiny_images):
     result = evaluation.evaluate(fixed, tiny_images, images=50)
     x, _ = tiny_images.batch(indices := torch.arange(50))
     changed = fixed(x).argmax(1) != fresh.for_images(indices, NoiseStream.SECOND_DRAW)(x).argmax(1)
-    assert result.changed == Rate.of(changed) and changed.any()
+    assert result.flipped_by_resampling == Rate.of(changed) and changed.any()
 
 
 def test_models_of_labels_only_have_no_evidence(make, tiny_images):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from pyrobayes.codec import decode, encode
 from pyrobayes.evaluation import particles
 from pyrobayes.evaluation.particles import Effect, Mean
 from pyrobayes.evaluation.rates import Rate
+from pyrobayes.inference.importance import pareto_shape
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.results import figures
 
@@ -33,7 +35,7 @@ def test_a_smaller_number_is_what_a_classifier_of_so_many_finds(make, tiny_image
                 )
             predicted = ours.log_joint.argmax(1)
             assert each.accuracy == Rate.of(predicted == y)
-            assert each.changed == Rate.of(predicted != others.log_joint.argmax(1))
+            assert each.flipped_by_resampling == Rate.of(predicted != others.log_joint.argmax(1))
             torch.testing.assert_close(torch.tensor(each.log_joint), ours.log_joint.gather(1, y[:, None])[:, 0])
             assert each.effective_sample_size.value == pytest.approx(ours.effective_sample_size.mean().item(), rel=1e-4)
             assert (each.pareto_k is None) == (each.serving < 21)
@@ -74,3 +76,14 @@ def test_what_was_measured_is_read_back_and_drawn(make, tiny_images):
 def test_what_can_not_be_measured_is_refused(make, tiny_images, counts, images, message):
     with pytest.raises(InputError, match=message):
         particles.effects(BayesClassifier(make("gfz")), tiny_images.head(images), counts)
+
+
+def test_pareto_k_is_that_of_arviz():
+    """ArviZ takes the same tail and the same prior on k."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import arviz
+    for count in (50, 1000, 5000):
+        log_weights = 3 * torch.randn(count, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        theirs = arviz.psislw(log_weights.T.numpy())[1]
+        assert pareto_shape(log_weights).tolist() == pytest.approx(theirs.tolist(), abs=1e-3)

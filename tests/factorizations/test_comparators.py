@@ -73,7 +73,7 @@ def test_they_are_evaluated_like_others(comparator, tiny_images):
     result = evaluate(BayesClassifier(comparator, 4), tiny_images, images=50)
     assert result.log_evidence is None and result.effective_sample_size <= 4 + 1e-4
     if "z" not in comparator.parents():
-        assert result.effective_sample_size == pytest.approx(4) and result.changed.count == 0
+        assert result.effective_sample_size == pytest.approx(4) and result.flipped_by_resampling.count == 0
 
 
 def test_what_needs_a_latent_vector_is_refused(make, batch):

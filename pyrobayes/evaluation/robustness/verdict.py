@@ -11,15 +11,18 @@ from dataclasses import dataclass
 
 import torch
 
+from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.evaluation import diagnostics
 from pyrobayes.evaluation.images import expect, validated_images
+from pyrobayes.evaluation.ranges import check_bounds, check_classes, check_lengths, check_range, require
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness import checks  # noqa: F401  (they register themselves)
 from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.measurements import RobustnessRun
-from pyrobayes.evaluation.robustness.sheet import CHECKS, FAIL, CheckResult
+from pyrobayes.evaluation.robustness.sheet import ALL, CHECKS, FAIL, CheckResult
 from pyrobayes.evaluation.robustness.suite import ITERATIVE
+from pyrobayes.evaluation.summary import Summarized, at_each
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import RobustnessOptions
 from pyrobayes.progress import Progress, shows_progress
@@ -27,8 +30,8 @@ from pyrobayes.progress import Progress, shows_progress
 WORST = "worst case"
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Summarized):
     """What is known about a classifier's robustness, and what is doubtful about it.
 
     Attributes:
@@ -46,7 +49,7 @@ class Verdict:
         checks: the sheet.
         approximation, gradient_signs: as in :class:`pyrobayes.evaluation.AttackResult`.
         broken: [E] the places in the data set of the images that end up misclassified, by attack.
-        redrawn: [E][N] the share of the further draws for each image; None as above.
+        resampled: [E][N] the share of the further draws for each image; None as above.
     """
 
     model: str
@@ -65,8 +68,40 @@ class Verdict:
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
     broken: dict[str, list[list[int]]] = dataclasses.field(default_factory=dict)
-    redrawn: list[list[float]] | None = None
+    resampled: list[list[float]] | None = dataclasses.field(default=None, metadata=saved("redrawn"))
     DERIVED = {"doubts": lambda self: {row: self.doubts(row) for row in self.rows}}
+
+    def __post_init__(self):
+        check_bounds(self.eps)
+        check_lengths(len(self.eps), self, "worst", "share_of_draws", "broken_in_most", "resampled")
+        check_lengths(len(self.success), self, "kinds", "options")
+        require(
+            self.success.keys() == self.kinds.keys() == self.options.keys(), "attacks must have a kind and options each"
+        )
+        require(set(self.kinds.values()) <= set(ALL), f"kinds of attacks must be among {', '.join(ALL)}")
+        everything = [[self.clean_accuracy], *self.success.values(), self.worst, self.broken_in_most or []]
+        wrong = [rate for rates in everything for rate in rates if rate.total != self.images]
+        require(not wrong, f"rates must be of {self.images} images, got {wrong}")
+        for name, rates in self.success.items():
+            require(len(rates) == len(self.eps), f"{name} must have {len(self.eps)} rates, got {len(rates)}")
+            least = all(rate.count <= worst.count for rate, worst in zip(rates, self.worst))
+            require(least, f"{name} has broken more images than the worst case")
+        require(self.broken.keys() <= self.success.keys(), "broken has other attacks than success")
+        for name, places in self.broken.items():
+            counts = [len(each) for each in places]
+            require(
+                counts == [rate.count for rate in self.success[name]], f"{name} has other broken images than success"
+            )
+            check_classes(f"broken by {name}", [place for each in places for place in each], self.images)
+        check_range("share_of_draws", self.share_of_draws or [])
+        for shares in self.resampled or []:
+            require(len(shares) == self.images, f"resampled must be of {self.images} images")
+            check_range("resampled", shares)
+
+    def _summary(self) -> tuple[str, list[list[str]]]:
+        rows = [[name, *map(Rate.percent, rates), _listed(self.doubts(name))] for name, rates in self.rows.items()]
+        title = f"{self.model} on {self.images:,} images of {self.data}, {len(self.failed)} of {len(self.checks)} checks failed"
+        return title, [["misclassified (%)", *at_each(self.eps), "doubted by checks"], *rows]
 
     @property
     def rows(self) -> dict[str, list[Rate]]:
@@ -87,6 +122,10 @@ class Verdict:
     def clean_doubts(self) -> list[int]:
         """The numbers of the failed checks that put the clean accuracy in doubt."""
         return [number for number in self.failed if number in CHECKS and CHECKS[number].doubts_clean]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
 
 
 @shows_progress
@@ -113,6 +152,7 @@ def assess(
     """
     expect("training images", training, Images)
     expect("options", options, RobustnessOptions)
+    expect("sources", sources, Sequence)
     for source in sources:
         expect("source", source, BayesClassifier)
     validated_images(classifier, data, options.images, options.batch_size)
@@ -155,7 +195,7 @@ def verdict_of(run: RobustnessRun) -> Verdict:
         approximation=diagnostics.approximation(*diagnosed),
         gradient_signs=diagnostics.gradient_signs(*diagnosed),
         broken={name: [each.nonzero()[:, 0].tolist() for each in rows] for name, rows in run.broken.items()},
-        redrawn=resampled.tolist() if run.latent else None,
+        resampled=resampled.tolist() if run.latent else None,
     )
 
 

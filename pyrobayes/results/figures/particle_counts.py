@@ -53,7 +53,7 @@ def _axes(grid: Sequence, counts: Sequence[int]) -> None:
 
 def _draw(grid: Sequence, shown: Sequence[Effect], at: Sequence[float], reference: Effect, look: dict) -> None:
     """One model and estimator in every panel."""
-    for axes, what in zip(grid, ("accuracy", "changed")):
+    for axes, what in zip(grid, ("accuracy", "flipped_by_resampling")):
         style.draw_intervals(axes, [(k, getattr(effect, what)) for k, effect in zip(at, shown)], **look)
     sizes, biases = [effect.effective_sample_size for effect in shown], [effect.bias(reference) for effect in shown]
     for axes, means in ((grid[2], sizes), (grid[3], biases)):

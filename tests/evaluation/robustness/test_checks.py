@@ -24,6 +24,8 @@ from pyrobayes.attacks.losses import margin
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.rates import Rate, difference, larger
 from pyrobayes.evaluation.robustness import checks, known_broken
+from pyrobayes.evaluation.robustness import sheet as sheet_of_checks
+from pyrobayes.evaluation.robustness import verdict as robustness
 from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.known_broken import KnownBroken, attack_known_broken, known_broken_model
 from pyrobayes.evaluation.robustness.measurements import RobustnessRun
@@ -34,7 +36,9 @@ from pyrobayes.evaluation.robustness.sheet import (
     FAIL,
     NOT_APPLICABLE,
     PASS,
+    Check,
     CheckResult,
+    register,
 )
 from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP, suite
 from pyrobayes.evaluation.robustness.verdict import Verdict, verdict_of
@@ -42,7 +46,7 @@ from pyrobayes.factorizations.comparators import BNN, CNN
 from pyrobayes.factorizations.conditionals import StandardNormal
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import Networks
-from pyrobayes.progress import silent
+from pyrobayes.progress import Progress, silent
 
 EPS = (0.1, 0.2, 0.3)
 QUICK = RobustnessOptions(images=60, eps=EPS, steps=5, redraws=4, checked_images=30, batch_size=30)
@@ -546,14 +550,16 @@ def test_fixed_noise_is_judged_by_fresh_draws(make, tiny_images):
     found = {check.number: check for check in verdict.checks}
     assert found[7].status != NOT_APPLICABLE and found[7].concerns == ALL
     assert found[6].status == NOT_APPLICABLE and found[10].status != NOT_APPLICABLE
-    assert len(verdict.share_of_draws) == 3 and [len(shares) for shares in verdict.redrawn] == [20] * 3
+    assert len(verdict.share_of_draws) == 3 and [len(shares) for shares in verdict.resampled] == [20] * 3
 
 
 def test_doubts_stand_beside_the_numbers_they_concern():
     def verdict(number):
         check = CheckResult(number, "", FAIL, "", "", CHECKS[number].concerns)
         kinds = {"fgsm": SINGLE_STEP, "pgd": ITERATIVE, "noise": GRADIENT_FREE}
-        return Verdict("gbz", True, "tiny", 1, EPS, Rate(1, 1), {}, [], None, None, {}, kinds, [check])
+        none = [Rate(0, 1)] * 3
+        success, options = dict.fromkeys(kinds, none), dict.fromkeys(kinds, {})
+        return Verdict("gbz", True, "tiny", 1, EPS, Rate(1, 1), success, none, None, None, options, kinds, [check])
 
     assert [verdict(4).doubts(row) for row in ("fgsm", "pgd", "noise", "worst case")] == [[], [4], [], [4]]
     assert [verdict(8).doubts(row) for row in ("fgsm", "pgd", "noise", "worst case")] == [[8], [8], [], [8]]
@@ -566,3 +572,60 @@ def test_bad_options_are_named():
         RobustnessOptions(eps=(0.0,))
     with pytest.raises(InputError, match="redraws must be"):
         RobustnessOptions(redraws=0)
+
+
+def test_a_new_check_is_one_object(monkeypatch, make, tiny_images):
+    """Registered, it is on the sheet, beside the rates that it doubts, and in what is printed."""
+    monkeypatch.setattr(sheet_of_checks, "CHECKS", others := {4: CHECKS[4]})
+    monkeypatch.setattr(robustness, "CHECKS", others)
+
+    @register
+    class NoZeroes(Check):
+        number = 99
+        name = "no image is all zeroes"
+        doubts = "clean accuracy"
+        concerns = (GRADIENT_FREE,)
+        doubts_clean = True
+
+        def measure(self, run):
+            return (Rate.of(run.data.pixels.flatten(1).sum(1) == 0),)
+
+        def judge(self, zeroes):
+            return self.result(zeroes.count > 0, f"{zeroes.count} of {zeroes.total} images")
+
+    with pytest.raises(InputError, match="there is a check 99 already: no image is all zeroes"):
+        register(NoZeroes)
+    parts = []
+
+    class Told(Progress):
+        def part(self, name, done, of):
+            parts.append((name, done / of))
+
+    options = dataclasses.replace(QUICK, images=8, checked_images=4, steps=1, redraws=1, brief=True, eps=(0.2,))
+    classifier, cache = BayesClassifier(make("gbz"), 2), ResultCache()
+    verdict = assess(classifier, tiny_images, tiny_images, options, cache=cache, progress=Told())
+    assert [check.number for check in verdict.checks] == [4, 99] and verdict.checks[1].status == FAIL
+    assert verdict.checks[1].finding == "0 of 8 images"
+    assert 99 in verdict.doubts("uniform noise") and 99 not in verdict.doubts("pgd") and verdict.clean_doubts == [99]
+    # The parts of the work: every attack, the further draws, every check.
+    names = [*verdict.success, "further draws", "check 4", "check 99"]
+    assert [name for name, _ in parts] == [f"{name}, {i} of {len(names)}" for i, name in enumerate(names, 1)]
+    shares = [share for _, share in parts]
+    assert shares[0] == 0 and shares == sorted(shares) and 0.5 < shares[-1] < 1
+    parts.clear()
+    assess(classifier, tiny_images, tiny_images, options, cache=cache, progress=Told())
+    assert {share for _, share in parts} == {0.0}  # all was there, and says nothing about the time that is left
+
+
+def test_a_fall_that_may_be_chance_is_named():
+    found = checks.NeverFalls().judge(EPS, {"pgd": rows(0.2, 0.3, 0.29), "fgsm": rows(0.1, 0.1, 0.2)})
+    assert found.status == PASS and found.finding == (
+        "no significant fall in 2 attacks: pgd falls from 30.0% at eps 0.2 to 29.0% at 0.3, the largest, may be chance"
+    )
+    assert PASSING_AND_FAILING[2][0].finding == "no fall in 2 attacks"
+
+
+def test_images_that_no_white_box_attack_breaks_are_told():
+    white = {"pgd": of(0.5), "fgsm": of(0.3)}
+    found = checks.WhiteBoxStrongest().judge(white, {"noise": of(0.2), "square": of(0.6)}, 0.1)
+    assert "noise breaks 20.0%; square breaks 60.0% (40 of them by no white-box attack)" in found.finding
