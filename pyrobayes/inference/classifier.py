@@ -58,21 +58,12 @@ class BayesClassifier(nn.Module):
         particles: int = ClassifierOptions.particles,
         noise: str = ClassifierOptions.noise,
         seed: int = ClassifierOptions.seed,
-        *,
-        estimator: str = ClassifierOptions.estimator,
-        precision: str = ClassifierOptions.precision,
-        prune: float | None = ClassifierOptions.prune,
-        compile: bool = ClassifierOptions.compile,
-        negligible: float = ClassifierOptions.negligible,
-        memory: int = ClassifierOptions.memory,
+        **options,
     ):
         super().__init__()
         if not isinstance(factorization, DeepBayes):
             raise InputError(f"factorization must be a DeepBayes, such as pyrobayes.build makes, got {factorization!r}")
-        self.options = ClassifierOptions(
-            particles, noise, seed, estimator, precision, prune, compile, negligible, memory
-        )
-        factorization.check()
+        self.options = ClassifierOptions(particles, noise, seed, **options)
         self.factorization = factorization
         if self.options.estimator == "mixture":
             importance.check_shared_images(factorization)

@@ -1,7 +1,7 @@
 """Log weights as a classifier's options ask for: in lower precision, in parts that fit the memory, with sparse gradients."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from pyrobayes.factorizations import DeepBayes
 from pyrobayes.inference import importance
 from pyrobayes.inference.generated_code import faster_copy
 from pyrobayes.inference.noise import base_noise
-from pyrobayes.inference.parts import InParts, Part, bytes_kept, sizes_of_parts
+from pyrobayes.inference.parts import InParts, Part, bytes_kept
 from pyrobayes.inference.sparse_gradient import SparseGradient
 from pyrobayes.inference.subsets import mixture_subset, per_class_subset
 from pyrobayes.options import ClassifierOptions
@@ -127,21 +127,18 @@ class LogWeights:
         return asked and possible and not any(weight.requires_grad for weight in self.factorization.parameters())
 
     def sizes(self, classes: int, particles: int) -> tuple[int, int]:
-        """How many particles, and then how many images, fit into the memory."""
-        return sizes_of_parts(self.options.memory, self.bytes_needed, classes, particles)
+        """How many particles, and then how many images, fit into the memory; at least one of each."""
+        available, (image, each) = self.options.memory * 2**20, self.bytes_needed
+        particles = min(particles, max(1, (available - image) // (classes * each)))
+        return particles, max(1, available // (image + classes * particles * each))
 
     def measure_memory(self) -> tuple[int, int]:
         """Bytes that the gradient needs for an image, and besides for every particle of a class of it."""
-        one, two = (self._bytes_kept(particles) for particles in (1, 2))
-        classes = self.factorization.num_classes
-        each = max(1, (two - one) // classes)
-        return max(0, one - each * classes), each
-
-    def _bytes_kept(self, particles: int) -> int:
-        weights = next(self.factorization.parameters())
+        weights, classes = next(self.factorization.parameters()), self.factorization.num_classes
         dtype = torch.promote_types(weights.dtype, torch.float32)
         with torch.inference_mode(False):
             x = torch.zeros(1, *self.factorization.image_shape, device=weights.device, dtype=dtype, requires_grad=True)
-            key = torch.zeros(1, dtype=torch.long, device=x.device)
-            y = importance.all_classes(self.factorization, x)
-            return bytes_kept(lambda: self.at_once(x, key, y, 0, particles), self.factorization)
+            key, y = torch.zeros(1, dtype=torch.long, device=x.device), importance.all_classes(self.factorization, x)
+            one, two = (bytes_kept(partial(self.at_once, x, key, y, 0, k), self.factorization) for k in (1, 2))
+        each = max(1, (two - one) // classes)
+        return max(0, one - each * classes), each

@@ -1,43 +1,22 @@
 """Log weights in parts that fit the memory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-MEBIBYTE = 2**20
 
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a batch.
-
-    Attributes:
-        images: which of them.
-        served: which of the first dimension of the log weights.
-        compute: these log weights as a function of the images.
-    """
+class Part(NamedTuple):
+    """Some images of a batch, some log weights of theirs, and these log weights as a function of the images."""
 
     images: slice
-    served: slice
+    log_weights: slice
     compute: Callable[[Tensor], Tensor]
 
 
-def sizes_of_parts(memory: int, needed: tuple[int, int], classes: int, particles: int) -> tuple[int, int]:
-    """How many particles, and then how many images, fit into `memory` MiB; at least one of each.
-
-    Args:
-        needed: bytes for an image, and besides for every particle of a class of it.
-        classes, particles: of an image.
-    """
-    available, (image, each) = memory * MEBIBYTE, needed
-    particles = min(particles, max(1, (available - image) // (classes * each)))
-    return particles, max(1, available // (image + classes * particles * each))
-
-
 def bytes_kept(compute: Callable[[], Tensor], network: nn.Module) -> int:
-    """Bytes that autograd keeps for the gradient of what is computed, the weights of the network not counted."""
+    """Bytes that autograd keeps for the gradient of a computation, without the weights of the network."""
     kept = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -45,9 +24,8 @@ def bytes_kept(compute: Callable[[], Tensor], network: nn.Module) -> int:
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.inference_mode(False), torch.enable_grad():
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            compute()
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        compute()
     parameters = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     return sum(size for pointer, size in kept.items() if pointer not in parameters)
 
@@ -65,10 +43,10 @@ class InParts(torch.autograd.Function):
     def forward(ctx, parts: list[Part], shape: tuple[int, ...], x: Tensor, *weights: Tensor) -> Tensor:
         ctx.save_for_backward(x, *weights)
         ctx.parts = parts
-        log_weights = x.new_empty(shape)
-        for part in parts:
-            log_weights[part.served, :, part.images] = part.compute(x[part.images])
-        return log_weights
+        result = x.new_empty(shape)
+        for images, log_weights, compute in parts:
+            result[log_weights, :, images] = compute(x[images])
+        return result
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
@@ -76,12 +54,11 @@ class InParts(torch.autograd.Function):
         total = [torch.zeros_like(each) if needs else None for each, needs in zip(given, ctx.needs_input_grad[2:])]
         needed = [i for i, each in enumerate(total) if each is not None]
         with torch.enable_grad():
-            for part in ctx.parts:
-                x = given[0][part.images] if twice else given[0][part.images].detach().requires_grad_()
-                inputs = [given[i] if i else x for i in needed]
-                incoming = gradient[part.served, :, part.images]
-                found = torch.autograd.grad(part.compute(x), inputs, incoming, create_graph=twice, allow_unused=True)
+            for images, log_weights, compute in ctx.parts:
+                x = given[0][images] if twice else given[0][images].detach().requires_grad_()
+                inputs, incoming = [given[i] if i else x for i in needed], gradient[log_weights, :, images]
+                found = torch.autograd.grad(compute(x), inputs, incoming, create_graph=twice, allow_unused=True)
                 for i, each in zip(needed, found):
                     if each is not None:
-                        (total[i] if i else total[i][part.images]).add_(each)
+                        (total[i] if i else total[i][images]).add_(each)
         return None, None, *total
