@@ -178,7 +178,7 @@ def findings() -> str:
 
 
 def detections() -> str:
-    """What the tests catch of every attack on every model, and what they accept."""
+    """The share of every attack that the tests detect, and the accuracy on what they accept."""
     by_attack: dict[tuple, list[Detection]] = {}
     for each in results("detect"):
         by_attack.setdefault((each.model, each.attack), []).append(each)
@@ -208,7 +208,7 @@ def detections() -> str:
 
 
 def evasions() -> str:
-    """What passes a test of an attack that doesn't know of it, and of those that do, by the weight of the test's statistic."""
+    """Images that pass a test, from an attack that ignores it and from those that evade it, by the weight of its statistic."""
     found: dict[tuple, dict[str, list[Detection]]] = {}
     for each in results("detect", "evading"):
         for_test = found.setdefault(each.model, {})
@@ -241,7 +241,7 @@ def summary() -> str:
 
 
 def ablations(of: str) -> str:
-    """What options of the training are worth to GBZ, or to the others, as `docs/ablations.py` measured it."""
+    """The gain of training options for GBZ, or for the others, as `docs/ablations.py` measured it."""
     rows = json.loads((RESULTS / "ablations.json").read_text())
     rows = [row for row in rows if (row["model"] == "gbz") == (of == "gbz")]
     eps = rows[0]["settings"]["eps"]
@@ -345,7 +345,7 @@ def claims(folder: str) -> str:
 
 
 def fgsm_variants() -> str:
-    """What the details of FGSM are worth, as `docs/fgsm_variants.py` measured it."""
+    """The effect of details of FGSM, as `docs/fgsm_variants.py` measured it."""
     rows = json.loads((RESULTS / "poster" / "fgsm_variants.json").read_text())
 
     def line(row: dict) -> list[str]:
@@ -400,7 +400,7 @@ def absolute(text: str, address: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """What every page is with the results in it."""
+    """Every page with the results in it."""
 
     def filled(block: re.Match) -> str:
         first = block[0].split("\n", 1)[0]

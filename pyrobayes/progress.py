@@ -131,7 +131,7 @@ class ProgressBar(Progress):
 
 
 def has_display() -> bool:
-    """Whether somebody can watch a bar: standard error is a terminal, or this is a notebook."""
+    """Is there somebody to watch a bar? Standard error is a terminal, or this is a notebook."""
     return sys.stderr.isatty() or _in_notebook()
 
 

@@ -85,7 +85,7 @@ def selection(saved: SavedResults) -> list[str]:
 
 
 def _packaged(model: str, trained: Provenance) -> bool:
-    """Whether the weights come with the package."""
+    """Do the weights come with the package?"""
     return model in MODELS and digest(read_tensors(PRETRAINED / model / MODEL)[0], {}) == trained.weights
 
 

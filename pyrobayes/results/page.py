@@ -16,7 +16,7 @@ WIDEST = 2000  # pixels; a wider figure is scaled down
 
 
 def page(text: str, folder: Path) -> str:
-    """The page of a text, titled as its first heading, with the figures that it shows from a folder.
+    """The page of a text, titled by its first heading, with its figures from a folder.
 
     Raises:
         InputError: a figure is missing or damaged.

@@ -330,7 +330,7 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Table:
 
 
 def comparison_measures(comparisons: Sequence[Comparison]) -> dict[str, Callable[[Comparison], str]]:
-    """What is told of a comparison: a header, and the text of the cell."""
+    """The measurements of a comparison: headers, and the texts of their cells."""
     judged = next((f", {each.worst.images:,} images" for each in comparisons if each.worst), "")
     return {
         "published": lambda each: number(each.published, 2, 100),

@@ -100,7 +100,7 @@ SEEN_BY = {
 
 
 def cielab(colour, seen):
-    """Of a colour as it is seen; a distance of 2 can just be told."""
+    """A colour as it is seen, in CIELAB; a distance of 2 can just be told."""
     rgb = np.array(matplotlib.colors.to_rgb(colour))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]

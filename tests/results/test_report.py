@@ -72,7 +72,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def folder(made, tmp_path):
-    """The same, to change."""
+    """A copy of the folder, to change."""
     return shutil.copytree(made, tmp_path / "results", ignore=shutil.ignore_patterns("report.*"))
 
 
