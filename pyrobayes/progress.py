@@ -103,10 +103,10 @@ class ProgressBar(Progress):
         self._done = done
         if not rank():
             with contextlib.suppress(OSError):  # the terminal may have gone; the work goes on
-                self._show(done, total, note)
+                self._show(now, done, total, note)
 
-    def _show(self, done: int, total: int, note: str) -> None:
-        now, model, unit = time.monotonic(), self.model, self._unit
+    def _show(self, now: float, done: int, total: int, note: str) -> None:
+        model, unit = self.model, self._unit
         if has_display():
             if self._bar is None:
                 self._bar = _tqdm()(total=total, initial=done, desc=model, unit=unit, leave=False, dynamic_ncols=True)
