@@ -168,7 +168,7 @@ def test_the_check_leaves_no_trace(make, monkeypatch):
     monkeypatch.setattr(
         type(factorization.p_x), "forward", lambda self, z: self.norm(z.new_zeros(1, 12)) is z or forward(self, z)
     )
-    del factorization.__dict__["structure"]
+    del factorization.structure, factorization.latent
     before = torch.get_rng_state(), {name: module.training for name, module in factorization.named_modules()}
     factorization.check()
     assert torch.equal(before[0], torch.get_rng_state())
@@ -180,6 +180,7 @@ def test_the_check_is_made_once(make, monkeypatch):
     factorization = make("gbz")
     monkeypatch.setattr(Structure, "of_model", None)
     factorization.check()
+    assert make("gbz", seed=1).structure == factorization.structure
     for copied in (copy.deepcopy(factorization), pickle.loads(pickle.dumps(factorization))):
         copied.check()
         assert copied.structure == factorization.structure
