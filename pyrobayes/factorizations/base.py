@@ -158,5 +158,7 @@ def build(
     kind = cls, networks, tuple(image_shape), num_classes
     vars(factorization).update(_CHECKED.get(kind, {}))
     factorization.check()
-    _CHECKED[kind] = {name: vars(factorization)[name] for name in ("structure", "latent") if name in vars(factorization)}
+    _CHECKED[kind] = {
+        name: vars(factorization)[name] for name in ("structure", "latent") if name in vars(factorization)
+    }
     return factorization

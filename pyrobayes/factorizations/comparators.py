@@ -1,7 +1,6 @@
-"""Ordinary classifiers to hold the deep Bayes classifiers against, in the same form and under the same commands.
+"""Ordinary classifiers to compare the deep Bayes classifiers with, in the same form and under the same commands.
 
-They model p(y|x) alone, as the networks do that most attacks were made for. Their features of x are those that the
-others' encoders have.
+They model p(y|x) alone, like the networks that most attacks were made for. They have the same features of x.
 """
 
 import pyro
@@ -10,7 +9,7 @@ from pyrobayes.factorizations.base import DeepBayes, register
 
 
 class Comparator(DeepBayes):
-    """A classifier without a posterior to be approximated."""
+    """A classifier without a posterior to approximate: it drops the guide's network."""
 
     comparator = True
 
@@ -68,6 +67,6 @@ class BNN(Comparator):
         return x, y
 
     def guide(self, x, y):
-        """q(z) = p(z): what is dropped doesn't depend on the image (Gal and Ghahramani 2016)."""
+        """q(z) = p(z): the choice of dropped units doesn't depend on the image (Gal and Ghahramani 2016)."""
         with self.images(x, y):
             return pyro.sample("z", self.p_z())

@@ -1,9 +1,8 @@
 """The conditional distributions that a factorization is made of.
 
-Each is a module whose call takes the values of its parents and returns a Pyro distribution. Values may
-have any leading dimensions that broadcast against each other: images [..., channels, height, width] in
-[0, 1], classes [...] integers, latent vectors [..., latent]. What depends on x alone is therefore computed
-once per image, however many classes and particles stand around it.
+Each is a module whose call takes the values of its parents and returns a Pyro distribution: images
+[..., channels, height, width] in [0, 1], integer classes [...], latent vectors [..., latent]. Leading dimensions broadcast
+against each other. Features of x are therefore computed once per image, for all classes and particles.
 """
 
 import pyro.distributions as dist
@@ -20,8 +19,8 @@ from pyrobayes.options import Networks
 class Conditionals:
     """Makes the conditionals of one model, all of the same sizes.
 
-    `z("y")` makes p(z|y), `y("z", "x")` makes p(y|z, x), and so on; the parents are then given in that
-    order. `data_x()` and `data_y()` make p_D(x) and p_D(y).
+    `z("y")` makes p(z|y), `y("z", "x")` makes p(y|z, x), and so on. Call them with the parents' values in that order. Any
+    name but x and y stands for a latent vector. `data_x()` and `data_y()` make p_D(x) and p_D(y).
     """
 
     def __init__(self, networks: Networks, image_shape: tuple[int, int, int], num_classes: int):
@@ -42,7 +41,7 @@ class Conditionals:
         if not given:
             return StandardNormal(latent)
         network = self._perceptron(given, hidden_layers, 2 * latent)
-        if not {"x", "y"} >= set(given):  # near a standard normal at first: scales multiply along a chain, and overflow
+        if not {"x", "y"} >= set(given):  # Scales multiply along a chain of latent variables: start them near 1.
             network.layers[-1].weight.data.mul_(0.1)
         return NormalGiven(network)
 
@@ -51,11 +50,11 @@ class Conditionals:
         return CategoricalGiven(self._perceptron(given, hidden_layers, self.num_classes))
 
     def dropout(self) -> nn.Module:
-        """p(z) of one number for each hidden unit, a standard normal, that says which are dropped."""
+        """p(z), a standard normal with one number for each hidden unit; the sign says which units are dropped."""
         return StandardNormal(self.networks.hidden)
 
     def y_under_dropout(self, *given: str) -> nn.Module:
-        """p(y|z, given), a categorical distribution, of which z says which hidden units are dropped."""
+        """p(y|z, given), a categorical distribution by a network whose hidden units z drops."""
         features = self._perceptron(given, 0, self.num_classes)
         return CategoricalGiven(Dropped(features))
 
@@ -66,7 +65,7 @@ class Conditionals:
         return ImagesGiven(self._perceptron(given, 0, net.hidden), decoder, net.likelihood, net.variance)
 
     def data_x(self) -> nn.Module:
-        """p_D(x), the distribution the images come from: a constant, whatever the model."""
+        """p_D(x), the distribution that the images come from, as a constant."""
         return DataImages(self.image_shape)
 
     def data_y(self) -> nn.Module:
@@ -86,7 +85,7 @@ class StandardNormal(nn.Module):
 
 
 class NormalGiven(nn.Module):
-    """p(z|...) = Normal(loc, diag(scale^2)), both from one network; also the guide q(z|x, y)."""
+    """p(z|...) = Normal(loc, diag(scale^2)), loc and scale from one network; also the guide q(z|x, y)."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

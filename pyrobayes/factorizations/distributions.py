@@ -1,4 +1,4 @@
-"""Distributions that are cheaper under plates: what is the same for all particles or classes is computed once."""
+"""Distributions that are cheap under plates: they compute once whatever all particles or classes share."""
 
 import copy
 import math
@@ -65,11 +65,11 @@ def as_normal(site: str, distribution: dist.Distribution) -> dist.Normal:
 class Image(dist.TorchDistribution):
     """An image whose pixels are independent, each with a distribution of its own, as one event.
 
-    The log-density is computed before it is expanded over plates: what is the same for all classes, once.
+    The log-density is computed before it is expanded over plates, so that classes share one computation.
 
     Args:
-        pixel: gives the distributions of the pixels, [..., channels, height, width]. It is called when they are
-            needed: who asks for the density of another site alone has nothing decoded.
+        pixel: gives the distributions of the pixels, [..., channels, height, width]. It is called when they are first
+            needed, so that the density of another site alone decodes nothing.
     """
 
     arg_constraints = {}
@@ -129,8 +129,8 @@ class GaussianImage(Image):
 def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distribution:
     """Independent pixels around sigmoid(logits); `likelihood` is one of :data:`pyrobayes.options.LIKELIHOODS`.
 
-    Of all but the Bernoulli, sigmoid(logits) is the mean and `variance` the variance; of the discretized logistic
-    they are the logistic's, before the mass beyond 0 and 1 goes to the first and the last grey value.
+    The mean is sigmoid(logits) and the variance `variance`, but for the Bernoulli, whose variance follows from its mean.
+    The discretized logistic has them before the mass beyond 0 and 1 goes to the first and the last grey value.
     """
     if likelihood == "bernoulli":
         return PixelBernoulli(logits=logits)
@@ -145,7 +145,7 @@ def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distributio
 
 
 def like(tensor: Tensor, number: float) -> Tensor:
-    """A number on the device of a tensor, made there: a copy from the host would wait for the device."""
+    """A number on the device of a tensor, made there, because a copy from the host would wait for the device."""
     return tensor.new_full((), number)
 
 

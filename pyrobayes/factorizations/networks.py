@@ -1,8 +1,8 @@
 """Networks: from the values of the parents to the parameters of a distribution.
 
-The architectures are those of Li et al. (2019) for 28x28 images: three 5x5 convolutions with stride 2 and
-one hidden layer for features of x, the mirror image of that for p(x|...), ReLU throughout. They compute in the precision of
-their weights, which may be lower than that of values and log-probabilities.
+Li et al. (2019) use these architectures for 28x28 images. Three 5x5 convolutions with stride 2 and a hidden layer give
+the features of x, and the mirror image of that gives p(x|...), with ReLU throughout. A network computes in the precision
+of its weights, which may be lower than that of values and log-probabilities.
 """
 
 import math
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 KERNEL, STRIDE, PADDING = 5, 2, 2
-# Bytes of the decoder's largest values: on a CPU, what the cache of a core holds, for each thread.
+# Bytes of the decoder's largest values that are computed at a time. On a CPU they fit a core's cache, for each thread.
 TILE, LARGE_TILE = {"cpu": 3 * 2**20}, 64 * 2**20
 
 
 def to_float32(parameters: Tensor) -> Tensor:
-    """What a network gives, in float32 at least."""
+    """The output of a network in float32, or in float64 if it is."""
     return parameters.to(torch.promote_types(parameters.dtype, torch.float32))
 
 
 class Perceptron(nn.Module):
     """A multi-layer perceptron on the concatenation of its encoded inputs.
 
-    The first layer is linear in each input, so it is applied to each before they are broadcast against
-    each other: weight @ concat(a, b) = weight_a @ a + weight_b @ b.
+    The first layer is linear: weight @ concat(a, b) = weight_a @ a + weight_b @ b. So each input passes it on its own,
+    before the inputs are broadcast against each other.
     """
 
     def __init__(self, encoders: list[nn.Module], hidden: list[int], out: int):
@@ -54,7 +54,7 @@ class Perceptron(nn.Module):
 
 
 class Dropped(nn.Module):
-    """A perceptron without hidden layers, whose encoded inputs are dropped where z is below 0 and doubled elsewhere."""
+    """A perceptron without hidden layers; it drops encoded inputs where z is below 0, and doubles the others."""
 
     def __init__(self, perceptron: Perceptron):
         super().__init__()
@@ -67,7 +67,7 @@ class Dropped(nn.Module):
 
 
 class Latent(nn.Module):
-    """z as it is."""
+    """A latent vector, unchanged."""
 
     def __init__(self, latent: int):
         super().__init__()
@@ -120,12 +120,12 @@ class Decoder(nn.Module):
         self.image_shape, sizes = tuple(image_shape), downsampled_sizes(image_shape)[::-1]
         self.smallest = (channels, *sizes[0])
         self.linear = nn.Linear(hidden, math.prod(self.smallest))
-        self.largest = channels * math.prod(sizes[-2])  # values between two layers
+        self.largest = channels * math.prod(sizes[-2])  # values between two layers, at most
         outs = [channels, channels, image_shape[0]]
         self.convolutions = nn.ModuleList(
             Upsampling(channels, out, before, after) for out, before, after in zip(outs, sizes, sizes[1:])
         )
-        self.generated: tuple[Callable[[Tensor], Tensor], int] | None = None  # and for how many at a time
+        self.generated: tuple[Callable[[Tensor], Tensor], int] | None = None  # the code, and its tile
 
     def forward(self, hidden: Tensor) -> Tensor:
         leading, hidden = hidden.shape[:-1], hidden.reshape(-1, hidden.shape[-1]).to(self.linear.weight.dtype)
@@ -141,17 +141,17 @@ class Decoder(nn.Module):
 
     @property
     def tile(self) -> int:
-        """How many to decode at a time."""
+        """How many hidden vectors to decode at a time."""
         weight, device = self.linear.weight, self.linear.weight.device.type
         values = TILE[device] * torch.get_num_threads() if device in TILE else LARGE_TILE
         return max(1, values // (self.largest * weight.element_size()))
 
     def prepared(self) -> list[Callable[[Tensor], Tensor]]:
-        """The convolutions with their weights laid out."""
+        """The convolutions, their weights laid out for the fastest kernel."""
         return [convolution.prepared() for convolution in self.convolutions]
 
     def layers(self, convolutions: list[Callable], hidden: Tensor) -> list[Tensor]:
-        """What comes out of every layer for [N, hidden], with the convolutions as they were prepared.
+        """The outputs of all layers for [N, hidden], by the convolutions that :meth:`prepared` gives.
 
         The last is [N, channels, height, width], the logits.
         """
@@ -163,24 +163,23 @@ class Decoder(nn.Module):
         return [*out, last(out[-1])]
 
     def backward(self, gradient: Tensor, *inputs: Tensor) -> Tensor:
-        """The gradient in what was decoded, [N, hidden], from that in the result and the inputs of the convolutions."""
+        """The gradient in the hidden vectors [N, hidden], from the gradient in the logits and the convolutions' inputs."""
         for convolution, given in zip(reversed(self.convolutions), reversed(inputs)):
             weight = convolution.weight.contiguous(memory_format=torch.channels_last)
             gradient = F.conv2d(channels_last(gradient), weight, stride=STRIDE, padding=PADDING)
-            gradient = torch.ops.aten.threshold_backward(gradient, given, 0)  # that of the ReLU
+            gradient = torch.ops.aten.threshold_backward(gradient, given, 0)  # the gradient of ReLU
         return gradient.flatten(1) @ self.linear.weight
 
 
 def last_of(layers: Callable[[Tensor], list[Tensor]], hidden: Tensor) -> Tensor:
-    """What comes out of the last layer."""
+    """The output of the last layer."""
     return layers(hidden)[-1]
 
 
 class WithGradient(torch.autograd.Function):
-    """The last of what `forward` gives, layer by layer, whose gradient in what went in `backward` computes.
+    """The last output of `forward`, with a gradient that `backward` computes.
 
-    In bfloat16 the gradient that autograd takes back through blocks meets two layouts, and the ReLUs alone take a third of
-    its time.
+    Autograd's own gradient is slow in bfloat16: it meets two memory layouts, and the ReLUs alone take a third of its time.
     """
 
     @staticmethod
@@ -198,7 +197,7 @@ class WithGradient(torch.autograd.Function):
 class Upsampling(nn.ConvTranspose2d):
     """A 5x5 transposed convolution with stride 2, from n to 2n or 2n - 1 pixels in each direction.
 
-    Where it is faster it is computed as the equivalent convolution of blocks of inputs to blocks of outputs, with one
+    An equivalent convolution, from blocks of inputs to blocks of outputs, replaces it where that is faster. It has one
     channel for each place in a block (the sub-pixel convolution of Shi et al. 2016).
     """
 
@@ -211,7 +210,7 @@ class Upsampling(nn.ConvTranspose2d):
         return self.prepared()(x)
 
     def prepared(self) -> Callable[[Tensor], Tensor]:
-        """The layer with its weight laid out."""
+        """The layer, its weight laid out for the fastest kernel."""
         block = self.block()
         if not block:
             return super().forward
@@ -227,10 +226,10 @@ class Upsampling(nn.ConvTranspose2d):
         return convolve
 
     def block(self) -> int:
-        """How many inputs in each direction a block should have; 0 for no blocks.
+        """The number of inputs in each direction of a block; 0 for no blocks.
 
-        Few output channels leave a transposed convolution's matrix products half empty; in bfloat16 on a CPU the
-        transposed convolution is the slower one whatever its channels.
+        Few output channels leave a transposed convolution's matrix products half empty. In bfloat16 on a CPU the
+        transposed convolution is always the slower one.
         """
         if 16 * self.out_channels <= self.in_channels and not any(size % 2 for size in self.before):
             return 2
@@ -241,7 +240,7 @@ class Upsampling(nn.ConvTranspose2d):
 
     def block_weight(self, block: int) -> Tensor:
         """The weight of the equivalent convolution, [(2 block)^2 * out, in, block + 2, block + 2]."""
-        # Output r of a block takes input s - 1 with the tap r - 2s + 4, where there is one; a zero stands in for others.
+        # Output r of a block takes input s - 1 with the tap r - 2s + 4. Where the kernel has no such tap, the weight is 0.
         rows, taps = (torch.arange(n, device=self.weight.device) for n in (2 * block, block + 2))
         tap = rows[:, None] - 2 * taps + 4
         there = (tap >= 0) & (tap < KERNEL)
@@ -252,9 +251,9 @@ class Upsampling(nn.ConvTranspose2d):
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """Images [N, channels, height, width] in that layout, which strides leave open where there is one channel.
+    """Images [N, channels, height, width] in the memory layout channels_last, also where there is one channel.
 
-    A library takes it for the other one then, and what comes out of a convolution has to be laid out anew.
+    With one channel, strides fit both layouts. Libraries then assume the other one, and copy a convolution's output.
     """
     height, width = images.shape[2:]
     return images.movedim(1, 3).flatten(1).unflatten(1, (height, width, -1)).movedim(3, 1)

@@ -1,4 +1,4 @@
-"""Images drawn from p(x|y), and reconstructions: the model run forwards."""
+"""Images drawn from p(x|y), and reconstructions, by running the model forwards."""
 
 import pyro
 import torch
@@ -14,7 +14,7 @@ from pyrobayes.randomness import seeded
 
 
 class MeanImages(Messenger):
-    """Takes the mean of p(x|...) for an x that isn't observed: with a fixed variance, a draw would be noise."""
+    """Takes the mean of p(x|...) where x isn't observed, since a fixed variance would add noise to every pixel."""
 
     def _pyro_sample(self, msg):
         if msg["name"] == "x" and not msg["is_observed"]:
@@ -25,9 +25,9 @@ class MeanImages(Messenger):
 def generate(factorization: DeepBayes, per_class: int = 8, *, candidates: int = 100, seed: int = 0) -> Tensor:
     """Images of every class, [per_class, C, channels, height, width] in [0, 1].
 
-    Each is drawn by sampling-importance-resampling (Rubin 1988) from `candidates` runs of the model of its own, with
-    y given: one is taken with a probability proportional to the density of y in it, so that its latent vector
-    comes from p(z|y). Where y comes first (G.Y) all weigh the same. Returned is the mean of p(x|...).
+    Sampling-importance-resampling (Rubin 1988) gives each image. The model runs `candidates` times with y given, and one
+    run is chosen with probability proportional to its density of y, so that its latent vector comes from p(z|y). Where y
+    comes first (G.Y) all runs weigh the same. The image is the mean of p(x|...) in the chosen run.
 
     Raises:
         InputError: the model has no p(x|...), or an argument is out of range.
@@ -52,15 +52,14 @@ def _one_of_each(factorization: DeepBayes, y: Tensor, candidates: int) -> Tensor
 
 @torch.no_grad()
 def reconstruct(factorization: DeepBayes, x: Tensor, y: Tensor, *, seed: int = 0) -> Tensor:
-    """The mean of p(x|z, ...) at z ~ q(z|x, y) for images [B, channels, height, width] of classes [B], same shape."""
+    """The mean of p(x|z, ...) at z ~ q(z|x, y), [B, channels, height, width], for images of that shape and classes [B]."""
     need_images(factorization, "can't reconstruct images")
     check_images(x, factorization.image_shape)
     with seeded(seed, x.device), pyro.validation_enabled(importance.VALIDATE):
         guide = poutine.trace(factorization.guide).get_trace(x, y)
         with MeanImages():
-            return (
-                poutine.trace(poutine.replay(factorization.model, trace=guide)).get_trace(None, y).nodes["x"]["value"]
-            )
+            model = poutine.trace(poutine.replay(factorization.model, trace=guide)).get_trace(None, y)
+    return model.nodes["x"]["value"]
 
 
 def need_images(factorization: DeepBayes, complaint: str) -> None:
