@@ -79,11 +79,11 @@ class ProgressBar(Progress):
 
     def part(self, name: str, done: float, of: float) -> None:
         now = time.monotonic()
-        if self._parts_began is None or done < self._parts_began[1]:
+        if self._parts_began is None or done <= self._parts_began[1]:  # the parts of another verdict
             self._parts_began = now, done
         began, first = self._parts_began
         left = f", about {duration((now - began) / (done - first) * (of - done))} left in all" if done > first else ""
-        self._part = f"{100 * done / of:.0f}% of all done{left}" if of else ""
+        self._part = f"{name}: {100 * done / of:.0f}% of all done{left}" if of else name
 
     def note(self, message: str) -> None:
         self._write(f"warning: {message}")

@@ -46,15 +46,34 @@ def test_another_pass_over_the_images_starts_anew(clock, capsys):
 def test_the_time_left_in_all_is_told(clock, capsys):
     progress = ProgressBar(lines=True)
     for done in (1, 2, 3):  # a part takes a minute: the clock is looked at three times in one
-        progress.part("pgd", done, 10)
+        progress.part(f"pgd, {done} of 3", done, 10)
         progress.images("gbz", 0, 5)
         progress.images("gbz", 5, 5)
     told = [line.split("  ")[-1] for line in capsys.readouterr().err.splitlines()]
     assert told == [
-        "10% of all done",
-        "20% of all done, about 8 min left in all",
-        "30% of all done, about 7 min left in all",
+        "pgd, 1 of 3: 10% of all done",
+        "pgd, 2 of 3: 20% of all done, about 8 min left in all",
+        "pgd, 3 of 3: 30% of all done, about 7 min left in all",
     ]
+
+
+def test_the_time_of_another_verdict_is_its_own(clock, capsys):
+    progress = ProgressBar(lines=True)
+    for _ in range(3):  # the first ones' time doesn't count
+        progress.part("fgsm", 0, 4)
+    for done in (1, 2):
+        progress.part("pgd", done, 4)
+        progress.images("gbz", 0, 5)
+        progress.images("gbz", 5, 5)
+    told = [line.split("  ")[-1] for line in capsys.readouterr().err.splitlines()]
+    assert told[-1].startswith("pgd: 50% of all done, about ")
+    alone = ProgressBar(lines=True)
+    alone.part("fgsm", 0, 4)
+    for done in (1, 2):
+        alone.part("pgd", done, 4)
+        alone.images("gbz", 0, 5)
+        alone.images("gbz", 5, 5)
+    assert capsys.readouterr().err.splitlines()[-1].split("  ")[-1] == told[-1]
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,12 @@ class AttackResult(Summarized):
     """How a classifier does on adversarial images.
 
     Attributes:
-        model, generative, attack, data: what was attacked, how, on what.
-        options: of the attack, and of the classifier that the attacker saw where they differ from the defender's.
+        model, generative, attack, data: the classifier, the attack and the data set.
+        options: the attack's options, and those of the classifier that the attacker overrides.
         eps: [E] the bounds.
         labels: [N] true classes.
         clean_predictions: [N] predicted classes of the clean images.
-        predictions: [E][N] the same of the adversarial images.
+        predictions: [E][N] predicted classes of the adversarial images.
         posteriors: [E][N] posteriors of those predicted classes.
         unmoved: images, not of the target class, for which no gradient that the attack asked for had a finite value
             other than zero. None of an attack that does without.
@@ -100,7 +100,7 @@ class AttackResult(Summarized):
 
     @classmethod
     def of(cls, *, clean_log_joint: Tensor, log_joint: Tensor, **others) -> "AttackResult":
-        """With the predictions and posteriors that the log joints give."""
+        """A result with the predictions and posteriors that the log joints give."""
         return cls(
             clean_log_joint=clean_log_joint,
             log_joint=log_joint,
@@ -119,7 +119,7 @@ class AttackResult(Summarized):
 
     @property
     def images(self) -> int:
-        """How many were attacked."""
+        """The number of attacked images."""
         return len(self.labels)
 
     @property
@@ -185,11 +185,11 @@ def attack(
         data: labelled images.
         eps: bounds of the perturbation in the attack's norm.
         by: the attack, or its name.
-        attacker: options that the classifier has otherwise for the attacker than for the defender, such as particles.
-        images: take only the first so many images.
+        attacker: options of the classifier that the attacker overrides, such as particles.
+        images: take only the first so many images; all where None.
         batch_size: images at a time; changes memory and speed, not results.
         examples: how many adversarial images to keep; all where None.
-        checked: how many clean images to look at for what noise and approximations change; none where 0.
+        checked: how many clean images the diagnostics look at; none where 0.
         progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
             :class:`pyrobayes.Progress` is called after every batch.
     """

@@ -23,7 +23,7 @@ class Evaluation(Summarized):
     """How a classifier does on clean images.
 
     Attributes:
-        model, data, images: what was evaluated on what.
+        model, data, images: the classifier, the data set, and how many images were taken.
         accuracy: share of the images classified correctly.
         flipped_by_resampling: share of the images whose predicted class another draw of the noise changes; fixed noise is
             drawn anew for it.

@@ -47,7 +47,7 @@ class Detector:
     thresholds: dict[str, float]
 
     def statistic(self, test: str, log_joint: Tensor) -> Tensor:
-        """What a test looks at, [B] nats, from log p(x, y) [B, C]; differentiable, and high where it is suspicious."""
+        """A test's statistic, [B] nats, from log p(x, y) [B, C]; differentiable, and high for suspicious images."""
         return _statistic(choice("test", test, DETECTION_TESTS), log_joint, log_joint.argmax(1), self.posteriors)
 
     def score(self, test: str, log_joint: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Detector:
         return self.score(test, log_joint) > self.thresholds[test]
 
     def evading(self, test: str) -> "Evasion":
-        """What an attack has to keep low to pass a test; see :class:`pyrobayes.attacks.Attack`."""
+        """The statistic that an attack keeps low to pass a test; see :class:`pyrobayes.attacks.Attack`."""
         return Evasion(self, choice("test", test, DETECTION_TESTS))
 
 
@@ -79,7 +79,7 @@ class Evasion:
 
 
 def _statistic(test: str, log_joint: Tensor, y: Tensor, posteriors: Tensor) -> Tensor:
-    """For images that are taken for one of class y [B]."""
+    """The statistic of images that are taken for class y, [B] nats."""
     if test == "marginal":
         return -log_joint.logsumexp(1)
     if test == "logit":
@@ -119,11 +119,11 @@ def fit_detector(
 
 
 def detector_of(log_joint: Tensor, y: Tensor, false_alarms: float) -> Detector:
-    """The same from the log joints of training images, [N, C] nats, of classes y [N]."""
+    """The tests of a classifier, from the log joints of training images, [N, C] nats, of classes y [N]."""
     predicted, posterior = log_joint.argmax(1), log_joint.softmax(1)
     of_class = [y == c for c in range(log_joint.shape[1])]
     everywhere = torch.ones_like(of_class[0])
-    # Of a class that has hardly any image nothing is known but what is known of all.
+    # A class with hardly any image takes the statistics of all images.
     of_class = [chosen if chosen.sum() > 1 else everywhere for chosen in of_class]
     posteriors = torch.stack([posterior[chosen].mean(0) for chosen in of_class])
     means, deviations, thresholds = {}, {}, {}
@@ -160,7 +160,7 @@ def _curves(saved: list[list[float] | None]) -> list[list[float]]:
 
 @dataclass(frozen=True, repr=False)
 class Detection(Summarized):
-    """What one test catches of one attack.
+    """How much of one attack one test catches.
 
     Attributes:
         model, attack, options, data, eps: as in :class:`pyrobayes.evaluation.AttackResult`.
@@ -169,11 +169,11 @@ class Detection(Summarized):
             the estimate there, the logit test p(y|x).
         false_alarms: share of the clean test images that it rejects.
         success: [E] share of all attacked images that end up misclassified.
-        detected: [E] share of those that it rejects.
+        detected: [E] share of the misclassified images that it rejects.
         undetected: [E] share of all attacked images that end up misclassified and accepted.
         accepted_accuracy: [E] share of the accepted images, adversarial or not, that are classified correctly.
         auc: [E] area under the ROC curve, successful adversarial images against clean ones; NaN without any.
-        roc: [E][101] share of the former above thresholds that 0, 1, ... 100% of the latter exceed.
+        roc: [E][101] share of the successful images above thresholds that 0, 1, ... 100% of the clean ones exceed.
         flipped_by_resampling, approximation, gradient_signs: as in :class:`pyrobayes.evaluation.AttackResult`.
     """
 
@@ -222,7 +222,7 @@ RATES = ("success", "detected", "undetected", "accepted_accuracy")
 
 
 def detect(detector: Detector, result: AttackResult, test: str, *, models_images: bool = True) -> Detection:
-    """What a test catches of an attack.
+    """Measure how much of an attack a test catches.
 
     Args:
         detector: see :func:`fit_detector`.

@@ -11,14 +11,14 @@ from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.progress import Progress, silent
 
-CHECKED = 200  # clean images on which it is looked at what noise and approximations change
+CHECKED = 200  # clean images that the diagnostics look at
 DIAGNOSTICS = ("flipped_by_resampling", "approximation", "gradient_signs")
 
 
 def diagnose(
     classifier: BayesClassifier, seen: BayesClassifier, data: Images, batch_size: int
 ) -> dict[str, Rate | None]:
-    """What noise and approximations change of clean images, for a defender and what its attacker sees."""
+    """The diagnostics of clean images, by field: `classifier` defends itself, and `seen` is what its attacker sees."""
     return {
         "flipped_by_resampling": Rate.of(flipped_by_resampling(classifier, data, batch_size))
         if classifier.random
@@ -31,7 +31,7 @@ def diagnose(
 def flipped_by_resampling(
     classifier: BayesClassifier, data: Images, batch_size: int = 100, name: str = "", progress: Progress = silent
 ) -> Tensor:
-    """Which of the predicted classes another draw of the noise changes, [N]; the arguments are those of :func:`evaluate`."""
+    """Whether another draw of the noise changes each predicted class, [N]; the arguments are those of :func:`evaluate`."""
     data = validated_images(classifier, data, None, batch_size)
 
     def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -46,5 +46,5 @@ def expect(argument: str, value, kind: type) -> None:
     """Refuse a value of an argument that is not of the kind expected."""
     if not isinstance(value, kind):
         maker = {BayesClassifier: ", as pyrobayes.load gives one", Images: ", as pyrobayes.load_data gives them"}
-        name = kind.__name__.strip("_")
-        raise InputError(f"{argument} must be {name}{maker.get(kind, '')}, got {value!r:.80}")
+        name, shown = kind.__name__, repr(value).partition("\n")[0]
+        raise InputError(f"{argument} must be of type {name}{maker.get(kind, '')}, got {shown:.80}")

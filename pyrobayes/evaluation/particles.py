@@ -30,12 +30,12 @@ class Mean:
 
     @classmethod
     def of(cls, values: Tensor) -> "Mean":
-        """Of values [N], of which there are two at least."""
+        """The mean of values [N], at least two."""
         return cls(values.mean().item(), NORMAL_95 * values.std().item() / len(values) ** 0.5)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """From and to."""
+        """Both ends of the interval."""
         return self.value - self.half, self.value + self.half
 
 
@@ -45,7 +45,7 @@ def _to_four_places(values: list[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a classifier is with K particles a class.
+    """A classifier's results with K particles a class.
 
     Attributes:
         model, estimator, data: names.
@@ -101,7 +101,7 @@ def effects(
     batch_size: int = 20,
     progress: Progress | bool | None = True,
 ) -> list[Effect]:
-    """What a classifier is with so many particles, for every one of `counts`.
+    """Evaluate a classifier with every number of particles in `counts`.
 
     The particles of a smaller number are the first of a larger one, so that two numbers differ by what the others add.
 
@@ -114,7 +114,7 @@ def effects(
             :class:`pyrobayes.Progress` is called after every batch.
 
     Raises:
-        InputError: of what isn't such data or counts.
+        InputError: the data or the counts can't be used.
     """
     for count in counts:
         check_integer("counts", count, least=1)

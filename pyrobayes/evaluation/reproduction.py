@@ -52,7 +52,7 @@ class Spread:
 
     @classmethod
     def of(cls, rates: Sequence[Rate]) -> "Spread":
-        """Of the rates of each seed."""
+        """Join the rates of all seeds."""
         return cls(tuple(rate.share for rate in rates), rates[0].total)
 
     @property
@@ -62,9 +62,9 @@ class Spread:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95% interval of the mean: Wilson's for the choice of the images, and of several seeds Student's t for theirs too.
+        """The 95% interval of the mean: Wilson's for the choice of images, with Student's t for that of several seeds.
 
-        The two are independent, so that their half widths add up in squares.
+        The two are independent, so that their half widths add in squares.
         """
         low, high = Rate.of_share(self.share, self.images).interval
         seeds, half = len(self.shares), 0.0
@@ -141,7 +141,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What a recipe gave, for every seed.
+    """The results of a recipe, for every seed.
 
     Attributes:
         seeds: of the trainings.
@@ -161,7 +161,7 @@ class Reproduction:
     claims: list[Claim]
 
     def summary(self) -> dict:
-        """What all seeds say together: the fields of :class:`pyrobayes.results.store.SavedReproduction` that are measured."""
+        """The results of all seeds together: the fields of :class:`pyrobayes.results.store.SavedReproduction` that are measured."""
         return {
             "data": self.attacks[0][0].data,
             "seeds": self.seeds,
@@ -239,7 +239,7 @@ def claims(results: Sequence[Sequence[AttackResult]], seeds: Sequence[int]) -> l
 
 
 def _outcome(gaps: Sequence[tuple[float, float, int, float]]) -> tuple[str, tuple[float, float, int, float]]:
-    """What becomes of a claim with these gaps, each with half its 95% interval, seed and eps; and the one that shows it."""
+    """The outcome of a claim, and the gap that decides it; each gap comes with half its 95% interval, seed and eps."""
     closest = min(gaps, key=lambda each: each[0] - each[1])
     if closest[0] > closest[1]:
         return "holds", closest
@@ -259,7 +259,7 @@ def _gap(ours: AttackResult, theirs: AttackResult, eps: float, relative: bool) -
 
 
 def _broken(result: AttackResult, eps: float, relative: bool) -> torch.Tensor:
-    """Which images are misclassified at an eps, [N]; less those that are at eps 0 if `relative`."""
+    """Whether each image is misclassified at an eps, [N]; less whether it is at eps 0 if `relative`."""
     labels = torch.tensor(result.labels)
     broken = (torch.tensor(result.predictions[result.eps.index(eps)]) != labels).double()
     return broken - (torch.tensor(result.clean_predictions) != labels).double() if relative else broken

@@ -99,7 +99,7 @@ class RobustnessRun:
         return self.eps.index(self.middle)
 
     def few_at_middle(self, name: str, what: str) -> Tensor:
-        """What an attack of the suite gave for the few images at the checks' eps, [N, ...]."""
+        """The part `what` of an attack's result, on the few images at the checks' eps, [N, ...]."""
         return self.result(name)[what][self.at_middle][: len(self.few)]
 
     # One attack.

@@ -32,7 +32,7 @@ WORST = "worst case"
 
 @dataclass(frozen=True, repr=False)
 class Verdict(Summarized):
-    """What is known about a classifier's robustness, and what is doubtful about it.
+    """A classifier's robustness: success rates of every attack and of the worst case, with the numbers in doubt.
 
     Attributes:
         model, generative, data, images: the classifier, the data set, and how many of its images were attacked.
