@@ -387,15 +387,15 @@ def claims(results: Sequence[Claim]) -> Table:
 # Particles.
 
 EFFECT = {
-    "accuracy": "correct (%)", "flipped_by_resampling": "changed by another draw (%)", "size": "effective sample size",
+    "accuracy": "correct (%)", "changed": "changed by another draw (%)", "size": "effective sample size",
     "bias": "bias of log p(x, y) (nats)", "pareto": "Pareto k: median (nine tenths)",
 }  # fmt: skip
 
 
 def effect_cell(effect: Effect, what: str, reference: Effect) -> str:
     """One cell of a table of the effect of particles; `what` is a key of EFFECT, `reference` the best estimate."""
-    if what in ("accuracy", "flipped_by_resampling"):
-        return getattr(effect, what).percent()
+    if rate := {"accuracy": effect.accuracy, "changed": effect.flipped_by_resampling}.get(what):
+        return rate.percent()
     if what == "pareto":
         return "{1:.2f} ({0:.2f} to {2:.2f})".format(*effect.pareto_k) if effect.pareto_k else "-"
     mean = effect.effective_sample_size if what == "size" else effect.bias(reference)

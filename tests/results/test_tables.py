@@ -1,8 +1,12 @@
 """Tables: the same cells for a terminal and in Markdown, and nothing in a name that Markdown takes for its own."""
 
+import dataclasses
+
 import pytest
 from made_up import attack, detection, evaluation, verdict
 
+from pyrobayes.evaluation.particles import Effect, Mean
+from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import Claim, Comparison, Spread
 from pyrobayes.results import tables
 from pyrobayes.results.markdown import code, listed, plain, text
@@ -116,3 +120,15 @@ def test_texts_stand_for_themselves():
     assert code("a`b") == "``a`b``" and code("`") == "`` ` ``" and code("<b>") == "&lt;b&gt;"
     assert listed(["a", "b", "c*"]) == "a, b and c\\*" and listed(["a"]) == "a"
     assert plain({"a": (1, 2.5), "b": None, "c": True, "d": 1 / 3}) == f"a 1, 2.5, c yes, d {1 / 3!r}"
+
+
+@pytest.mark.parametrize("what", tables.EFFECT)
+def test_every_measurement_of_the_particles_has_a_cell(what):
+    effect = Effect(
+        "gbz", "mixture", "d", True, 10, 30, Rate(3, 4), Rate(1, 4), Mean(2.5, 0.5), (0.1, 0.5, 0.9), [1.0, 3.0]
+    )
+    best = dataclasses.replace(effect, log_joint=[1.5, 4.5])
+    table = tables.effects([effect], what, (10,), {"gbz": best})
+    cells = {"accuracy": "75.0 [30.1, 95.4]", "changed": "25.0 [4.6, 69.9]", "size": "2.50 [2.00, 3.00]"}
+    cells |= {"bias": "-1.00 [-1.98, -0.02]", "pareto": "0.50 (0.10 to 0.90)"}
+    assert table.header == [tables.EFFECT[what], "K = 10"] and table.rows == [["GBZ, mixture", cells[what]]]
