@@ -357,7 +357,10 @@ BAD = [
     ("train gbz --device cuda", "device cuda was asked for, but this torch"),
     ("train gbz --data fashion-mnist --data-dir {empty}", "can't find the data set fashion-mnist. Tried:"),
     ("train gbz --data fashion-mnist-mini --runs {file}/runs", "can't write"),
-    ("train gbz --data fashion-mnist-mini --runs {runs}", "already holds a run"),
+    (
+        "train gbz --data fashion-mnist-mini --runs {runs}",
+        "already holds a run: go on with it (--resume), replace it (--overwrite), or",
+    ),
     (
         "train gbz --epochs 7 --resume --runs {runs}",
         "can't be resumed with another configuration: there, epochs is 1, not 7",
