@@ -125,10 +125,20 @@ def test_texts_stand_for_themselves():
 @pytest.mark.parametrize("what", tables.EFFECT)
 def test_every_measurement_of_the_particles_has_a_cell(what):
     effect = Effect(
-        "gbz", "mixture", "d", True, 10, 30, Rate(3, 4), Rate(1, 4), Mean(2.5, 0.5), (0.1, 0.5, 0.9), [1.0, 3.0]
+        "gbz",
+        "mixture",
+        "d",
+        True,
+        10,
+        30,
+        Rate(3, 4),
+        Rate(1, 4),
+        Mean(2.5, 0.5),
+        (0.1, 0.5, 0.9),
+        [1.0, 3.0, 1.0, 3.0],
     )
-    best = dataclasses.replace(effect, log_joint=[1.5, 4.5])
+    best = dataclasses.replace(effect, log_joint=[1.5, 4.5, 1.5, 4.5])
     table = tables.effects([effect], what, (10,), {"gbz": best})
     cells = {"accuracy": "75.0 [30.1, 95.4]", "changed": "25.0 [4.6, 69.9]", "size": "2.50 [2.00, 3.00]"}
-    cells |= {"bias": "-1.00 [-1.98, -0.02]", "pareto": "0.50 (0.10 to 0.90)"}
+    cells |= {"bias": "-1.00 [-1.57, -0.43]", "pareto": "0.50 (0.10 to 0.90)"}
     assert table.header == [tables.EFFECT[what], "K = 10"] and table.rows == [["GBZ, mixture", cells[what]]]
