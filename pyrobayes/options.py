@@ -122,7 +122,7 @@ class Networks:
 NETWORKS = {"paper": Networks(), "small": Networks(channels=32)}
 
 
-# Models that are trained otherwise than the rest: chosen on validation images, see docs/training.md.
+# Models that are trained otherwise than the rest: chosen on validation images, see docs/training-choices.md.
 OWN_TRAINING = {name: {"epochs": 10, "lr": 2e-3, "batch_size": 128, "kl_warmup": 0.2} for name in ("dfx", "dfz")}
 
 
@@ -326,7 +326,7 @@ class Recipe:
         return {name: value for name, value in (self.training | self.apart.get(model, {})).items() if name in known}
 
 
-# Chosen on validation images, see docs/training.md: better than what `train` takes by itself, and mostly slower.
+# Chosen on validation images, see docs/training-choices.md: better than what `train` takes by itself, and mostly slower.
 OWN = {
     **dict.fromkeys(
         ("gfz", "gfy", "gbz", "gby"), {"latent": 32, "epochs": 40, "train_particles": 2, "antithetic": True}
