@@ -7,8 +7,9 @@ import typing
 
 import click
 
+from pyrobayes.data.declared import DATASETS, MINI
 from pyrobayes.errors import InputError, choice
-from pyrobayes.options import COMPARATORS, DATASETS, DEVICES, MINI, MODELS, PRETRAINED, parse_eps
+from pyrobayes.options import COMPARATORS, DEVICES, MODELS, PRETRAINED, parse_eps
 
 DATA = {"type": click.Choice(DATASETS, case_sensitive=False)}
 data = click.option(

@@ -38,9 +38,6 @@ COMPARATORS = ("cnn", "cnn-at", "bnn")
 TERMS = ("x", "y", "z")
 DETECTION_TESTS = ("marginal", "logit", "kl")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DATASETS = ("fashion-mnist", "mnist", "kmnist", "cifar10", "fashion-mnist-mini")
-MINI = "fashion-mnist-mini"
-SUBSETS = {MINI: "fashion-mnist"}  # its training images are some of those of the other, and its test images too
 PRETRAINED = (
     Path(__file__).parent / "resources" / "pretrained"
 )  # models that come with the package, as a folder of runs
@@ -352,7 +349,7 @@ RECIPES = {
     "quick": Recipe(
         "small",
         "about five minutes on two CPU cores",
-        data=MINI,
+        data="fashion-mnist-mini",
         training={"epochs": 5, "batch_size": 32, "lr": 2e-3, "kl_warmup": 0.2},
         evaluated=200,
         attacked=200,

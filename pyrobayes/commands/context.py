@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyrobayes import distributed, factorizations
+from pyrobayes.data.declared import DATASETS, MINI
 from pyrobayes.data.images import Images
 from pyrobayes.data.sources import load_data
 from pyrobayes.errors import InputError, choice
 from pyrobayes.inference.classifier import BayesClassifier
-from pyrobayes.options import DATASETS, MINI, PRETRAINED, SUBSETS, EvaluationOptions
+from pyrobayes.options import PRETRAINED, EvaluationOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.results.store import Provenance
 from pyrobayes.training.checkpoint import CONFIG, MODEL, Config, choose_device, load
@@ -93,7 +94,8 @@ class Context:
         configs = {name: Config.read(folder / name) for name in names}
         expected = MINI if folder == PRETRAINED else configs[names[0]].data
         expected = choice("data set", self.data, DATASETS) if self.data else expected
-        fits = {name: config.data in (expected, SUBSETS.get(expected)) for name, config in configs.items()}
+        known = {expected, DATASETS[expected].part_of} if expected in DATASETS else {expected}
+        fits = {name: config.data in known for name, config in configs.items()}
         for name, config in configs.items():
             if config.model != name:
                 raise InputError(f"{folder / name} holds a '{config.model}'; a run's folder must have its model's name")

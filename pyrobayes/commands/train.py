@@ -6,13 +6,10 @@ from pathlib import Path
 
 from pyrobayes import distributed, factorizations
 from pyrobayes.commands.context import Context, model_names
+from pyrobayes.data.declared import DATASETS
 from pyrobayes.data.images import Images
 from pyrobayes.errors import choice
-from pyrobayes.options import (
-    DATASETS,
-    NETWORKS,
-    TrainingOptions,
-)
+from pyrobayes.options import NETWORKS, TrainingOptions
 from pyrobayes.training.batches import adversarial_eps
 from pyrobayes.training.checkpoint import Config, choose_device
 from pyrobayes.training.fit import fit

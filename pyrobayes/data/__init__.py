@@ -1,6 +1,12 @@
-"""Labelled images, and where they come from."""
+"""Labelled images, and where they come from. Loaded when asked for: `declared` is read without torch."""
 
-from pyrobayes.data.images import Images
-from pyrobayes.data.sources import cache_folder, fetch, load_data
+import importlib
 
-__all__ = ["Images", "cache_folder", "fetch", "load_data"]
+_PLACES = {"Images": "images", "cache_folder": "sources", "fetch": "sources", "load_data": "sources"}
+__all__ = list(_PLACES)
+
+
+def __getattr__(name: str):
+    if name not in _PLACES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -61,7 +61,7 @@ class Images:
         return tuple(self.pixels.shape[1:])
 
     def to(self, device) -> "Images":
-        """The same images on another device."""
+        """These images on another device."""
         return dataclasses.replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def take(self, indices: Tensor) -> "Images":

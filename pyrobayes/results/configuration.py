@@ -5,7 +5,8 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from pyrobayes.options import MINI, MODELS, NETWORKS, PRETRAINED, EvaluationOptions, TrainingOptions
+from pyrobayes.data.declared import MINI
+from pyrobayes.options import MODELS, NETWORKS, PRETRAINED, EvaluationOptions, TrainingOptions
 from pyrobayes.results.markdown import Markdown, listed, plain
 from pyrobayes.results.store import Provenance, SavedResults
 from pyrobayes.results.tables import CODE, TEXT, Table

@@ -4,6 +4,7 @@ import gzip
 import shutil
 import stat
 import subprocess
+import sys
 
 import numpy as np
 import platformdirs
@@ -12,7 +13,8 @@ import torch
 
 from pyrobayes import Images, InputError, data, fetch, load_data
 from pyrobayes.data import sources
-from pyrobayes.data.sources import IDX_FILES, SOURCES, read_idx
+from pyrobayes.data.declared import CIFAR_FILES, DATASETS, IDX_FILES, DataSet
+from pyrobayes.data.sources import read_idx
 
 
 def write_idx(values):
@@ -143,7 +145,7 @@ def source(monkeypatch, tmp_path):
     import hashlib
 
     sums = tuple(hashlib.sha256(FILES[file]).hexdigest() for file in IDX_FILES)
-    monkeypatch.setitem(SOURCES, "fashion-mnist", dataclasses.replace(SOURCES["fashion-mnist"], sums=sums))
+    monkeypatch.setitem(DATASETS, "fashion-mnist", dataclasses.replace(DATASETS["fashion-mnist"], sums=sums))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(sources, "_from_torchvision", lambda source: missing("no connection"))
     (tmp_path / "bin").mkdir()
@@ -257,7 +259,22 @@ def test_data_sets_without_known_sums_are_pinned_when_they_are_fetched(tmp_path,
 def test_the_torchvision_classes_exist():
     import torchvision.datasets
 
-    assert all(hasattr(torchvision.datasets, source.torchvision) for source in SOURCES.values())
+    assert all(hasattr(torchvision.datasets, each.torchvision or "MNIST") for each in DATASETS.values())
+
+
+def test_declarations_are_read_without_torch():
+    code = "import sys, pyrobayes.data.declared, pyrobayes_cli.options; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_one_declaration_makes_a_data_set(tmp_path, monkeypatch):
+    from pyrobayes.results.figures.style import data_name
+
+    monkeypatch.setitem(DATASETS, "letters", DataSet("Letters", tuple("abcdefghij"), "MNIST"))
+    monkeypatch.setattr(sources, "_from_torchvision", lambda source: dict(FILES))
+    assert load_data("Letters", "test", tmp_path).name == "letters" and data_name("letters") == "Letters"
+    with pytest.raises(InputError, match="known are .*, letters"):
+        load_data("no letter")
 
 
 def test_cifar10_is_read_from_torchvisions_cache(tmp_path, monkeypatch):
@@ -270,7 +287,7 @@ def test_cifar10_is_read_from_torchvisions_cache(tmp_path, monkeypatch):
     folder.mkdir()
     batch = pickle.dumps({"data": torch.randint(0, 256, (3, 3072), dtype=torch.uint8).numpy(), "labels": [1, 0, 9]})
     meta = pickle.dumps({"label_names": list("abcdefghij")})
-    for file in sources.CIFAR_FILES:
+    for file in CIFAR_FILES:
         (folder / file).write_bytes(meta if file == "batches.meta" else batch)
     digest = hashlib.md5(batch).hexdigest()
     monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{i}", digest] for i in range(1, 6)])

@@ -10,13 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from pyrobayes.data.declared import DATASETS
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.particles import Effect
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import Spread
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.files import write_atomically
-from pyrobayes.options import MINI
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -46,8 +46,6 @@ COLOURS = {
 MARKERS = {"gfz": "o", "gfy": "s", "gbz": "^", "gby": "D", "dfx": "o", "dfz": "s", "dbx": "^"}
 MARKERS |= {"cnn": "P", "cnn-at": "X", "bnn": "*"}
 OTHER = "#555555"
-DATA = {"fashion-mnist": "Fashion-MNIST", MINI: "the embedded Fashion-MNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
-DATA |= {"cifar10": "CIFAR-10"}
 WIDTH = 7.2  # inches, of a page's text
 DASHED, DOTTED = (0, (4, 2)), (0, (1, 1))
 WRONG = "#B2182B"
@@ -102,7 +100,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def data_name(name: str) -> str:
     """The name of a data set in a paper."""
-    return DATA.get(name, name)
+    return DATASETS[name].title if name in DATASETS else name
 
 
 def model_line(result: AttackResult | Verdict | Effect) -> dict:
