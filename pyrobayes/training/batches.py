@@ -17,10 +17,7 @@ SHIFT = 2  # pixels
 
 
 def augmented(x: Tensor, how: str | None) -> Tensor:
-    """Images [B, channels, height, width], each moved at random by up to two pixels, and mirrored at random for `shift-flip`.
-
-    Pixels from outside the image are 0.
-    """
+    """Images [B, channels, height, width], each moved by up to two pixels, and for `shift-flip` mirrored, at random."""
     if how is None:
         return x
     if how == "shift-flip":
@@ -33,26 +30,25 @@ def augmented(x: Tensor, how: str | None) -> Tensor:
 
 
 def adversarial_eps(factorization: DeepBayes | type[DeepBayes], options: TrainingOptions) -> float:
-    """The eps of the attack that a model is trained under; 0 for none.
-
-    Raises:
-        InputError: other options describe an attack although eps is 0.
-    """
+    """The eps of the attack that a model is trained under, 0 for none; other options of an attack are an error then."""
     eps = factorization.adversarial_eps if options.adversarial_eps is None else options.adversarial_eps
     for name in ("adversarial_steps", "adversarial_warmup"):
         if getattr(options, name) and not eps:
-            raise InputError(
-                f"{name.replace('_', ' ')} says how to attack, but the adversarial eps of {factorization.name} is 0: give one, or "
-                "leave it out"
-            )
+            told = f"{name.replace('_', ' ')} says how to attack, but the adversarial eps of {factorization.name} is 0"
+            raise InputError(f"{told}: give one, or leave it out")
     return eps
 
 
 class AttackedBatches:
-    """Attacks the batches of an epoch by PGD on the current classifier; leaves them unchanged where eps is 0."""
+    """Attacks the batches of an epoch by PGD on the current classifier; leaves them unchanged where eps is 0.
+
+    `warmup` is the share of the run over which eps is to rise.
+    """
 
     def __init__(self, factorization: DeepBayes, options: TrainingOptions, seed: int):
         self._eps = adversarial_eps(factorization, options)
+        given = options.adversarial_warmup
+        self.warmup = ADVERSARIAL_WARMUP if given is None else given
         if self._eps:
             steps = options.adversarial_steps or ADVERSARIAL_STEPS
             self._pgd = PGD(steps=steps, random_start=steps > 1, seed=seed)

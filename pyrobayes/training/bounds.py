@@ -1,10 +1,12 @@
-"""The bounds that training maximises, and measures of the information in the latent vector."""
+"""The bounds that training maximises, its optimizer, and measures of the information in the latent vector."""
 
+import contextlib
 import math
 
 import torch
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
+from pyro.optim import PyroOptim
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -13,7 +15,6 @@ from pyrobayes.factorizations import DeepBayes
 from pyrobayes.inference import importance
 from pyrobayes.inference.noise import BaseNoise
 from pyrobayes.options import TrainingOptions
-from pyrobayes.training.optimizer import OneOptimizer
 
 COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
 
@@ -21,8 +22,7 @@ COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
 class Inference(SVI):
     """Pyro's `SVI` of one factorization, with one optimizer for all parameters. A step never waits for the device.
 
-    Every process draws the noise of z for the whole batch and takes its share of the images. Several processes therefore
-    give the results of one.
+    Every process draws the noise of z for the whole batch, so that several processes give the results of one.
     """
 
     def __init__(self, factorization: DeepBayes, options: TrainingOptions):
@@ -57,9 +57,7 @@ class Inference(SVI):
         return -loss
 
     def _guide(self, x: Tensor, y: Tensor):
-        if self._noise is None:
-            return self.factorization.guide(x, y)
-        with BaseNoise(self._noise):
+        with contextlib.nullcontext() if self._noise is None else BaseNoise(self._noise):
             return self.factorization.guide(x, y)
 
 
@@ -84,6 +82,65 @@ class _ImportanceWeighted(_ELBO):
     def bound(self, model_trace: poutine.Trace, guide_trace: poutine.Trace) -> Tensor:
         log_weights = importance.log_prob(model_trace) - importance.log_prob(guide_trace)  # [K, B]
         return (log_weights.logsumexp(0) - math.log(self.num_particles)).sum()
+
+
+def learning_rate(options: TrainingOptions, step: int, steps: int) -> float:
+    """The learning rate of step `step`, from 0, of `steps`.
+
+    `one-cycle` rises from lr/25 to lr over the first 30% and falls to lr/250,000, both along a cosine
+    (Smith and Topin 2019, with the defaults of torch.optim.lr_scheduler.OneCycleLR); `cosine` falls from lr to 0.
+    """
+    start, end, share, top = options.lr, options.lr / 250_000, 0.0, max(1, round(0.3 * steps))
+    if options.schedule == "constant":
+        return options.lr
+    if options.schedule == "cosine":
+        end, share = 0.0, step / steps
+    elif step < top:
+        start, end, share = options.lr / 25, options.lr, step / top
+    else:
+        share = (step - top) / max(1, steps - 1 - top)
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+class OneOptimizer(PyroOptim):
+    """One Adam for all parameters. Pyro makes one for each, which takes a fifth to a half of a step here."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        super().__init__(type(optimizer), {})
+        self.optimizer = optimizer
+
+    @property
+    def group(self) -> dict:
+        """Its parameters, `params`, and their learning rate, `lr`."""
+        return self.optimizer.param_groups[0]
+
+    def __call__(self, params=None, *args, **kwargs) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients of all parameters; zeros for a parameter without one."""
+        for parameter in self.group["params"]:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        return [parameter.grad for parameter in self.group["params"]]
+
+    def state(self) -> dict[str, Tensor]:
+        """Adam's step and moments of every parameter, `0.exp_avg` for the first; zero before its first step."""
+        tensors = {}
+        for index, parameter in enumerate(self.group["params"]):
+            zeros = torch.zeros_like(parameter)
+            fresh = {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros}
+            entry = self.optimizer.state.get(parameter) or fresh
+            tensors |= {f"{index}.{key}": value for key, value in entry.items()}
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Set the tensors that :meth:`state` gave."""
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
 
 
 class LatentWeight(Messenger):
@@ -111,12 +168,10 @@ def latent_kl(factorization: DeepBayes, x: Tensor, y: Tensor) -> Tensor:
 
 
 def collapsed(factorization: DeepBayes, kl: float, accuracy: float) -> bool:
-    """Whether the posterior q(z|x, y) has collapsed, by its KL divergence in nats per image and the accuracy.
+    """True if q(z|x, y) has collapsed: its KL divergence, in nats per image, is near zero.
 
-    Where the model's own p(z|...) doesn't see x, that is a divergence near zero. Where it does (D.X), a small
-    divergence is as it should be; there the model has collapsed when it is also no better than chance.
+    Where the model's own p(z|...) sees x (D.X) that is as it should be, unless the model is also no better than chance.
     """
-    if factorization.comparator:  # nothing is approximated
-        return False
-    chance = accuracy < 1.5 / factorization.num_classes
-    return kl < COLLAPSED and (chance or not factorization.structure.latent_depends_on_images)
+    by_chance = accuracy < 1.5 / factorization.num_classes
+    suspect = by_chance or not factorization.structure.latent_depends_on_images
+    return kl < COLLAPSED and suspect and not factorization.comparator  # which approximates nothing

@@ -1,8 +1,6 @@
 """A trained model as a folder: `config.json`, `model.safetensors`, `metrics.jsonl`, `resume.safetensors`.
 
-Every file is replaced in one step. `resume.safetensors` alone holds all that training needs to go on (weights, optimizer,
-random state), so that a run killed at any instant goes on from its last save. Weights carry a checksum and the identity
-of their configuration. No pickle is ever read.
+Every file is replaced in one step. Weights carry a checksum and the identity of their configuration. No pickle is ever read.
 """
 
 import dataclasses
@@ -64,10 +62,7 @@ class Config:
 
     @property
     def identity(self) -> str:
-        """A digest. Weights carry the digest of their configuration.
-
-        Fields that are None don't count, so that a new optional field keeps old runs valid.
-        """
+        """A digest. It skips fields that are None, so that a new optional field keeps old runs valid."""
         given = dataclasses.asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
@@ -86,36 +81,35 @@ class Config:
         """Read `config.json` of a run; :class:`InputError` if there is none or it is damaged."""
         path = Path(folder) / CONFIG
         if not path.is_file():
-            inside = sorted(str(config.parent) for config in Path(folder).glob(f"*/{CONFIG}"))
-            hint = (
-                f"take one of the models in it, {', '.join(inside)}" if inside else "train one with 'pyrobayes train'"
-            )
+            inside = ", ".join(sorted(str(config.parent) for config in Path(folder).glob(f"*/{CONFIG}")))
+            hint = f"take one of the models in it, {inside}" if inside else "train one with 'pyrobayes train'"
             raise InputError(f"no trained model in {folder}: {CONFIG} is missing; {hint}")
-        try:
-            return cls.parse(path.read_text())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise damaged(path, error) from error
+        return cls.parse(path.read_bytes(), path)
 
     def text(self) -> str:
         """The configuration as JSON, with the versions of the software that made it."""
         return json.dumps(dataclasses.asdict(self) | {"versions": versions()}, indent=2) + "\n"
 
     @classmethod
-    def parse(cls, text: str) -> "Config":
-        """The inverse of :meth:`text`."""
-        saved = parse_json(text)
-        config = decode(cls, {name: value for name, value in saved.items() if name != "versions"})
-        if min(config.image_shape) < 1:
-            raise ValueError(f"image_shape must be three positive numbers, got {list(config.image_shape)}")
-        return config
+    def parse(cls, text: str | bytes, path: Path) -> "Config":
+        """The inverse of :meth:`text`; :class:`InputError` if the text, from the file at `path`, is damaged."""
+        try:
+            saved = parse_json(text)
+            config = decode(cls, {name: value for name, value in saved.items() if name != "versions"})
+            if min(config.image_shape) < 1:
+                raise ValueError(f"image_shape must be three positive numbers, got {list(config.image_shape)}")
+            return config
+        except (ValueError, AttributeError) as error:
+            raise damaged(path, f"its configuration can't be read ({error})") from error
 
     def differences(self, other: "Config") -> str:
         """The differences of two configurations, as in `epochs is 3, not 5`; empty if there are none."""
         ours, theirs = ({**vars(c), **vars(c.networks), **vars(c.training)} for c in (self, other))
-        names = [
-            name for name in ours if name not in ("networks", "training", "classes") and ours[name] != theirs[name]
-        ]
-        return ", ".join(f"{name.replace('_', '-')} is {ours[name]}, not {theirs[name]}" for name in names)
+        return ", ".join(
+            f"{name.replace('_', '-')} is {value}, not {theirs[name]}"
+            for name, value in ours.items()
+            if name not in ("networks", "training", "classes") and value != theirs[name]
+        )
 
 
 @torch.inference_mode(False)  # else no attack could have gradients through the weights
@@ -145,11 +139,9 @@ def load(folder: str | os.PathLike, *, device: str = "auto", **options) -> Bayes
 
 
 def pretrained(model: str, *, device: str = "auto", **options) -> BayesClassifier:
-    """A model that comes with the package: small networks, trained on all of Fashion-MNIST; see docs/pretrained.md.
+    """One of the seven, as it comes with the package: small networks, trained on all of Fashion-MNIST; see docs/pretrained.md.
 
-    Args:
-        model: one of the seven, in any case.
-        device, options: see :func:`load`.
+    The other arguments are those of :func:`load`.
     """
     there = [folder.name for folder in sorted(PRETRAINED.iterdir()) if (folder / MODEL).is_file()]
     return load(PRETRAINED / choice("pretrained model", model, there), device=device, **options)
@@ -170,21 +162,9 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def read_model(folder: str | os.PathLike) -> tuple[Config, dict[str, Tensor], int]:
-    """The configuration, weights and number of epochs of the model in a folder.
-
-    Raises:
-        InputError: files are missing or damaged, or the weights belong to another model or run.
-    """
+    """The configuration, weights and number of epochs of the model in a folder, or the errors of :func:`load`."""
     config, path = Config.read(folder), Path(folder) / MODEL
     weights, metadata = read_run_file(path)
-    check_owner(metadata, config, path)
-    if not metadata.get("epoch", "").isdecimal():
-        raise damaged(path, "it doesn't say how many epochs it was trained")
-    return config, weights, int(metadata["epoch"])
-
-
-def check_owner(metadata: dict[str, str], config: Config, path: Path) -> None:
-    """Refuse weights at `path` that belong to another model or run than the configuration says."""
     if metadata.get("model") != config.model:
         raise InputError(f"{path} holds weights of '{metadata.get('model')}', expected '{config.model}'")
     if metadata.get("config") != config.identity:
@@ -192,20 +172,22 @@ def check_owner(metadata: dict[str, str], config: Config, path: Path) -> None:
             f"{path} belongs to another configuration than the {CONFIG} beside it; train it with resume=True, or train the "
             "model again"
         )
+    if not metadata.get("epoch", "").isdecimal():
+        raise damaged(path, "it doesn't say how many epochs it was trained")
+    return config, weights, int(metadata["epoch"])
 
 
 def read_run_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read `model.safetensors` or `resume.safetensors` of a run, as :func:`pyrobayes.tensor_files.read_tensors` does."""
+    """Read `model.safetensors` or `resume.safetensors` of a run: tensors and metadata."""
     return read_tensors(path, _remedy(path))
 
 
 def damaged(path: Path, reason) -> InputError:
-    """The error for a file of a run whose content is wrong; it says what the user can do."""
+    """The error for a file of a run whose content is wrong."""
     return InputError(f"damaged file {path}: {reason}; {_remedy(path)}")
 
 
 def _remedy(path: Path) -> str:
-    """The advice to a user about a file of a run that is missing or damaged."""
     if path.name != RESUME and (path.parent / RESUME).is_file():
         return "train the model with resume=True, finished or not, which writes it again"
     if path.name == RESUME and (path.parent / MODEL).is_file():

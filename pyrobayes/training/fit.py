@@ -28,13 +28,11 @@ from pyrobayes.options import TrainingOptions
 from pyrobayes.progress import Progress, shows_progress
 from pyrobayes.randomness import check_random_state, random_state, seeded, set_random_state
 from pyrobayes.tensor_files import check_tensors, digest
-from pyrobayes.training.batches import ADVERSARIAL_WARMUP, AttackedBatches, adversarial_eps, augmented
-from pyrobayes.training.bounds import Inference, collapsed, latent_kl
+from pyrobayes.training.batches import AttackedBatches, adversarial_eps, augmented
+from pyrobayes.training.bounds import Inference, collapsed, latent_kl, learning_rate
 from pyrobayes.training.checkpoint import Config
 from pyrobayes.training.metrics import Epoch
-from pyrobayes.training.optimizer import learning_rate
-from pyrobayes.training.run_folder import FinishedRun, RunFolder, Unsaved
-from pyrobayes.training.state import Place, TrainingState
+from pyrobayes.training.run_folder import FinishedRun, Place, RunFolder, TrainingState, check_no_run
 
 VALIDATION_IMAGES = 500  # classified after every epoch
 LOOK_EVERY = 50  # steps between reads of the ELBO where a read makes the host wait for the device
@@ -89,27 +87,23 @@ def fit(
     if resume and (overwrite or out is None):
         raise InputError("resume needs the folder of a run (out), and excludes overwrite")
     training = _Training(factorization, data, options)
-    if out is None:
-        return training.run(Unsaved(), progress)
     config = Config.of(factorization.name, factorization.networks, data, options)
-    with RunFolder(Path(out), config, tensorboard) as folder:
+    with RunFolder(None if out is None else Path(out), config, tensorboard and out is not None) as folder:
         if resume:
             folder.resume(training.restore, training.finish)
-        elif not overwrite:
-            folder.check_no_run()
+        elif out is not None and not overwrite:
+            check_no_run(folder.path)
         return training.run(folder, progress)
 
 
 def _check_arguments(factorization, data, options, out) -> None:
-    """Refuse arguments of :func:`fit` of the wrong kind, and images that the factorization wasn't built for."""
-    if not isinstance(factorization, DeepBayes):
-        got = type(factorization).__name__
-        raise InputError(f"factorization must be a model as pyrobayes.build makes it, got {got}")
-    if not isinstance(data, Images):
-        got = type(data).__name__
-        raise InputError(f"data must be pyrobayes.Images, as pyrobayes.load_data gives them, got {got}")
-    if not isinstance(options, TrainingOptions | None):
-        raise InputError(f"options must be pyrobayes.TrainingOptions, got {type(options).__name__}")
+    for name, given, kind, expected in (
+        ("factorization", factorization, DeepBayes, "a model as pyrobayes.build makes it"),
+        ("data", data, Images, "pyrobayes.Images, as pyrobayes.load_data gives them"),
+        ("options", options, TrainingOptions | None, "pyrobayes.TrainingOptions"),
+    ):
+        if not isinstance(given, kind):
+            raise InputError(f"{name} must be {expected}, got {type(given).__name__}")
     if not isinstance(out, str | os.PathLike | None):
         raise InputError(f"out must be the path of a folder, got {out!r}")
     if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
@@ -143,10 +137,8 @@ class _Training:
         self.inference = Inference(factorization, options)
         self._count_classes(training)
         self.averaged = copy.deepcopy(factorization).requires_grad_(False) if options.averaging else factorization
-        self.epochs: list[Epoch] = []
-        self.step = 0  # of the current epoch
-        self.elbo_sum = 0.0  # of the current epoch's images
-        self.seconds = 0.0  # of the current epoch
+        self.steps = math.ceil(len(training) / options.batch_size)  # of an epoch
+        self.epochs, self.place = [], Place()
         self.random_state: dict[str, Tensor] = {}  # of a run that goes on; else it follows from the seed
 
     def _count_classes(self, training: Images) -> None:
@@ -162,7 +154,7 @@ class _Training:
                     )
                 module.frequencies.copy_(frequencies)
 
-    def run(self, folder: RunFolder | Unsaved, progress: Progress) -> list[Epoch]:
+    def run(self, folder: RunFolder, progress: Progress) -> list[Epoch]:
         """Train from the place that is reached to the end, and save to the folder."""
         self.factorization.requires_grad_(True)
         epochs, stopped = self.options.epochs, 0
@@ -176,7 +168,7 @@ class _Training:
             while len(self.epochs) < epochs:
                 epoch = self._epoch(folder, progress, received)
                 self.epochs.append(epoch)
-                self.step, self.elbo_sum, self.seconds = 0, 0.0, 0.0
+                self.place = Place()
                 self._save(folder)
                 progress.epoch(self.factorization.name, epoch, epochs)
                 stopped = self._stopped(received)
@@ -189,43 +181,45 @@ class _Training:
             raise TrainingInterrupted(f"stopped after the last of {epochs} epochs: this training is complete", stopped)
         return self.epochs
 
-    def _epoch(self, folder: RunFolder | Unsaved, progress: Progress, received: Callable[[], int]) -> Epoch:
-        number, start = len(self.epochs) + 1, time.monotonic() - self.seconds
+    def _epoch(self, folder: RunFolder, progress: Progress, received: Callable[[], int]) -> Epoch:
+        number, place, start = len(self.epochs) + 1, self.place, time.monotonic() - self.place.seconds
         order = torch.randperm(len(self.training), generator=torch.Generator().manual_seed(self._seed(number)))
         batches = order.to(self.device).split(self.options.batch_size)
         every = 1 if self.device.type == "cpu" else LOOK_EVERY
         unseen = torch.zeros((), device=self.device)  # sum over images since the last read
         attacked = AttackedBatches(self.factorization, self.options, self._seed(number))
-        while self.step < len(batches):
-            x, y = self.training.batch(batches[self.step])
-            x = attacked(batches[self.step], augmented(x, self.options.augmentation), y, self._attack_share())
-            self.inference.optim.lr = learning_rate(self.options, *self._position())
-            elbo = self.inference.step(x, y, self._kl_weight())
-            self.step += 1
+        while place.step < len(batches):
+            x, y = self.training.batch(batches[place.step])
+            x = augmented(x, self.options.augmentation)
+            x = attacked(batches[place.step], x, y, self._ramp(attacked.warmup))
+            self.inference.optim.group["lr"] = learning_rate(self.options, *self._position())
+            # The fourth power keeps the KL term small until z is of use.
+            elbo = self.inference.step(x, y, self._ramp(self.options.kl_warmup) ** 4)
+            place.step += 1
             self._average()
             unseen += elbo * len(x)
-            if self.step % every and self.step < len(batches):
+            if place.step % every and place.step < len(batches):
                 continue
             seen, elbo = unseen.item(), elbo.item()
-            self._check(seen, f"step {self.step}", folder)
-            self.elbo_sum += seen
+            self._check(seen, f"step {place.step}", folder)
+            place.elbo_sum += seen
             unseen = torch.zeros_like(unseen)
-            self.seconds = time.monotonic() - start
+            place.seconds = time.monotonic() - start
             progress.step(self.factorization.name, *self._position(), elbo)
-            if self.step < len(batches) and (stopped := self._stopped(received)):
+            if place.step < len(batches) and (stopped := self._stopped(received)):
                 self._save(folder)
-                place = f"step {self.step} of epoch {number} of {self.options.epochs}"
-                raise TrainingInterrupted(f"stopped at {place}", stopped)
+                where = f"step {place.step} of epoch {number} of {self.options.epochs}"
+                raise TrainingInterrupted(f"stopped at {where}", stopped)
         elbo, kl, accuracy = self._validate()
         self._check(elbo, "the validation", folder)
         return Epoch(
             epoch=number,
-            elbo=self.elbo_sum / len(self.training),
+            elbo=place.elbo_sum / len(self.training),
             validation_elbo=elbo,
             validation_kl=kl,
             validation_accuracy=accuracy,
             collapsed=collapsed(self.averaged, kl, accuracy),
-            lr=self.inference.optim.lr,
+            lr=self.inference.optim.group["lr"],
             seconds=time.monotonic() - start,
         )
 
@@ -244,7 +238,7 @@ class _Training:
         distributed.add_up(anyone)
         return (received() or signal.SIGTERM) if anyone.item() else 0
 
-    def _check(self, elbo: float, where: str, folder: RunFolder | Unsaved) -> None:
+    def _check(self, elbo: float, where: str, folder: RunFolder) -> None:
         if not math.isfinite(elbo):
             raise NonFiniteELBO(
                 f"the ELBO is {elbo} at {where} of epoch {len(self.epochs) + 1}: training has broken down; "
@@ -253,26 +247,12 @@ class _Training:
 
     def _position(self) -> tuple[int, int]:
         """Steps taken, and steps of the whole run."""
-        steps = self._steps_per_epoch
-        return len(self.epochs) * steps + self.step, self.options.epochs * steps
-
-    @property
-    def _steps_per_epoch(self) -> int:
-        return math.ceil(len(self.training) / self.options.batch_size)
+        return len(self.epochs) * self.steps + self.place.step, self.options.epochs * self.steps
 
     def _ramp(self, share: float) -> float:
         """A number that rises linearly to 1 over the first share of the run."""
         step, steps = self._position()
         return min(1.0, (step + 1) / (share * steps)) if share else 1.0
-
-    def _kl_weight(self) -> float:
-        """The weight of the KL term: rises to 1 with the fourth power of time, so that z is of use before it costs."""
-        return self._ramp(self.options.kl_warmup) ** 4
-
-    def _attack_share(self) -> float:
-        """The share of eps that the attack on the training images has now."""
-        warmup = self.options.adversarial_warmup
-        return self._ramp(ADVERSARIAL_WARMUP if warmup is None else warmup)
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float, float]:
@@ -298,10 +278,10 @@ class _Training:
             random=random_state(self.device),
             average=self.averaged.state_dict() if self.options.averaging else {},
             epochs=self.epochs,
-            place=Place(self.step, self.elbo_sum, self.seconds),
+            place=self.place,
         )
 
-    def _save(self, folder: RunFolder | Unsaved) -> None:
+    def _save(self, folder: RunFolder) -> None:
         state = self.state()
         if not all(value.isfinite().all() for value in state.weights.values()):
             raise NonFiniteELBO(f"weights are not finite after epoch {len(self.epochs)}: training has broken down")
@@ -314,10 +294,9 @@ class _Training:
             check_tensors(getattr(state, name), getattr(here, name))
         check_random_state(state.random)
         place = state.place
-        if place.step >= self._steps_per_epoch or len(state.epochs) + bool(place.step) > self.options.epochs:
+        if place.step >= self.steps or len(state.epochs) + bool(place.step) > self.options.epochs:
             raise ValueError(f"it is at step {place.step} after {len(state.epochs)} epochs")
-        self.epochs, self.random_state = list(state.epochs), state.random
-        self.step, self.elbo_sum, self.seconds = place.step, place.elbo_sum, place.seconds
+        self.epochs, self.place, self.random_state = state.epochs, place, state.random
         self.factorization.load_state_dict(state.weights)
         self.inference.optim.restore(state.optimizer)
         if self.options.averaging:
@@ -327,4 +306,4 @@ class _Training:
         """Take over the weights and epochs of a run that is complete."""
         check_tensors(run.weights, self.averaged.state_dict())
         self.averaged.load_state_dict(run.weights)
-        self.epochs, self.step = run.epochs, 0
+        self.epochs = run.epochs

@@ -1,6 +1,5 @@
 """The measurements of a training, one record an epoch, and the file that holds them."""
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -13,8 +12,7 @@ from pyrobayes.files import parse_json
 
 @dataclass(frozen=True)
 class Epoch:
-    """The measurements after one epoch. `validation_...` are over held-out images of the training set, with the averaged
-    weights where there are any.
+    """The measurements after one epoch; those of validation are over held-out images, with averaged weights if there are any.
 
     Attributes:
         epoch: counted from 1.
@@ -43,16 +41,11 @@ class Epoch:
 
 def as_lines(epochs: list[Epoch]) -> str:
     """The text of `metrics.jsonl`: a line of JSON for each epoch, with a checksum of the rest of the line."""
-    records = [dataclasses.asdict(epoch) for epoch in epochs]
-    return "".join(json.dumps(record | {"sha256": _checksum(record)}) + "\n" for record in records)
+    return "".join(json.dumps(vars(epoch) | {"sha256": _checksum(vars(epoch))}) + "\n" for epoch in epochs)
 
 
 def read_metrics(path: Path) -> list[Epoch]:
-    """Read `metrics.jsonl`; lines of earlier versions, which have no checksum, are read too.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
+    """Read `metrics.jsonl`, whose lines had no checksum once; :class:`InputError` if it is missing or damaged."""
     try:
         records = [parse_json(line) for line in path.read_text().splitlines()]
         for record in records:
@@ -61,9 +54,8 @@ def read_metrics(path: Path) -> list[Epoch]:
         return parse_epochs(records)
     except (OSError, ValueError) as error:
         told = "missing" if isinstance(error, FileNotFoundError) else "damaged"
-        raise InputError(
-            f"{told} file {path}: {error}; train the model with resume=True, which writes it again"
-        ) from error
+        remedy = "train the model with resume=True, which writes it again"
+        raise InputError(f"{told} file {path}: {error}; {remedy}") from error
 
 
 def parse_epochs(records: list) -> list[Epoch]:

@@ -1,37 +1,82 @@
 """The folder of a run: the order in which its files are written, and how a run goes on from them.
 
-`resume.safetensors` is written first and holds the configuration too. From then on the run can be resumed, even where
-the other files are missing or still belong to a run that it replaces.
+`resume.safetensors` is written first and holds all that training needs to go on, the configuration too. From then on the
+run can be resumed, even where the other files are missing or still belong to a run that it replaces.
 """
 
 import contextlib
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
 from pyrobayes import distributed
+from pyrobayes.codec import decode, encode
 from pyrobayes.errors import InputError
-from pyrobayes.files import Lock, locked, remove_leftovers, write_atomically
+from pyrobayes.files import Lock, locked, parse_json, remove_leftovers, write_atomically
 from pyrobayes.tensor_files import save_tensors
-from pyrobayes.training.checkpoint import (
-    CONFIG,
-    METRICS,
-    MODEL,
-    RESUME,
-    Config,
-    damaged,
-    read_model,
-    read_run_file,
-)
-from pyrobayes.training.metrics import Epoch, as_lines, read_metrics
-from pyrobayes.training.state import TrainingState
+from pyrobayes.training.checkpoint import CONFIG, METRICS, MODEL, RESUME, Config, damaged, read_model, read_run_file
+from pyrobayes.training.metrics import Epoch, as_lines, parse_epochs, read_metrics
+
+
+@dataclass
+class Place:
+    """The place of a training within an epoch: its steps, the sum of the bound over their images in nats, and their time."""
+
+    step: int = 0
+    elbo_sum: float = 0.0
+    seconds: float = 0.0
+
+    def __post_init__(self):
+        if self.step < 0 or self.seconds < 0:
+            raise ValueError(f"the place of a training has no numbers below 0, got {self}")
 
 
 @dataclass(frozen=True)
-class FinishedRun:
+class TrainingState:
+    """Where a training stands: the content of `resume.safetensors`.
+
+    Attributes:
+        optimizer: the optimizer's moments of every parameter.
+        random: torch's random states, by the type of their device.
+        average: the running average of the weights; empty where none is kept.
+        epochs: the measurements of all complete epochs.
+        place: the place in the epoch that is under way.
+    """
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    random: dict[str, Tensor]
+    average: dict[str, Tensor]
+    epochs: list[Epoch]
+    place: Place
+
+    def encoded(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Tensors and metadata for a file."""
+        tensors = {f"{group}.{name}": value for group in GROUPS for name, value in getattr(self, group).items()}
+        return tensors, {"epochs": json.dumps(encode(self.epochs)), "place": json.dumps(encode(self.place))}
+
+    @classmethod
+    def decoded(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> "TrainingState":
+        """The inverse of :meth:`encoded`; ValueError if something is missing, left over or impossible."""
+        groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
+        for name, value in tensors.items():
+            group, _, rest = name.partition(".")
+            if group not in groups:
+                raise ValueError(f"the tensor {name} belongs to nothing")
+            groups[group][rest] = value
+        epochs, place = (parse_json(metadata.get(name, "null")) for name in ("epochs", "place"))
+        return cls(**groups, epochs=parse_epochs(epochs), place=decode(Place, place))
+
+
+GROUPS = [field.name for field in fields(TrainingState) if field.type == dict[str, Tensor]]
+
+
+class FinishedRun(NamedTuple):
     """The published files of a run that is complete, which are of use without its `resume.safetensors`."""
 
     config: Config
@@ -41,72 +86,53 @@ class FinishedRun:
     @classmethod
     def read(cls, path: Path) -> "FinishedRun | None":
         """The finished run in a folder; None where a file is missing or damaged, or epochs are."""
-        try:
+        with contextlib.suppress(InputError):
             config, weights, trained = read_model(path)
             epochs = read_metrics(path / METRICS)
-        except InputError:
-            return None
-        return cls(config, weights, epochs) if trained == len(epochs) == config.training.epochs else None
+            return cls(config, weights, epochs) if trained == len(epochs) == config.training.epochs else None
 
 
 def has_run(path: Path) -> bool:
-    """Whether a folder holds a run, finished or not."""
+    """True if a folder holds a run, finished or not."""
     return (path / RESUME).exists() or (path / CONFIG).exists()
 
 
 def check_no_run(path: Path) -> None:
     """Refuse a folder that holds a run."""
     if has_run(path):
-        raise InputError(
-            f"{path} already holds a run: go on with it (resume=True), replace it (overwrite=True), or choose another folder"
-        )
+        advice = "go on with it (resume=True), replace it (overwrite=True), or choose another folder"
+        raise InputError(f"{path} already holds a run: {advice}")
 
 
 def check_same_config(saved: Config, wanted: Config, path: Path) -> None:
     """Refuse to go on with the run at `path` with another configuration than its own."""
     if saved != wanted:
-        what = saved.differences(wanted)
-        raise InputError(
-            f"the run in {path} can't be resumed with another configuration: there, {what}; take another folder for it"
-        )
+        told = f"can't be resumed with another configuration: there, {saved.differences(wanted)}"
+        raise InputError(f"the run in {path} {told}; take another folder for it")
 
 
 def saved_config(path: Path) -> Config:
     """The configuration of the run in a folder that training can go on with; :class:`InputError` if there is none."""
     try:
-        _, metadata = read_run_file(path / RESUME)
-        try:
-            return Config.parse(metadata["configuration"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise damaged(path / RESUME, f"its configuration can't be read ({error})") from error
+        return Config.parse(read_run_file(path / RESUME)[1].get("configuration", ""), path / RESUME)
     except InputError:
         if finished := FinishedRun.read(path):
             return finished.config
         raise
 
 
-class Unsaved:
-    """The place of a training that nobody wants to keep."""
-
-    def save(self, state: TrainingState, averaged: dict[str, Tensor]) -> None: ...
-
-    def complete(self, epochs: list[Epoch], averaged: dict[str, Tensor]) -> None: ...
-
-    def kept(self, epochs: int) -> str:
-        return "Nothing was saved, since no folder was given."
-
-
 class RunFolder:
     """The folder of a run, locked while it is trained in. Of several processes the first one writes.
 
     Args:
+        path: the folder; None keeps nothing.
         tensorboard: write TensorBoard event files too.
     """
 
-    def __init__(self, path: Path, config: Config, tensorboard: bool):
+    def __init__(self, path: Path | None, config: Config, tensorboard: bool):
         self.path, self.config = path, config
         self._owner = {"model": config.model, "config": config.identity}
-        self._writes = distributed.rank() == 0
+        self._writes = path is not None and distributed.rank() == 0
         self._tensorboard, self._writer = tensorboard, None
         self._lock: Lock | None = None
         self._held = contextlib.ExitStack()
@@ -122,10 +148,6 @@ class RunFolder:
 
     def __exit__(self, *failure) -> None:
         self._held.close()
-
-    def check_no_run(self) -> None:
-        """Refuse to train if the folder holds a run."""
-        check_no_run(self.path)
 
     def resume(self, restore: Callable[[TrainingState], None], finish: Callable[[FinishedRun], None]) -> None:
         """Hand the state of the run to `restore`. A finished run whose state is lost goes to `finish`.
@@ -148,14 +170,13 @@ class RunFolder:
 
     def save(self, state: TrainingState, averaged: dict[str, Tensor]) -> None:
         """Save the state of a training; after a complete epoch also publish the averaged weights."""
-        if not self._writes:
-            return
-        self._lock.check()
-        tensors, metadata = state.encoded()
-        save_tensors(self.path / RESUME, tensors, metadata | self._owner | {"configuration": self.config.text()})
-        if state.place.step == 0:
-            self._publish(state.epochs, averaged)
-            self._tell_tensorboard(state.epochs[-1])
+        if self._writes:
+            self._lock.check()
+            tensors, metadata = state.encoded()
+            save_tensors(self.path / RESUME, tensors, metadata | self._owner | {"configuration": self.config.text()})
+            if state.place.step == 0:
+                self._publish(state.epochs, averaged)
+                self._tell_tensorboard(state.epochs[-1])
 
     def complete(self, epochs: list[Epoch], averaged: dict[str, Tensor]) -> None:
         """Publish what is missing of a run that was killed between its last writes."""
@@ -172,16 +193,16 @@ class RunFolder:
         write_atomically(self.path / METRICS, as_lines(epochs))
 
     def _tell_tensorboard(self, epoch: Epoch) -> None:
-        if not self._tensorboard:
-            return
-        if self._writer is None:
+        if self._tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = self._held.enter_context(SummaryWriter(self.path / "tensorboard"))
-        for name, value in vars(epoch).items():
-            self._writer.add_scalar(name, value, epoch.epoch)
-        self._writer.flush()
+            self._writer = self._writer or self._held.enter_context(SummaryWriter(self.path / "tensorboard"))
+            for name, value in vars(epoch).items():
+                self._writer.add_scalar(name, value, epoch.epoch)
+            self._writer.flush()
 
     def kept(self, epochs: int) -> str:
         """A sentence on what the folder keeps of a training that breaks down after so many epochs."""
+        if self.path is None:
+            return "Nothing was saved, since no folder was given."
         return f"{self.path} keeps the weights after epoch {epochs}." if epochs else "Nothing was saved yet."

@@ -35,10 +35,9 @@ from pyrobayes.inference import importance
 from pyrobayes.options import LIKELIHOODS, MODELS, Networks
 from pyrobayes.training import checkpoint
 from pyrobayes.training.batches import augmented
-from pyrobayes.training.bounds import Inference, collapsed
+from pyrobayes.training.bounds import Inference, collapsed, learning_rate
 from pyrobayes.training.checkpoint import MODEL, Config
 from pyrobayes.training.fit import NonFiniteELBO, TrainingInterrupted
-from pyrobayes.training.optimizer import learning_rate
 
 OPTIONS = TrainingOptions(epochs=3, batch_size=50)
 
