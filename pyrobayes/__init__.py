@@ -8,68 +8,37 @@
 import importlib
 
 from pyrobayes.errors import InputError
-from pyrobayes.options import (
-    ClassifierOptions,
-    EvaluationOptions,
-    Networks,
-    RobustnessOptions,
-    TrainingOptions,
-)
+from pyrobayes.options import ClassifierOptions, EvaluationOptions, Networks, RobustnessOptions, TrainingOptions
 from pyrobayes.version import __version__
 
 # Loaded when first asked for, so that a command line can be parsed without waiting for torch.
-_PLACES = {
-    "attacks": None,
-    "commands": None,
-    "data": None,
-    "distributed": None,
-    "evaluation": None,
-    "factorizations": None,
-    "inference": None,
-    "results": None,
-    "training": None,
-    "build": "factorizations",
-    "BayesClassifier": "inference.classifier",
-    "load": "training.checkpoint",
-    "pretrained": "training.checkpoint",
-    "load_data": "data",
-    "fetch": "data",
-    "Images": "data",
-    "fit": "training.fit",
-    "Epoch": "training.metrics",
-    "NonFiniteELBO": "training.fit",
-    "TrainingInterrupted": "training.fit",
-    "evaluate": "evaluation",
-    "attack": "evaluation",
-    "AttackOptions": "attacks.attack_options",
-    "fit_detector": "evaluation.detection",
-    "detect": "evaluation.detection",
-    "DetectionOptions": "attacks.attack_options",
-    "assess": "evaluation.robustness.verdict",
-    "generate": "inference.generation",
-    "reconstruct": "inference.generation",
-    "Progress": "progress",
+_NAMES = {
+    "attacks.attack_options": "AttackOptions DetectionOptions",
+    "data": "Images fetch load_data",
+    "evaluation": "attack evaluate",
+    "evaluation.detection": "detect fit_detector",
+    "evaluation.robustness.verdict": "assess",
+    "factorizations": "build",
+    "inference.classifier": "BayesClassifier",
+    "inference.generation": "generate reconstruct",
+    "progress": "Progress",
+    "training.checkpoint": "load pretrained",
+    "training.fit": "NonFiniteELBO TrainingInterrupted fit",
+    "training.metrics": "Epoch",
 }
-
-__all__ = [
-    "ClassifierOptions",
-    "EvaluationOptions",
-    "InputError",
-    "Networks",
-    "RobustnessOptions",
-    "TrainingOptions",
-    "__version__",
-    *_PLACES,
-]
+_MODULES = "attacks commands data distributed evaluation factorizations inference results training".split()
+_PLACES = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = ["ClassifierOptions", "EvaluationOptions", "InputError", "Networks", "RobustnessOptions", "TrainingOptions"]
+__all__ += ["__version__", *_MODULES, *_PLACES]
 
 
 def __getattr__(name: str):
-    if name not in _PLACES:
-        raise AttributeError(f"module 'pyrobayes' has no attribute '{name}'")
-    place = _PLACES[name]
-    module = importlib.import_module(f"pyrobayes.{place or name}")
-    return getattr(module, name) if place else module
+    if name in _MODULES:
+        return importlib.import_module(f"pyrobayes.{name}")
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"pyrobayes.{_PLACES[name]}"), name)
+    raise AttributeError(f"module 'pyrobayes' has no attribute '{name}'")
 
 
 def __dir__():
-    return sorted({*globals(), *_PLACES})
+    return sorted({*globals(), *__all__})

@@ -27,12 +27,8 @@ PLAIN = {int: "a whole number", float: "a finite number", str: "a text", bool: "
 def saved(
     key: str | None = None, *, omit: bool = False, encode: Callable | None = None, decode: Callable | None = None
 ) -> dict:
-    """Metadata of a field: how it stands in JSON.
-
-    Args:
-        key: its key, where that isn't its name.
-        omit: leave it out; when the record is read it has its default.
-        encode, decode: from its value to plain JSON, and back.
+    """Metadata of a field: its `key` in JSON where that isn't its name, that it is left out (`omit`) and has its default
+    when the record is read, and functions from its value to plain JSON (`encode`) and back (`decode`).
     """
     return {"saved": {"rename": key, "omit": omit or None, "unstruct_hook": encode, "struct_hook": decode}}
 
@@ -43,10 +39,10 @@ def encode(record) -> Any:
 
 
 def decode(kind: Any, value: Any) -> Any:
-    """The record of a `kind` (also `list[...]` and `dict[str, ...]` of one) that `value` is the JSON of.
+    """The record of a `kind`, or the `list[...]` or `dict[str, ...]` of some, from its plain JSON values.
 
     Raises:
-        ValueError: it isn't; the message says what was expected, and where.
+        ValueError: it says what was expected, and where.
     """
     try:
         return _converter.structure(value, kind)
@@ -64,7 +60,6 @@ def _described(error: BaseException, kind: type | None) -> str:
 
 
 def _plain(value: Any, kind: type) -> Any:
-    """A value of JSON of a plain kind; ValueError for another one."""
     known = (int, float) if kind is float else kind
     if not isinstance(value, known) or isinstance(value, bool) and kind is not bool:
         raise ValueError(f"expected {PLAIN[kind]}, got {_short(value)}")
@@ -77,30 +72,18 @@ def _short(value: Any) -> str:
     return text if len(text := repr(value)) < 40 else f"{text[:40]}..."
 
 
-def _of_lists(factory: Callable) -> Callable:
-    """The hook for a list or tuple, which JSON has as a list."""
-
-    def made(kind: Any, converter: cattrs.Converter) -> Callable:
-        inner = factory(kind, converter)
-
-        def structure(value: Any, _) -> Any:
-            if not isinstance(value, list | tuple):
-                raise ValueError(f"expected a list, got {_short(value)}")
-            return inner(value, kind)
-
-        return structure
-
-    return made
-
-
-def _fixed_tuple(kind: Any, converter: cattrs.Converter) -> Callable:
-    """The hook for a tuple of so many values, such as `tuple[int, int, int]`."""
+def _list_hook(kind: Any, converter: cattrs.Converter) -> Callable:
+    """The hook for a list or tuple, which JSON has as a list; `tuple[int, int]` has so many values."""
     kinds = get_args(kind)
+    fixed = get_origin(kind) is tuple and kinds[-1] is not Ellipsis
+    expected = f"a list of {len(kinds)} values" if fixed else "a list"
+    make = list_structure_factory if get_origin(kind) is list else homogenous_tuple_structure_factory
+    read = (lambda value, _: tuple(map(converter.structure, value, kinds))) if fixed else make(kind, converter)
 
-    def structure(value: Any, _) -> tuple:
-        if not isinstance(value, list | tuple) or len(value) != len(kinds):
-            raise ValueError(f"expected a list of {len(kinds)} values, got {_short(value)}")
-        return tuple(converter.structure(each, kind) for each, kind in zip(value, kinds))
+    def structure(value: Any, _) -> Any:
+        if not isinstance(value, list | tuple) or fixed and len(value) != len(kinds):
+            raise ValueError(f"expected {expected}, got {_short(value)}")
+        return read(value, kind)
 
     return structure
 
@@ -114,53 +97,29 @@ def _overrides(record: type) -> dict:
     return hooks
 
 
-def _of_record(record: type, converter: cattrs.Converter) -> Callable:
+def _read_hook(record: type, converter: cattrs.Converter) -> Callable:
+    if issubclass(record, OPTIONS):
+        return lambda value, _: record(**_plain(value, dict))
     derived = getattr(record, "DERIVED", {})
     read = make_dict_structure_fn(record, converter, _cattrs_forbid_extra_keys=True, **_overrides(record))
-
-    def structure(value: Any, _) -> Any:
-        given = _plain(value, dict)
-        return read({key: each for key, each in given.items() if key not in derived}, record)
-
-    return structure
+    return lambda value, _: read({key: each for key, each in _plain(value, dict).items() if key not in derived}, record)
 
 
-def _to_object(record: type, converter: cattrs.Converter) -> Callable:
+def _write_hook(record: type, converter: cattrs.Converter) -> Callable:
+    if issubclass(record, OPTIONS):
+        return dataclasses.asdict
     derived = getattr(record, "DERIVED", {})
     write = make_dict_unstructure_fn(record, converter, **_overrides(record))
     return lambda value: write(value) | {key: converter.unstructure(of(value)) for key, of in derived.items()}
-
-
-def _is_options(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, OPTIONS)
 
 
 def _is_record(kind: Any) -> bool:
     return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 
 
-def _make_converter() -> cattrs.Converter:
-    converter = cattrs.Converter()
-    for kind in PLAIN:
-        converter.register_structure_hook(kind, _plain)
-    converter.register_structure_hook_factory(lambda kind: get_origin(kind) is list, _of_lists(list_structure_factory))
-    converter.register_structure_hook_factory(
-        lambda kind: get_origin(kind) is tuple and get_args(kind)[-1] is not Ellipsis, _fixed_tuple
-    )
-    converter.register_structure_hook_factory(
-        lambda kind: get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis,
-        _of_lists(homogenous_tuple_structure_factory),
-    )
-    converter.register_unstructure_hook_func(lambda kind: get_origin(kind) is tuple or kind is tuple, _list)
-    converter.register_structure_hook_factory(_is_record, _of_record)
-    converter.register_unstructure_hook_factory(_is_record, _to_object)
-    converter.register_structure_hook_func(_is_options, lambda value, kind: kind(**_plain(value, dict)))
-    converter.register_unstructure_hook_func(_is_options, dataclasses.asdict)
-    return converter
-
-
-def _list(values: tuple) -> list:
-    return [_converter.unstructure(value) for value in values]
-
-
-_converter = _make_converter()
+_converter = cattrs.Converter(unstruct_collection_overrides={tuple: list})
+for _kind in PLAIN:
+    _converter.register_structure_hook(_kind, _plain)
+_converter.register_structure_hook_factory(lambda kind: get_origin(kind) in (list, tuple), _list_hook)
+_converter.register_structure_hook_factory(_is_record, _read_hook)
+_converter.register_unstructure_hook_factory(_is_record, _write_hook)

@@ -23,8 +23,6 @@ from pyrobayes.torchrun import check_variables, local_rank, rank, started
 
 # Time that a process waits for another one, which may be downloading. If one ends, torchrun ends the others at once.
 PATIENCE = timedelta(days=1)
-
-
 _alone = False  # whether this process works as if there were no others
 
 
@@ -35,7 +33,7 @@ def processes() -> int:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Within, this process works as if there were no others; they may do something else, or wait."""
+    """Within, this process works as if there were no others."""
     global _alone
     before, _alone = _alone, True
     try:
@@ -52,19 +50,14 @@ def copy_from_first(tensors: Iterable[Tensor]) -> None:
 
 
 def join(device: torch.device) -> None:
-    """Join the processes that `torchrun` started, over NCCL on CUDA and gloo elsewhere, until this one ends.
-
-    Does nothing if it started none, or if they are joined already.
-    """
+    """Join the processes that `torchrun` started, if any, over NCCL on CUDA and gloo elsewhere, until this one ends."""
     if not started() or dist.is_initialized():
         return
     check_variables()
     if device.type == "cuda":
-        if device.index is not None and device.index >= torch.cuda.device_count():
-            raise InputError(
-                f"process {local_rank()} of this machine has no GPU of its own, there are {torch.cuda.device_count()}: start "
-                "torchrun with as many processes as GPUs (--nproc-per-node)"
-            )
+        if device.index is not None and device.index >= (gpus := torch.cuda.device_count()):
+            told = f"process {local_rank()} of this machine has no GPU of its own, there are {gpus}"
+            raise InputError(f"{told}: start torchrun with as many processes as GPUs (--nproc-per-node)")
         torch.cuda.set_device(device)
     # Comparators of a verdict train on the CPU, across the processes too.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -89,11 +82,10 @@ def wait_for_all() -> None:
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
     """Within, the first process of each machine works before the others do."""
-    first = local_rank() == 0
-    if not first:
+    if local_rank():
         wait_for_all()
     yield
-    if first:
+    if not local_rank():
         wait_for_all()
 
 

@@ -7,10 +7,10 @@ import itertools
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryFile
 
 import filelock
 
@@ -21,21 +21,14 @@ CANNOT_OPEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOEN
 
 
 def write_atomically(path: str | os.PathLike, content: bytes | str, aside: Path | None = None) -> None:
-    """Replace the file at `path` by `content` in one step; on failure, the earlier file stays.
+    """Replace the file at `path` by `content` in one step; on failure, an :class:`InputError`, the earlier file stays.
 
-    Args:
-        aside: where the earlier file is moved, once the content is on the disk.
-
-    Raises:
-        InputError: the folder can't be written to, or the disk is full.
+    The earlier file is moved to `aside`, if that is given, once the content is on the disk.
     """
-    path = Path(path)
-    temporary = None
+    path, temporary = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".pyrobayes", delete=False
-        ) as file:
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".pyrobayes", delete=False) as file:
             temporary = file.name
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
@@ -57,12 +50,9 @@ def write_atomically(path: str | os.PathLike, content: bytes | str, aside: Path 
 
 
 def remove_leftovers(folder: Path, *names: str) -> None:
-    """Remove what killed processes left of files that :func:`write_atomically` was writing into a folder.
+    """Remove what killed processes left of files, with these names or patterns such as `figure*`, or of all.
 
     Call it with the lock of these files held: a living process may be writing others.
-
-    Args:
-        names: the names of the files, or patterns such as `figure*`; all files where left out.
     """
     for path in folder.glob(".*.pyrobayes"):
         match = TEMPORARY.fullmatch(path.name)
@@ -95,7 +85,7 @@ def writable_folder(path: str | os.PathLike) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
+        with TemporaryFile(dir=path):
             return path
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -111,23 +101,16 @@ class Lock:
     def check(self) -> None:
         """Refuse to write to a folder that was deleted or replaced since it was locked: another process may be in it."""
         if self.identity is not None and _identity(self.path) != self.identity:
-            raise InputError(
-                f"{self.path.parent} was deleted or replaced by something else while it was written to: nothing more is "
-                "written there; start again"
-            )
+            told = "was deleted or replaced by something else while it was written to"
+            raise InputError(f"{self.path.parent} {told}: nothing more is written there; start again")
 
 
 @contextlib.contextmanager
 def locked(folder: Path, taken: str | None, name: str = ".lock") -> Iterator[Lock]:
     """Hold a folder's lock, a file of that name; the folder is made if need be. On a file system without locks, go on.
 
-    The lock goes with the process, however it ends.
-
-    Args:
-        taken: what is said of the folder if another process holds the lock; None waits for that process.
-
-    Raises:
-        InputError: another process holds the lock, or the folder can't be written to.
+    The lock goes with the process, however it ends. If another process holds it, `taken` is what the :class:`InputError`
+    says of the folder; None waits for that process.
     """
     path = writable_folder(folder) / name
     # Without locks of the file system filelock would fall back to a mark that survives a kill on another machine.
@@ -144,15 +127,13 @@ def locked(folder: Path, taken: str | None, name: str = ".lock") -> Iterator[Loc
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    try:
+    with contextlib.suppress(OSError):
         status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:
-    """The error for a file or folder that can't be written; it says what the user can do."""
+    """The error for a file or folder that can't be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"can't write {path}: the disk is full; what was there before is unharmed; free some space")
     return InputError(f"can't write {path}: {error.strerror or error}; choose another folder or mend its permissions")

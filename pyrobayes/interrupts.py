@@ -18,20 +18,12 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped the work. `str` of it says how far the work came; it may be empty.
-
-    Attributes:
-        number: the number of the signal.
-        status: the exit status that shells expect after it, 128 + number.
-    """
+    """The signal `number` stopped the work. The message says how far the work came; it may be empty."""
 
     def __init__(self, message: str = "", number: int = signal.SIGINT):
         super().__init__(message)
         self.number = int(number)
-
-    @property
-    def status(self) -> int:
-        return 128 + self.number
+        self.status = 128 + self.number  # which shells expect
 
     @classmethod
     def after(cls, interrupt: KeyboardInterrupt, message: str) -> "Interrupted":
@@ -77,10 +69,9 @@ def postponed() -> Iterator[Callable[[], int]]:
 @contextlib.contextmanager
 def _handled(handle: Callable) -> Iterator[None]:
     """Set a handler of all signals that aren't ignored; Python allows it in the main thread alone."""
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    signals = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in signals}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     try:
         for number in before:
             signal.signal(number, handle)

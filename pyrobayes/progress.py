@@ -4,7 +4,7 @@ import contextlib
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from pyrobayes.errors import InputError
 from pyrobayes.torchrun import rank
@@ -34,16 +34,11 @@ class Progress:
 silent = Progress()
 
 
-class ProgressBar(Progress):
-    """A bar with rate and remaining time, on a terminal and in a notebook. Elsewhere it writes lines, if asked to.
+class ProgressBar(Progress, contextlib.AbstractContextManager):
+    """A bar with rate and remaining time on standard error, where that is a terminal or in a notebook.
 
-    Everything goes to standard error. Of several processes the first one speaks.
-
-    Args:
-        lines: where there is no terminal, write a line every ten seconds.
-
-    Attributes:
-        model: the model at work; None before the first.
+    Elsewhere it writes a line every ten seconds, if asked for `lines`. Of several processes the first one speaks.
+    The attribute `model` names the model at work; it is None before the first.
     """
 
     def __init__(self, lines: bool = False):
@@ -52,9 +47,6 @@ class ProgressBar(Progress):
         self._first = self._done = 0
         self._started = self._last = time.monotonic()
         self._part, self._parts_began = "", None
-
-    def __enter__(self) -> "ProgressBar":
-        return self
 
     def __exit__(self, *failure) -> None:
         self.close()
@@ -131,7 +123,7 @@ class ProgressBar(Progress):
 
 
 def has_display() -> bool:
-    """Is there somebody to watch a bar? Standard error is a terminal, or this is a notebook."""
+    """True if somebody can watch a bar: standard error is a terminal, or this is a notebook."""
     return sys.stderr.isatty() or _in_notebook()
 
 
@@ -141,7 +133,7 @@ def _in_notebook() -> bool:
 
 
 def _tqdm():
-    """The bar for a notebook, where the package ipywidgets can draw one, else that for a terminal."""
+    """The class of the bar: a notebook's where the package ipywidgets can draw one, else a terminal's."""
     from tqdm import tqdm
 
     if _in_notebook():
@@ -159,18 +151,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-@contextlib.contextmanager
-def receiver(progress: Progress | bool | None) -> Iterator[Progress]:
+def receiver(progress: Progress | bool | None) -> contextlib.AbstractContextManager[Progress]:
     """The object to report to: a bar for True, a silent one for False and None, and a given one as it is."""
-    if isinstance(progress, Progress):
-        yield progress
-    elif progress is True:
-        with ProgressBar() as bar:
-            yield bar
-    elif progress is None or progress is False:
-        yield silent
-    else:
+    if not isinstance(progress, Progress | bool | None):
         raise InputError(f"progress must be True, False or a pyrobayes.Progress, got {progress!r}")
+    return ProgressBar() if progress is True else contextlib.nullcontext(progress or silent)
 
 
 def shows_progress(function: Callable) -> Callable:

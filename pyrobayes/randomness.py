@@ -34,7 +34,7 @@ def random_state(device: torch.device | str = "cpu") -> dict[str, Tensor]:
 
 
 def set_random_state(states: dict[str, Tensor]) -> None:
-    """Set the states that :func:`random_state` gave, but those of devices that aren't there."""
+    """Set the states that :func:`random_state` gave, except for devices that aren't there."""
     for kind, state in states.items():
         if kind == "cpu":
             torch.set_rng_state(state)

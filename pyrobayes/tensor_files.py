@@ -25,15 +25,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def read_tensors(path: Path, remedy: str = "delete it") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and metadata.
-
-    Args:
-        remedy: the end of the message about a file that is missing or damaged; it says what the user can do.
-
-    Raises:
-        Unreadable: the file can't be read.
-        InputError: the file is missing or damaged.
-    """
+    """Tensors and metadata; :class:`Unreadable`, or an :class:`InputError` with the `remedy` if missing or damaged."""
     if not path.is_file():
         raise InputError(f"missing file {path}; {remedy}")
     try:
@@ -59,20 +51,16 @@ def digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
 
 
 def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse, by a ValueError, tensors that can't take the place of the expected ones.
-
-    Names and shapes must be equal; floating-point numbers may have another precision but must be finite.
-    """
+    """Refuse, by a ValueError, tensors other than expected. Finite floats may have another precision."""
     for name, value in expected.items():
         if name not in tensors:
             raise ValueError(f"the tensor {name} is missing")
         given = tensors[name]
-        if given.shape != value.shape or given.is_floating_point() != value.is_floating_point():
+        floats = given.is_floating_point() and value.is_floating_point()
+        if given.shape != value.shape or given.dtype != value.dtype and not floats:
             raise ValueError(f"the tensor {name} is {_kind(given)}, expected {_kind(value)}")
-        if given.is_floating_point() and not given.isfinite().all():
+        if floats and not given.isfinite().all():
             raise ValueError(f"the tensor {name} holds numbers that aren't finite")
-        if not given.is_floating_point() and given.dtype != value.dtype:
-            raise ValueError(f"the tensor {name} is {_kind(given)}, expected {_kind(value)}")
     for name in tensors.keys() - expected.keys():
         raise ValueError(f"the tensor {name} belongs to nothing")
 

@@ -6,7 +6,7 @@ from pyrobayes.errors import InputError
 
 
 def started() -> bool:
-    """Whether `torchrun` started this process beside others."""
+    """True if `torchrun` started this process beside others."""
     return _number("WORLD_SIZE", 1) > 1 and "RANK" in os.environ
 
 
@@ -22,9 +22,8 @@ def local_rank() -> int:
 
 def check_variables() -> None:
     """Refuse environment variables that can't come from `torchrun`, such as a RANK that a shell has left behind."""
-    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     advice = "start the processes with torchrun, or unset RANK and WORLD_SIZE"
-    if missing:
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
         raise InputError(f"RANK and WORLD_SIZE are set but {' and '.join(missing)} not: {advice}")
     if not 0 < _number("MASTER_PORT", 0) < 2**16:
         raise InputError(f"MASTER_PORT must be a port, from 1 to 65535, got '{os.environ['MASTER_PORT']}': {advice}")

@@ -159,7 +159,9 @@ def test_a_finished_run_needs_no_checkpoint(run, make, tiny_images, damage):
 def test_every_damage_of_the_metrics_is_noticed(tmp_path, run):
     epochs = read_metrics(run / METRICS)
     assert (run / METRICS).read_text() == as_lines(epochs)
-    epochs = [Epoch(1, -500.25, -480.5, 12.5, 0.75, False, 0.003, 1.25)]  # no digit of these numbers is beyond a float's
+    epochs = [
+        Epoch(1, -500.25, -480.5, 12.5, 0.75, False, 0.003, 1.25)
+    ]  # no digit of these numbers is beyond a float's
     text = as_lines(epochs)
     for place, letter in enumerate(text[:-1]):
         for other in "0", "7", "x":
