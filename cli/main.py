@@ -11,7 +11,7 @@ import click
 from pyrobayes import __version__
 from pyrobayes.errors import PyrobayesError
 from pyrobayes.torchrun import rank
-from pyrobayes_cli import attack, data, detect, evaluate, generate, report, reproduce, robustness, show, train
+from pyrobayes_cli import models, reproduce, results
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # as torch says it
 
@@ -79,5 +79,8 @@ def main() -> None:
     """
 
 
-for module in (train, attack, detect, robustness, evaluate, generate, show, report, reproduce, data):
-    main.add_command(module.command)
+for command in (
+    *(models.train, results.attack, results.detect, results.robustness, results.evaluate),
+    *(models.generate, models.show, reproduce.report, reproduce.reproduce, models.data),
+):
+    main.add_command(command)

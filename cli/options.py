@@ -11,39 +11,13 @@ from pyrobayes.data.declared import DATASETS, MINI
 from pyrobayes.errors import InputError, choice
 from pyrobayes.options import COMPARATORS, DEVICES, MODELS, PRETRAINED, parse_eps
 
-DATA = {"type": click.Choice(DATASETS, case_sensitive=False)}
-data = click.option(
-    "--data", default="fashion-mnist", show_default=True, help="the data set; fashion-mnist-mini is embedded", **DATA
-)
-data_to_train_on = click.option(
-    "--data", help="the data set; fashion-mnist-mini is embedded  [default: fashion-mnist]", **DATA
-)
-data_of_runs = click.option("--data", help="the data set [default: the one that the models were trained on]", **DATA)
-data_dir = click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False),
-    help="cache of data sets [default: $PYROBAYES_DATA, else the user's cache]",
-)
-device = click.option(
-    "--device", default="auto", show_default=True, type=click.Choice(DEVICES), help="where to compute"
-)
-runs = click.option(
-    "--runs",
-    default="runs",
-    show_default=True,
-    type=click.Path(file_okay=False),
-    help="folder of the trained models, one folder each",
-)
-pretrained = click.option(
-    "--pretrained",
-    is_flag=True,
-    help=f"take the models that come with the package, and {MINI}, where no other data is asked for",
-)
-out = click.option(
-    "--out",
-    type=click.Path(file_okay=False),
-    help="folder for results and figures [default: --runs, with --pretrained runs]",
-)
+FOLDER = click.Path(file_okay=False)
+
+
+def data(help: str, default: str | None = None):
+    """Decorator: the data set."""
+    known = click.Choice(DATASETS, case_sensitive=False)
+    return click.option("--data", default=default, show_default=default is not None, type=known, help=help)
 
 
 def resume(default: bool = False):
@@ -56,6 +30,23 @@ def resume(default: bool = False):
     )
 
 
+data_dir = click.option(
+    "--data-dir", type=FOLDER, help="cache of data sets [default: $PYROBAYES_DATA, else the user's cache]"
+)
+device = click.option(
+    "--device", default="auto", show_default=True, type=click.Choice(DEVICES), help="where to compute"
+)
+runs = click.option(
+    "--runs", default="runs", show_default=True, type=FOLDER, help="folder of the trained models, one folder each"
+)
+pretrained = click.option(
+    "--pretrained",
+    is_flag=True,
+    help=f"take the models that come with the package, and {MINI}, where no other data is asked for",
+)
+out = click.option(
+    "--out", type=FOLDER, help="folder for results and figures [default: --runs, with --pretrained runs]"
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
 
@@ -95,22 +86,34 @@ def of_models(function):
     """Decorator: where trained models are, and where results go; as `where`."""
 
     @functools.wraps(function)
-    def command(*arguments, runs, pretrained, out, data_dir, device, **given):
+    def command(*arguments, runs, pretrained, out, data_dir, device, data=None, **given):
         if pretrained:
-            if click.get_current_context().get_parameter_source("runs") is click.core.ParameterSource.COMMANDLINE:
+            if given_on_command_line("runs"):
                 raise InputError("--pretrained takes the models that come with the package: leave --runs out")
             runs, out = PRETRAINED, out or "runs"
-        data = {"data": given.pop("data")} if "data" in given else {}
-        return function(*arguments, where=Where(data_dir, runs, out, device, **data), **given)
+        return function(*arguments, where=Where(data_dir, runs, out, device, data), **given)
 
     for option in reversed((data_dir, runs, pretrained, out, device)):
         command = option(command)
     return command
 
 
-def of_runs(function):
-    """Decorator: the options of a command that looks at trained models, and prints and writes what it finds."""
-    return data_of_runs(as_json(of_models(function)))
+def of_results(kind: type, resumes: bool = False):
+    """Decorator: models, an options record, as `chosen`, and what every command has that looks at trained models."""
+
+    def decorate(function):
+        @functools.wraps(function)
+        def command(**given):
+            names = {field.name for field in dataclasses.fields(kind)}
+            others = {name: value for name, value in given.items() if name not in names}
+            return function(chosen=record(kind, given), **others)
+
+        data_of_runs = data("the data set [default: the one that the models were trained on]")
+        for option in (of_models, as_json, data_of_runs, resume(resumes), of_record(kind), models):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 class Eps(click.ParamType):
@@ -127,46 +130,37 @@ class Eps(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-eps_range = click.option(
-    "--eps-range",
-    "--eps",
-    "eps",
-    type=Eps(),
-    help="sizes of the perturbation, STOP included where the steps reach it; or a comma list  [default: 0:0.3:0.05, in "
-    "L2 0:3:0.5]",
-)
-
-
-def of_record(record: type, *, defaults: bool = True):
+def of_record(kind: type, *, defaults: bool = True):
     """Decorator: one option for each field of an options record that has a help text.
 
     Without `defaults`, what isn't given stays None: it comes from somewhere else, such as a named preset.
     """
 
     def decorate(function):
-        types_of = typing.get_type_hints(record)
-        for field in reversed(dataclasses.fields(record)):
-            if "help" not in field.metadata:
-                continue
-            kind = types_of[field.name]
-            if isinstance(kind, types.UnionType):
-                kind = typing.get_args(kind)[0]
-            choices = field.metadata.get("choices")
-            more = {"is_flag": True} if kind is bool else {}
-            if typing.get_origin(kind) is tuple:
-                more, kind = {"multiple": True}, typing.get_args(kind)[0]
-            function = click.option(
-                f"--{field.name.replace('_', '-')}",
-                field.name,
-                default=field.default if defaults else None,
-                show_default=defaults and kind is not bool and field.default not in (None, ()),
-                type=click.Choice(choices, case_sensitive=False) if choices else kind,
-                help=field.metadata["help"],
-                **more,
-            )(function)
+        types_of = typing.get_type_hints(kind)
+        for field in reversed(dataclasses.fields(kind)):
+            if "help" in field.metadata:
+                function = _option(field, types_of[field.name], field.default if defaults else None)(function)
         return function
 
     return decorate
+
+
+def _option(field: dataclasses.Field, kind: type, default):
+    """The option of one field of a record."""
+    kind = typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
+    names, more = [f"--{field.name.replace('_', '-')}", field.name], {}
+    if field.name == "eps":
+        names, kind = ["--eps-range", "--eps", "eps"], Eps()
+        default = default and ",".join(f"{value:g}" for value in default)
+    elif kind is bool:
+        more = {"is_flag": True}
+    elif typing.get_origin(kind) is tuple:
+        kind, more = typing.get_args(kind)[0], {"multiple": True}
+    if choices := field.metadata.get("choices"):
+        kind = click.Choice(choices, case_sensitive=False)
+    shown = kind is not bool and default not in (None, ())
+    return click.option(*names, default=default, show_default=shown, type=kind, help=field.metadata["help"], **more)
 
 
 def record(kind: type, given: dict):
@@ -174,8 +168,12 @@ def record(kind: type, given: dict):
     return kind(**{field.name: given[field.name] for field in dataclasses.fields(kind)})
 
 
-def explicit(kind: type, ctx: click.Context) -> dict:
+def given_on_command_line(name: str) -> bool:
+    """Whether the user gave a parameter of the current command."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def explicit(kind: type) -> dict:
     """The fields of an options record that the user gave on the command line."""
-    typed = click.core.ParameterSource.COMMANDLINE
-    names = [field.name for field in dataclasses.fields(kind)]
-    return {name: ctx.params[name] for name in names if ctx.get_parameter_source(name) is typed}
+    names = filter(given_on_command_line, (field.name for field in dataclasses.fields(kind)))
+    return {name: click.get_current_context().params[name] for name in names}

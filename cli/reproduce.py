@@ -1,4 +1,4 @@
-"""`pyrobayes reproduce`."""
+"""The commands `reproduce` and `report`."""
 
 from pathlib import Path
 
@@ -8,11 +8,8 @@ from pyrobayes.errors import InputError
 from pyrobayes.options import NETWORKS, RECIPES
 from pyrobayes.progress import ProgressBar
 from pyrobayes_cli import options
-from pyrobayes_cli.attack import show_attack
-from pyrobayes_cli.evaluate import show_evaluation
-from pyrobayes_cli.output import show
-from pyrobayes_cli.robustness import show_worst_cases
-from pyrobayes_cli.train import show_training
+from pyrobayes_cli.models import show_training
+from pyrobayes_cli.results import show_attack, show_evaluation, show_worst_cases
 
 
 @click.command("reproduce", short_help="Train, evaluate and attack all seven models, and draw the figures.")
@@ -38,7 +35,7 @@ from pyrobayes_cli.train import show_training
 )
 @click.option(
     "--runs",
-    type=click.Path(file_okay=False),
+    type=options.FOLDER,
     help="folder of models and results [default: runs, with the recipe and the networks where they are others]",
 )
 @options.data_dir
@@ -51,7 +48,7 @@ from pyrobayes_cli.train import show_training
     "--seed", default=0, type=click.IntRange(0), show_default=True, help="seed of training, particles and samples"
 )
 @options.resume(default=True)
-def command(recipe, quick, networks, seeds, runs, data_dir, device, images, particles, seed, resume):
+def reproduce(recipe, quick, networks, seeds, runs, data_dir, device, images, particles, seed, resume):
     """Train all seven models, evaluate and attack them, draw every figure, and compare with what is published.
 
     FGSM's success rates never stand alone: a brief verdict (see robustness) on fewer images gives the worst case beside them.
@@ -70,29 +67,21 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, images, part
     chosen = RECIPES[recipe]
     attacked = images or chosen.attacked or "all"
     sizes = networks or chosen.networks
-    folder = runs or "-".join(
-        ["runs", *([] if recipe == "own" else [recipe]), *([] if sizes == chosen.networks else [sizes])]
-    )
+    others = [name for name, default in ((recipe, "own"), (sizes, chosen.networks)) if name != default]
+    folder = runs or "-".join(["runs", *others])
     time = f": {chosen.time}{'' if seeds == 1 else f', {seeds} times'}" if sizes == chosen.networks else ""
     click.echo(
         f"All seven models with {sizes} networks on {chosen.data}, then FGSM on {attacked} test images and a brief verdict{time}. "
         f"Everything goes to {folder}; interrupted, the same command goes on where it stopped."
     )
 
+    from pyrobayes.commands import reproduce as library
     from pyrobayes.commands.context import Context
-    from pyrobayes.commands.reproduce import reproduce
 
     with ProgressBar(lines=True) as progress:
-        result = reproduce(
-            recipe,
-            Context(data_dir=data_dir, runs=folder, device=device, progress=progress),
-            networks=networks,
-            seeds=seeds,
-            seed=seed,
-            particles=particles,
-            images=images,
-            resume=resume,
-        )
+        context = Context(data_dir=data_dir, runs=folder, device=device, progress=progress)
+        how = {"networks": networks, "seeds": seeds, "seed": seed, "particles": particles, "images": images}
+        result = library.reproduce(recipe, context, **how, resume=resume)
     for where, trained, evaluations, attacks, verdicts in zip(
         result.folders, result.trained, result.evaluations, result.attacks, result.verdicts, strict=True
     ):
@@ -108,8 +97,27 @@ def command(recipe, quick, networks, seeds, runs, data_dir, device, images, part
 
 def show_comparison(result, folder) -> None:
     """Print published and our success rates, and which of the poster's claims hold."""
-    from pyrobayes.results.tables import CLAIM, Table, comparisons_by_eps
+    from pyrobayes.results import tables
 
-    show(comparisons_by_eps(result.comparisons))
-    show(Table.of(CLAIM, result.claims))
+    click.echo(tables.comparisons_by_eps(result.comparisons).as_text())
+    click.echo(tables.Table.of(tables.CLAIM, result.claims).as_text())
     click.echo(f"Figure and reproduction.json are in {folder}.")
+
+
+@click.command("report", short_help="Write the report of results again.")
+@options.runs
+@click.option("--out", type=options.FOLDER, help="folder of the results [default: --runs]")
+def report(runs, out):
+    """Write report.html and report.md of the results in a folder.
+
+    `reproduce` and `robustness` end with it. Here it is made of whatever evaluation.json, attack.json, detection.json,
+    robustness.json, reproduction.json and figures are there. The page needs no other file; the Markdown shows the figures beside it.
+
+    \b
+    Example:
+      pyrobayes report
+    """
+    from pyrobayes.commands import report as library
+    from pyrobayes.commands.context import Context
+
+    click.echo(f"Wrote {' and '.join(map(str, library.report(Context(runs=runs, out=out))))}.")

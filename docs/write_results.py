@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 
 from pyrobayes import factorizations
-from pyrobayes.attacks import registry
+from pyrobayes.attacks import base
 from pyrobayes.codec import decode
 from pyrobayes.commands.report import read_reproduction, read_results
 from pyrobayes.errors import is_number
@@ -123,7 +123,7 @@ def attacks() -> str:
 
 def declared_attacks() -> str:
     """The registered attacks: what each does, the norms that can bound it, and its own options with their defaults."""
-    offered = registry.offered()
+    offered = base.offered()
     everybody = offered["norm"]  # every attack has a norm
 
     def option(name: str, attack: str) -> str:

@@ -1,16 +1,14 @@
 """What is raised where the user can mend it, and the checks of what users give. Nothing here imports torch."""
 
 import difflib
+import functools
 import itertools
 import math
 import numbers
-from dataclasses import fields
 
 LARGEST_SEED = 2**63 - 1
 LARGEST_BATCH = 2**31 - 1
-LARGEST_L2 = 1_000_000
-LARGEST_STEP = 1_000_000
-LARGEST_COUNT = 1_000_000
+LARGEST = 1_000_000  # count, step size, or eps in L2
 
 
 class PyrobayesError(Exception):
@@ -24,36 +22,19 @@ class InputError(PyrobayesError, ValueError):
 def choice(kind: str, given: str, known) -> str:
     """The one of `known` that `given` names, in any case; :class:`InputError` with the nearest name otherwise."""
     by_name = {name.lower(): name for name in known}
-    if str(given).lower() in by_name:
-        return by_name[str(given).lower()]
-    near = difflib.get_close_matches(str(given).lower(), by_name, n=1)
-    hint = f"did you mean '{by_name[near[0]]}'? " if near else ""
+    asked = str(given).lower()
+    if asked in by_name:
+        return by_name[asked]
+    hint = "".join(f"did you mean '{by_name[near]}'? " for near in difflib.get_close_matches(asked, by_name, n=1))
     raise InputError(f"unknown {kind} '{given}': {hint}known are {', '.join(by_name.values())}")
 
 
-def plain_numbers(record) -> None:
-    """Make the numbers of numpy's in a record Python's, which JSON can hold and no arithmetic overflows."""
-    for each in fields(record):
-        if isinstance(value := getattr(record, each.name), numbers.Number) and hasattr(value, "item"):
-            object.__setattr__(record, each.name, value.item())
-
-
-def check_integer(name: str, value, least: int, most: int = LARGEST_COUNT) -> None:
+def check_integer(name: str, value, least: int, most: int = LARGEST) -> None:
     """Refuse a `value` of argument `name` that is no whole number from `least` up to `most`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
     if value > most:
         raise InputError(f"{name} must be at most {most}, got {value}")
-
-
-def check_count(name: str, value) -> None:
-    """Refuse a `value` of argument `name` that is no whole number of at least 1."""
-    check_integer(name, value, least=1)
-
-
-def check_seed(name: str, value) -> None:
-    """Refuse a `value` of argument `name` that is no seed: a whole number of 63 bits."""
-    check_integer(name, value, least=0, most=LARGEST_SEED)
 
 
 def check_flag(name: str, value) -> None:
@@ -64,39 +45,25 @@ def check_flag(name: str, value) -> None:
 
 def check_positive(name: str, value, least: float = 0.0, most: float = math.inf) -> None:
     """Refuse a `value` of argument `name` that is no finite number above 0, nor from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
-        raise InputError(f"{name} must be a finite number above 0, got {value!r}")
+    _check_number("a finite number above 0", lambda number: 0 < number < math.inf, name, value)
     if not least <= value <= most:
         raise InputError(f"{name} must be from {least:g} to {most:g}, got {value:g}")
 
 
-def check_part(name: str, value) -> None:
-    """Refuse a `value` of argument `name` that is no number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
-        raise InputError(f"{name} must be a number from 0 to 1, got {value!r}")
+def _check_number(expected: str, allowed, name: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not allowed(value):
+        raise InputError(f"{name} must be {expected}, got {value!r}")
 
 
-def check_from_zero(name: str, value) -> None:
-    """Refuse a `value` of argument `name` that is no finite number from 0."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
-        raise InputError(f"{name} must be a finite number from 0, got {value!r}")
-
-
-def check_step_size(name: str, value) -> None:
-    """Refuse the step size of an attack that isn't above 0, or too large for float32 images."""
-    check_positive(name, value, most=LARGEST_STEP)
-
-
-def check_fraction(name: str, value) -> None:
-    """Refuse a `value` of argument `name` that is no share above 0 and below 1."""
-    if not isinstance(value, numbers.Real) or not 0 < value < 1:
-        raise InputError(f"{name} must be a share above 0 and below 1, got {value!r}")
-
-
-def check_norm(attack: str, norm: str, norms) -> None:
-    """Refuse a norm that an attack can't be bounded in."""
-    if norm not in norms:
-        raise InputError(f"{attack} is bounded in {' or '.join(norms)}, not in {norm}: leave the norm out")
+# More checks of a `value` of argument `name`, called like those above.
+check_count = functools.partial(check_integer, least=1)
+check_seed = functools.partial(check_integer, least=0, most=LARGEST_SEED)
+check_step_size = functools.partial(check_positive, most=LARGEST)  # float32 images hold no larger steps
+check_from_zero = functools.partial(_check_number, "a finite number from 0", lambda value: 0 <= value < math.inf)
+check_part = functools.partial(_check_number, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+check_fraction = functools.partial(_check_number, "a share above 0 and below 1", lambda value: 0 < value < 1)
+check_part_of_run = functools.partial(_check_number, "a share of the run from 0 to 1", lambda value: 0 <= value <= 1)
+check_negligible = functools.partial(_check_number, "a part from 0 to below 1", lambda value: 0 <= value < 1)
 
 
 def is_number(value) -> bool:
@@ -124,8 +91,8 @@ def check_eps(values, norm: str = "linf") -> tuple[float, ...]:
     if not values:
         raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
     for value in values:
-        if not 0 <= value <= (LARGEST_L2 if norm == "l2" else 1):
-            in_l2 = f", or in L2 from 0 to {LARGEST_L2:,}" if norm == "l2" else ""
+        if not 0 <= value <= (LARGEST if norm == "l2" else 1):
+            in_l2 = f", or in L2 from 0 to {LARGEST:,}" if norm == "l2" else ""
             raise InputError(f"eps must lie in [0, 1], the range of a pixel{in_l2}, got {value!r}")
     values = sorted({abs(value) for value in values})  # and no -0.0
     for one, other in itertools.pairwise(values):

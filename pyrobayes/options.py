@@ -8,39 +8,23 @@ import math
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyrobayes.errors import (
-    LARGEST_BATCH,
-    InputError,
-    check_count,
-    check_eps,
-    check_flag,
-    check_fraction,
-    check_integer,
-    check_part,
-    check_positive,
-    check_seed,
-    choice,
-    plain_numbers,
-)
+from pyrobayes import errors
+from pyrobayes.errors import InputError, check_count, check_part_of_run, check_positive, check_seed
 
 LIKELIHOODS = ("gaussian", "bernoulli", "laplace", "discretized-logistic")
-SCHEDULES = ("one-cycle", "cosine", "constant")
-BOUNDS = ("elbo", "importance-weighted")
-AUGMENTATIONS = ("shift", "shift-flip")
-NOISES = ("fresh", "fixed")
 ESTIMATORS = ("per-class", "mixture")
 PRECISIONS = ("fp32", "bf16")
 MODELS = ("gfz", "gfy", "gbz", "gby", "dfx", "dfz", "dbx")
 COMPARATORS = ("cnn", "cnn-at", "bnn")
-TERMS = ("x", "y", "z")
 DETECTION_TESTS = ("marginal", "logit", "kl")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRETRAINED = (
-    Path(__file__).parent / "resources" / "pretrained"
-)  # models that come with the package, as a folder of runs
+PRETRAINED = Path(__file__).parent / "resources" / "pretrained"  # the package's models, as a folder of runs
+EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+EPS_IN_L2 = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 
 
 def option(default: Any, help: str | None = None, choices=None, **more) -> Any:
@@ -58,20 +42,6 @@ def option(default: Any, help: str | None = None, choices=None, **more) -> Any:
     return field(default=default, metadata={name: value for name, value in declared.items() if value is not None})
 
 
-def check_batch_size(name: str, value) -> None:
-    check_integer(name, value, least=1, most=LARGEST_BATCH)
-
-
-def check_share_of_run(name: str, value) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
-        raise InputError(f"{name} must be a share of the run from 0 to 1, got {value!r}")
-
-
-def check_negligible(name: str, value) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
-        raise InputError(f"{name} must be a part from 0 to below 1, got {value!r}")
-
-
 def declaration(record: type, name: str) -> Mapping:
     """The help, choices and check of a field, from the class that declares them or the nearest one above it."""
     for cls in record.__mro__:
@@ -84,17 +54,19 @@ def declaration(record: type, name: str) -> Mapping:
 def check_fields(record) -> None:
     """Refuse values that the fields of a record don't allow, and spell choices as they are known.
 
-    A field whose default is a tuple is left to the record.
+    Numbers of numpy's become Python's, which JSON can hold. A field whose default is a tuple is left to the record.
     """
-    plain_numbers(record)
     for each in fields(record):
         value, declared = getattr(record, each.name), declaration(type(record), each.name)
+        if isinstance(value, numbers.Number) and hasattr(value, "item"):
+            value = value.item()
+            object.__setattr__(record, each.name, value)
         if isinstance(each.default, tuple) or (value is None and "None" in str(each.type)):
             continue
         label = each.name.replace("_", " ")
         if (choices := declared.get("choices")) and "open" not in declared:
-            object.__setattr__(record, each.name, choice(label, value, choices))
-        if check := declared.get("check"):
+            object.__setattr__(record, each.name, errors.choice(label, value, choices))
+        if check := declared.get("check", errors.check_flag if "bool" in str(each.type) else None):
             check(label, value)
 
 
@@ -109,11 +81,14 @@ class Networks:
     hidden: int = option(500, "units of every hidden layer", check=check_count)
     channels: int = option(64, "channels of the three 5x5 stride-2 convolutions", check=check_count)
     likelihood: str = option("gaussian", "p(x|...) of the pixels around the decoder's mean", LIKELIHOODS)
-    variance: float = option(0.5, "variance of every pixel under the likelihood (not used by bernoulli)")
+    variance: float = option(
+        0.5,
+        "variance of every pixel under the likelihood (not used by bernoulli)",
+        check=partial(check_positive, least=1e-6, most=1e6),
+    )
 
     def __post_init__(self):
         check_fields(self)
-        check_positive("variance", self.variance, least=1e-6, most=1e6)
 
 
 NETWORKS = {"paper": Networks(), "small": Networks(channels=32)}
@@ -121,6 +96,7 @@ NETWORKS = {"paper": Networks(), "small": Networks(channels=32)}
 
 # Models that are trained otherwise than the rest: chosen on validation images, see docs/training-choices.md.
 OWN_TRAINING = {name: {"epochs": 10, "lr": 2e-3, "batch_size": 128, "kl_warmup": 0.2} for name in ("dfx", "dfz")}
+BATCH = partial(errors.check_integer, least=1, most=errors.LARGEST_BATCH)
 
 
 @dataclass(frozen=True)
@@ -129,19 +105,19 @@ class TrainingOptions:
 
     epochs: int = option(20, "passes over the training images (dfx, dfz: 10)", check=check_count)
     lr: float = option(3e-3, "learning rate of Adam, the peak under a schedule (dfx, dfz: 0.002)", check=check_positive)
-    schedule: str = option("one-cycle", "course of the learning rate over the whole run", SCHEDULES)
-    batch_size: int = option(64, "images per step (dfx, dfz: 128)", check=check_batch_size)
+    schedule: str = option(
+        "one-cycle", "course of the learning rate over the whole run", ("one-cycle", "cosine", "constant")
+    )
+    batch_size: int = option(64, "images per step (dfx, dfz: 128)", check=BATCH)
     train_particles: int = option(1, "particles z ~ q(z|x, y) per image in the ELBO", check=check_count)
     kl_warmup: float = option(
-        0.4,
-        "share of the run over which the weight of the KL term rises to 1 (dfx, dfz: 0.2)",
-        check=check_share_of_run,
+        0.4, "share of the run over which the weight of the KL term rises to 1 (dfx, dfz: 0.2)", check=check_part_of_run
     )
     seed: int = option(0, "seed of the initial weights, the order of the images and the particles", check=check_seed)
     adversarial_eps: float | None = option(
         None,
         "train on adversarial images of PGD with this eps (Madry et al. 2018)  [default: 0, cnn-at 0.3]",
-        check=check_part,
+        check=errors.check_part,
     )
     adversarial_steps: int | None = option(
         None, "steps of that PGD; one is single-step training  [default: 10]", check=check_count
@@ -149,25 +125,25 @@ class TrainingOptions:
     adversarial_warmup: float | None = option(
         None,
         "share of the run over which that eps rises from 0  [default: 0.5; an eps of 0.3 from the start is not learned]",
-        check=check_share_of_run,
+        check=check_part_of_run,
     )
     bound: str | None = option(
-        None, "objective: the ELBO, or a tighter bound of several train particles  [default: elbo]", BOUNDS
+        None,
+        "objective: the ELBO, or a tighter bound of several train particles  [default: elbo]",
+        ("elbo", "importance-weighted"),
     )
     antithetic: bool | None = option(
-        None,
-        "draw the train particles in pairs around the mean of the guide, which makes the gradient less noisy",
-        check=check_flag,
+        None, "draw the train particles in pairs around the mean of the guide, which makes the gradient less noisy"
     )
     averaging: float | None = option(
         None,
         "keep a running average of the weights: the share of the old average in the new one, such as 0.999",
-        check=check_fraction,
+        check=errors.check_fraction,
     )
     augmentation: str | None = option(
         None,
         "shift: move the training images at random by up to two pixels; shift-flip: mirror half of them too",
-        AUGMENTATIONS,
+        ("shift", "shift-flip"),
     )
 
     @classmethod
@@ -179,9 +155,9 @@ class TrainingOptions:
         check_fields(self)
         if self.bound == "elbo":
             object.__setattr__(self, "bound", None)  # as in configurations from before there was a choice
-        if self.bound == "importance-weighted" and self.train_particles == 1:
-            raise InputError("with one particle the importance-weighted bound is the ELBO: give more train particles")
         object.__setattr__(self, "antithetic", self.antithetic or None)
+        if self.bound and self.train_particles == 1:
+            raise InputError("with one particle the importance-weighted bound is the ELBO: give more train particles")
         if self.antithetic and self.train_particles % 2:
             raise InputError(
                 f"antithetic particles come in pairs: give an even number of train particles, got {self.train_particles}"
@@ -197,7 +173,9 @@ class ClassifierOptions:
     """How a factorization classifies: see :class:`pyrobayes.BayesClassifier`."""
 
     particles: int = option(10, "particles K per class in the importance-sampled log p(x, y)", check=check_count)
-    noise: str = option("fresh", "draw the particles anew for each image, or share one table of draws", NOISES)
+    noise: str = option(
+        "fresh", "draw the particles anew for each image, or share one table of draws", ("fresh", "fixed")
+    )
     seed: int = option(0, "seed of the particles", check=check_seed)
     estimator: str = option(
         "per-class", "separate particles for each class, or for all from the mixture of the guides", ESTIMATORS
@@ -209,14 +187,12 @@ class ClassifierOptions:
         check=check_positive,
     )
     compile: bool = option(
-        False,
-        "generate code for the decoder: faster after half a minute once, needs a C++ compiler (Triton on a GPU)",
-        check=check_flag,
+        False, "generate code for the decoder: faster after half a minute once, needs a C++ compiler (Triton on a GPU)"
     )
     negligible: float = option(
         0.0,
         "leave particles out of an attack's gradient whose share in it is below this part of the image's largest",
-        check=check_negligible,
+        check=errors.check_negligible,
     )
     memory: int = option(
         512,
@@ -238,24 +214,20 @@ class ClassifierOptions:
     def decisive(self) -> dict:
         """The choices that results depend on. Memory matters where an attack's gradient leaves out the negligible."""
         idle = {"batch_size"} if self.negligible else {"batch_size", "memory"}
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in idle}
+        return {name: value for name, value in vars(self).items() if name not in idle}
 
 
 @dataclass(frozen=True)
 class EvaluationOptions(ClassifierOptions):
     """How a trained model classifies a data set."""
 
-    batch_size: int = option(100, "images at a time; changes memory and speed, not results", check=check_batch_size)
+    batch_size: int = option(100, "images at a time; changes memory and speed, not results", check=BATCH)
     images: int | None = option(None, "take only the first N test images", check=check_count)
 
     @property
     def classifier(self) -> ClassifierOptions:
         """The part of the options that concerns the classifier."""
-        return ClassifierOptions(**{field.name: getattr(self, field.name) for field in fields(ClassifierOptions)})
-
-
-EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
-EPS_IN_L2 = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+        return ClassifierOptions(**{each.name: getattr(self, each.name) for each in fields(ClassifierOptions)})
 
 
 @dataclass(frozen=True)
@@ -263,31 +235,28 @@ class RobustnessOptions(EvaluationOptions):
     """How a verdict on robustness is reached: see :mod:`pyrobayes.evaluation.robustness.verdict`."""
 
     images: int | None = option(1000, "take only the first N test images", check=check_count)
-    eps: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
+    eps: tuple[float, ...] = option(
+        (0.05, 0.1, 0.2, 0.3), "L-infinity sizes of the perturbation, as a range or a comma list"
+    )
     steps: int = option(
-        40,
-        "steps of every iterative attack, draws of random noise, and a tenth of Square's queries",
-        check=check_count,
+        40, "steps of every iterative attack, draws of random noise, and a tenth of Square's queries", check=check_count
     )
     redraws: int = option(20, "draws of the noise that judge the adversarial images again", check=check_count)
     checked_images: int = option(
         200, "number of images, the first ones, for the checks that attack again", check=check_count
     )
-    brief: bool = option(False, "leave out the mixture's gradient, logit matching and single terms", check=check_flag)
+    brief: bool = option(False, "leave out the mixture's gradient, logit matching and single terms")
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "eps", check_eps(self.eps))
+        object.__setattr__(self, "eps", errors.check_eps(self.eps))
         if not any(self.eps):
             raise InputError("a verdict needs an eps above 0")
 
 
-QUICK_ROBUSTNESS = {
-    "images": 500, "eps": (0.1, 0.2), "steps": 10, "redraws": 10, "checked_images": 100, "brief": True,
-    "negligible": 0.01,
-}  # fmt: skip
-
-
+QUICK_ROBUSTNESS = dict(
+    images=500, eps=(0.1, 0.2), steps=10, redraws=10, checked_images=100, brief=True, negligible=0.01
+)
 # The worst case that stands beside FGSM in a reproduction: of few images, since it takes hours of many.
 BESIDE_FGSM = QUICK_ROBUSTNESS | {"images": 200, "eps": (0.05, 0.1, 0.2, 0.3), "checked_images": 50}
 
@@ -297,14 +266,12 @@ class Recipe:
     """How all seven models are trained, evaluated, attacked by FGSM, and judged.
 
     Attributes:
-        data: the data set.
         networks: `paper` or `small`.
+        time: what it takes, for a person.
         training: fields of :class:`TrainingOptions` that differ from each model's own.
-        apart: of single models, by name, fields of :class:`TrainingOptions` and :class:`Networks` that differ from that.
-        eps: of the attack.
+        apart: for single models, by name, fields of :class:`TrainingOptions` and :class:`Networks` that differ from that.
         evaluated, attacked: how many of the test images; all where None.
         verdict: fields of :class:`RobustnessOptions` that differ from its defaults.
-        time: what it takes, for a person.
     """
 
     networks: str
@@ -324,22 +291,14 @@ class Recipe:
 
 
 # Chosen on validation images, see docs/training-choices.md: better than what `train` takes by itself, and mostly slower.
+WITH_DECODER_OF_Z = {"latent": 32, "epochs": 40, "train_particles": 2, "antithetic": True}
 OWN = {
-    **dict.fromkeys(
-        ("gfz", "gfy", "gbz", "gby"), {"latent": 32, "epochs": 40, "train_particles": 2, "antithetic": True}
-    ),
+    **dict.fromkeys(("gfz", "gfy", "gbz", "gby"), WITH_DECODER_OF_Z),
     **dict.fromkeys(("dfx", "dfz"), {"epochs": 60, "augmentation": "shift-flip"}),
     "dbx": {"train_particles": 10, "antithetic": True},
 }
-
 RECIPES = {
-    "own": Recipe(
-        "small",
-        "about three hours on two CPU cores",
-        training={},
-        apart=OWN,
-        attacked=1000,
-    ),
+    "own": Recipe("small", "about three hours on two CPU cores", training={}, apart=OWN, attacked=1000),
     "poster": Recipe(
         "paper",
         "three to five hours on two CPU cores, better a GPU",
@@ -367,20 +326,20 @@ def parse_eps(text: str) -> tuple[float, ...]:
     (0.05, 0.1)
     """
     expected = "expected START:STOP:STEP such as 0:0.3:0.05, or a comma list such as 0.05,0.1"
-    if not isinstance(text, str):
-        raise InputError(f"can't read the eps range {text!r}: {expected}")
+    ranged = ":" in str(text)
     try:
-        if ":" not in text:
-            return check_eps([float(part) for part in text.split(",")], "l2")
-        start, stop, step = (float(part) for part in text.split(":"))
-    except InputError:
-        raise
-    except ValueError:
-        raise InputError(f"can't read the eps range '{text}': {expected}") from None
-    if not all(math.isfinite(value) for value in (start, stop, step)) or step <= 0 or stop < start:
+        values = [float(part) for part in text.split(":" if ranged else ",")]
+    except (AttributeError, ValueError):
+        values = []
+    if not values or (ranged and len(values) != 3):
+        raise InputError(f"can't read the eps range {text!r}: {expected}")
+    if not ranged:
+        return errors.check_eps(values, "l2")
+    start, stop, step = values
+    if not all(map(math.isfinite, values)) or step <= 0 or stop < start:
         raise InputError(f"the eps range '{text}' is empty: STEP must be above 0 and STOP at least START; {expected}")
-    check_eps((start, stop), "l2")
+    errors.check_eps((start, stop), "l2")
     if (stop - start) / step > 10_000:
         raise InputError(f"the eps range '{text}' has more than 10,000 values: take a larger STEP")
     count = math.floor((stop - start) / step + 1e-6) + 1
-    return check_eps((min(stop, float(f"{start + i * step:.12g}")) for i in range(count)), "l2")
+    return errors.check_eps((min(stop, float(f"{start + i * step:.12g}")) for i in range(count)), "l2")

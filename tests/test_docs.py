@@ -138,7 +138,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(training, "fit", fit_briefly)
     monkeypatch.setitem(options.NETWORKS, "small", TINY)
     monkeypatch.setattr(factorizations.base, "_REGISTRY", dict(factorizations.base._REGISTRY))
-    monkeypatch.setattr(attacks.registry, "_REGISTRY", dict(attacks.registry._REGISTRY))
+    monkeypatch.setattr(attacks.base, "_REGISTRY", dict(attacks.base._REGISTRY))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=named)

@@ -2,9 +2,8 @@
 
 # Help texts and messages list the attacks in the order of these imports.
 # isort: off
-from pyrobayes.attacks.base import Attack
+from pyrobayes.attacks.base import Attack, get, names, options, register
 from pyrobayes.attacks.losses import LOSSES, MATCHING, log_odds_against
-from pyrobayes.attacks.registry import get, names, options, register
 from pyrobayes.attacks.fgsm import FGSM
 from pyrobayes.attacks.pgd import MIM, PGD
 from pyrobayes.attacks.apgd import APGD
@@ -18,28 +17,8 @@ from pyrobayes.attacks.noise import Gaussian, Uniform
 #: The fast gradient sign method: `fgsm(classifier, x, y, eps=[0.05, 0.1])`, see :class:`FGSM`.
 fgsm = FGSM()
 
-__all__ = [
-    "APGD",
-    "CW",
-    "FGSM",
-    "LOSSES",
-    "MATCHING",
-    "MIM",
-    "PGD",
-    "Attack",
-    "Gaussian",
-    "Patch",
-    "Problem",
-    "Square",
-    "Transfer",
-    "Uniform",
-    "fgsm",
-    "get",
-    "log_odds_against",
-    "names",
-    "options",
-    "register",
-]
+__all__ = ["APGD", "CW", "FGSM", "LOSSES", "MATCHING", "MIM", "PGD", "Attack", "Gaussian", "Patch", "Problem", "Square"]
+__all__ += ["Transfer", "Uniform", "fgsm", "get", "log_odds_against", "names", "options", "register"]
 
 
 def __getattr__(name: str):

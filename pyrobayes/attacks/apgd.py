@@ -1,18 +1,10 @@
 """Auto-PGD."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from pyrobayes.attacks.base import per_image, register
 from pyrobayes.attacks.pgd import Iterative
-from pyrobayes.attacks.registry import register
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pyrobayes.attacks.problem import Problem
 
 MOMENTUM = 0.75  # alpha of Croce and Hein (2020), equation 2
 RISING = 0.75  # rho of their condition 1
@@ -30,17 +22,13 @@ class APGD(Iterative):
 
     steps: int = 100
 
-    def climb(self, problem: Problem, eps: float, start: Tensor, draw: int) -> Tensor:
-        import torch
-
-        size = torch.full_like(start[:, :1, :1, :1], 2 * eps)
-        before = images = start
+    def climb(self, problem, eps, start, draw):
+        before = images = best = start
         loss, gradient = problem.gradient(images, draw)
-        best, best_gradient, highest = images, gradient, loss
-        rises, halved = torch.zeros_like(loss), torch.ones_like(loss, dtype=torch.bool)
-        improved = torch.zeros_like(halved)
-        checks = checkpoints(self.steps)
-        last = 0
+        best_gradient, highest = gradient, loss
+        size = per_image(loss.new_full(loss.shape, 2 * eps))
+        rises, improved, halved = 0, False, True  # since the last checkpoint, and at it; for each image from then on
+        checks, last = checkpoints(self.steps), 0
         for step in range(1, self.steps + 1):
             ahead = problem.project(images + size * problem.ascend(gradient), eps)
             alpha = MOMENTUM if step > 1 else 1.0
@@ -49,19 +37,16 @@ class APGD(Iterative):
             loss, gradient = problem.gradient(images, draw + step)
             if problem.random:
                 previous, highest = (problem.loss(each, draw + step) for each in (before, best))
-            rises = rises + (loss > previous)
             better = loss > highest
-            improved = improved | better
-            where = better[:, None, None, None]
+            rises, improved = rises + (loss > previous), better | improved
+            where, highest = per_image(better), loss.where(better, highest)
             best, best_gradient = images.where(where, best), gradient.where(where, best_gradient)
-            highest = loss.where(better, highest)
             if step in checks:
-                halved = (rises < RISING * (step - last)) | ~(halved | improved)
-                where = halved[:, None, None, None]
+                halved = (rises < RISING * (step - last)) | ~(improved | halved)
+                where, loss = per_image(halved), highest.where(halved, loss)
                 size = (size / 2).where(where, size)
                 images, gradient = best.where(where, images), best_gradient.where(where, gradient)
-                loss = highest.where(halved, loss)
-                rises, improved, last = torch.zeros_like(rises), torch.zeros_like(improved), step
+                rises, improved, last = 0, False, step
         return best
 
 

@@ -1,27 +1,19 @@
 """The options of the commands that attack, made from what the attacks declare."""
 
 import dataclasses
-import functools
-import inspect
-import operator
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from pyrobayes.attacks import registry
+from pyrobayes import errors
+from pyrobayes.attacks import base
 from pyrobayes.attacks.base import EACH, Attack
-from pyrobayes.errors import (
-    InputError,
-    check_count,
-    check_eps,
-    check_fraction,
-    check_integer,
-    check_positive,
-    choice,
-    is_number,
-)
+from pyrobayes.errors import InputError
 from pyrobayes.options import EPS, EPS_IN_L2, ESTIMATORS, EvaluationOptions, declaration, option
 
-PLAIN_TYPES = {kind.__name__: kind for kind in (bool, int, float, str)}
+PLAIN_TYPES = (bool, int, float, str)
 
 
 def with_options_of_attacks(record: type) -> type:
@@ -30,11 +22,11 @@ def with_options_of_attacks(record: type) -> type:
     The default is that of the attacks if all have the option and agree. Otherwise it is None: each attack has its own.
     """
     fields = []
-    for name, attacks in registry.offered().items():
-        declared = declaration(next(iter(attacks.values())), name)
+    for name, attacks in base.offered().items():
+        first = next(iter(attacks.values()))
+        declared, kind = declaration(first, name), plain_type(first, name)
         defaults = {getattr(cls, name) for cls in attacks.values()}
-        default = defaults.pop() if len(defaults) == 1 and len(attacks) == len(registry.names()) else None
-        kind = plain_type(next(iter(attacks.values())), name)
+        default = defaults.pop() if len(defaults) == 1 and len(attacks) == len(base.names()) else None
         text = help_text(name, attacks, with_default=default is None)
         check = None if default is None else declared.get("check")  # attacks with other defaults may have other checks
         field = option(default, text, declared.get("choices"), check=check)
@@ -44,26 +36,27 @@ def with_options_of_attacks(record: type) -> type:
 
 
 def plain_type(attack: type[Attack], name: str) -> type:
-    """The type of an option without None, from its annotation; a command line offers plain types only."""
-    annotation = attack.__dataclass_fields__[name].type
-    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    kinds = [PLAIN_TYPES.get(kind) for kind in text.split(" | ") if kind != "None"]
-    if None in kinds:
-        known = ", ".join(PLAIN_TYPES)
+    """The type of an option, which a command line can read: plain types and None."""
+    kind = typing.get_type_hints(attack)[name]
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if not {*kinds} <= {*PLAIN_TYPES, types.NoneType}:
+        known = ", ".join(plain.__name__ for plain in PLAIN_TYPES)
         raise TypeError(
-            f"option {name} of {attack.name} must have a plain type ({known}) to have a help text, not {text}"
+            f"option {name} of {attack.name} must have a plain type ({known}) to have a help text, not {kind}"
         )
-    return functools.reduce(operator.or_, kinds)
+    return kind
 
 
 def help_text(name: str, attacks: Mapping[str, type[Attack]], *, with_default: bool) -> str:
     """The help of an option, with the attacks that have it unless all do, and with their defaults."""
-    everyone = len(attacks) == len(registry.names())
+    everyone = len(attacks) == len(base.names())
     texts, defaults = {}, {}
     for attack, cls in attacks.items():
         declared, default = declaration(cls, name), getattr(cls, name)
         texts.setdefault(declared["help"], []).append(attack)
-        shown = declared.get("none_means") if default is None else f"{default:g}" if is_number(default) else default
+        shown = (
+            declared.get("none_means") if default is None else f"{default:g}" if errors.is_number(default) else default
+        )
         defaults.setdefault(shown, []).append(attack)
     text = "; ".join(t if everyone and len(texts) == 1 else f"{t} ({', '.join(names)})" for t, names in texts.items())
     if not with_default or set(defaults) == {None}:
@@ -75,7 +68,7 @@ def help_text(name: str, attacks: Mapping[str, type[Attack]], *, with_default: b
 
 def as_tuple(name: str, value) -> tuple:
     """The values of an option that may be given several times; a name or a number alone is one value."""
-    if isinstance(value, str) or is_number(value):
+    if isinstance(value, str) or errors.is_number(value):
         return (value,)
     try:
         return tuple(value or ())
@@ -88,10 +81,14 @@ def as_tuple(name: str, value) -> tuple:
 class AttackOptions(EvaluationOptions):
     """How a trained model is attacked: see :class:`pyrobayes.attacks.Attack`. An option that is None is each attack's own."""
 
-    attack: tuple[str, ...] = option(("fgsm",), "the attack; may be given several times", tuple(registry.names()))
-    eps: tuple[float, ...] | None = None
+    attack: tuple[str, ...] = option(("fgsm",), "the attack; may be given several times", tuple(base.names()))
+    eps: tuple[float, ...] | None = option(
+        None,
+        "sizes of the perturbation, STOP included where the steps reach it; or a comma list  [default: 0:0.3:0.05, in L2 "
+        "0:3:0.5]",
+    )
     attack_particles: int | None = option(
-        None, "particles of the attacker's estimates  [default: --particles]", check=check_count
+        None, "particles of the attacker's estimates  [default: --particles]", check=errors.check_count
     )
     attack_estimator: str | None = option(None, "estimator of the attacker  [default: --estimator]", ESTIMATORS)
 
@@ -99,39 +96,34 @@ class AttackOptions(EvaluationOptions):
         super().__post_init__()
         names = as_tuple("attack", self.attack)
         if not names:
-            raise InputError(f"no attack given: known are {', '.join(registry.names())}")
-        attacks = tuple(dict.fromkeys(choice("attack", name, registry.names()) for name in names))
-        object.__setattr__(self, "attack", attacks)
-        self._read_target()
-        self._check_options_of_attacks()
-        norms = {attack.norm for attack in self.build_attacks()}
-        eps = self.eps if self.eps is not None else EPS_IN_L2 if norms == {"l2"} else EPS
-        for norm in norms:
-            object.__setattr__(self, "eps", check_eps(eps, norm))
-
-    def _read_target(self) -> None:
+            raise InputError(f"no attack given: known are {', '.join(base.names())}")
+        names = tuple(dict.fromkeys(errors.choice("attack", name, base.names()) for name in names))
+        object.__setattr__(self, "attack", names)
         if self.target is not None:
             target = str(self.target).lower()
             if target != EACH and not target.isdecimal():
                 raise InputError(f"target must be the number of a class, or 'each', got '{self.target}'")
             object.__setattr__(self, "target", int(target) if target.isdecimal() else target)
-
-    def _check_options_of_attacks(self) -> None:
-        for name, able in registry.offered().items():
-            if getattr(self, name, None) is not None and not able.keys() & set(self.attack):
-                raise InputError(f"{', '.join(self.attack)} has no option {name}, only {', '.join(able)}")
-        for attack in self.build_attacks():  # which refuses bad values, and spells the good ones as they are known
+        for name, able in base.offered().items():
+            if getattr(self, name, None) is not None and not able.keys() & set(names):
+                raise InputError(f"{', '.join(names)} has no option {name}, only {', '.join(able)}")
+        attacks = self.build_attacks()  # which refuses bad values, and spells the good ones as they are known
+        for attack in attacks:
             for name in self._given(attack.name):
                 object.__setattr__(self, name, getattr(attack, name))
+        norms = {attack.norm for attack in attacks}
+        eps = self.eps if self.eps is not None else EPS_IN_L2 if norms == {"l2"} else EPS
+        for norm in norms:
+            object.__setattr__(self, "eps", errors.check_eps(eps, norm))
 
     def _given(self, attack: str) -> dict:
         """The options of one attack that are not left to it."""
-        names = ["seed", *(name for name, able in registry.offered().items() if attack in able)]
+        names = ["seed", *(name for name, able in base.offered().items() if attack in able)]
         return {name: value for name in names if (value := getattr(self, name, None)) is not None}
 
     def build_attacks(self) -> list[Attack]:
         """The attacks, each with those of the options that it has."""
-        return [registry.get(name, **self._given(name)) for name in self.attack]
+        return [base.get(name, **self._given(name)) for name in self.attack]
 
     def file_suffix(self, model: str, attack: str) -> str:
         """The end of the names of the files for a model and an attack."""
@@ -148,11 +140,13 @@ class AttackOptions(EvaluationOptions):
 class DetectionOptions(AttackOptions):
     """How tests are fitted that reject adversarial images, and attacked: see :mod:`pyrobayes.evaluation.detection`."""
 
-    false_alarms: float = option(0.05, "share of the training images that each test may reject", check=check_fraction)
+    false_alarms: float = option(
+        0.05, "share of the training images that each test may reject", check=errors.check_fraction
+    )
     train_images: int = option(
         5000,
         "number of training images, the first ones, to which the tests are fitted",
-        check=functools.partial(check_integer, least=2),
+        check=partial(errors.check_integer, least=2),
     )
     evade_weight: tuple[float, ...] = option(
         (),
@@ -164,7 +158,7 @@ class DetectionOptions(AttackOptions):
         super().__post_init__()
         weights = as_tuple("evade weight", self.evade_weight)
         for weight in weights:
-            check_positive("evade weight", weight)
+            errors.check_positive("evade weight", weight)
         object.__setattr__(self, "evade_weight", tuple(sorted(set(weights))))
         for attack in self.build_attacks() if weights else ():
             dataclasses.replace(attack, snapshot=True, evade=len)  # refuses what can't evade a test

@@ -1,40 +1,29 @@
-"""The declaration of an attack: its options with their defaults and help, and what all attacks share.
+"""The declaration of an attack: its options with their defaults and help, what all attacks share, and the registry.
 
-The command line takes the options of all attacks from these declarations, and must not wait seconds for torch. The
-modules of the attacks therefore import torch, and :class:`pyrobayes.attacks.problem.Problem`, for type checkers only
-(`if TYPE_CHECKING`); a function that needs torch to compute imports it in its first line.
+The command line takes the options of all attacks from these declarations, and must not wait seconds for torch. A function
+of an attack that needs torch to compute therefore imports it in its first line.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar
 
+from pyrobayes import errors
 from pyrobayes.attacks.losses import LOSSES, MATCHING
-from pyrobayes.errors import (
-    InputError,
-    check_count,
-    check_eps,
-    check_flag,
-    check_integer,
-    check_norm,
-    check_positive,
-    check_seed,
-    is_number,
-    numbers_in,
-)
-from pyrobayes.options import TERMS, check_fields, option
+from pyrobayes.errors import InputError
+from pyrobayes.options import check_fields, declaration, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pyrobayes.attacks.problem import Problem
 
-NORMS = ("linf", "l2", "area")
 EACH = "each"
+LEAST = 2.0**-126  # float32's least normal number: a length of at least this can be divided by
+_REGISTRY: dict[str, type[Attack]] = {}
 
 
 @dataclass(frozen=True)
@@ -58,29 +47,33 @@ class Attack:
         evade_weight: lambda, the weight with which `evade` is subtracted from the loss.
     """
 
-    norm: str = option("linf", "norm of the perturbation that eps bounds; area is a share of the image", NORMS)
+    norm: str = option(
+        "linf", "norm of the perturbation that eps bounds; area is a share of the image", ("linf", "l2", "area")
+    )
     loss: str = option(
         "cross-entropy",
         "loss that the attack increases; a matching loss goes towards an image of another class",
         (*LOSSES, *MATCHING),
     )
     term: str | None = option(
-        None, "factor whose log-probability alone the attack sees", TERMS, open=True, none_means="all factors"
+        None,
+        "factor whose log-probability alone the attack sees",
+        ("x", "y", "z"),
+        open=True,
+        none_means="all factors",
     )
-    snapshot: bool = option(
-        False, "increase the mean of the losses of every particle's own log joint", check=check_flag
-    )
+    snapshot: bool = option(False, "increase the mean of the losses of every particle's own log joint")
     target: str | int | None = option(
         None, "number of the class to be predicted, or 'each'", none_means="any but the true one"
     )
     eot: int = option(
         1,
         "independent estimates of the posterior whose mean the attack sees; with --snapshot, times as many particles",
-        check=check_count,
+        check=errors.check_count,
     )
-    seed: int = option(0, check=check_seed)
+    seed: int = option(0, check=errors.check_seed)
     evade: Callable | None = None
-    evade_weight: float = option(1.0, check=check_positive)
+    evade_weight: float = option(1.0, check=errors.check_positive)
 
     name: ClassVar[str] = "this attack"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -89,12 +82,11 @@ class Attack:
 
     def __post_init__(self):
         check_fields(self)
-        check_norm(self.name, self.norm, self.norms)
+        if self.norm not in self.norms:
+            bounds = " or ".join(self.norms)
+            raise InputError(f"{self.name} is bounded in {bounds}, not in {self.norm}: leave the norm out")
         if self.target is not None and self.target != EACH:
-            check_integer("target", self.target, least=0)
-        self._check_combinations()
-
-    def _check_combinations(self) -> None:
+            errors.check_integer("target", self.target, least=0)
         without = ["target", "snapshot", "evade"] + ["term"] * (self.loss == "latent-matching")
         for name in without if self.matching else ():
             if getattr(self, name) is not None and getattr(self, name) is not False:
@@ -113,18 +105,16 @@ class Attack:
 
     def described(self) -> dict:
         """The options as plain JSON values."""
-        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
         return plain | {"evade": self.evade and str(self.evade)}
 
     def perturb(self, problem: Problem, eps: float) -> Tensor:
         """Adversarial images [B, channels, height, width] for one eps; the base keeps them in bounds."""
-        raise TypeError(f"{type(self).__name__} must define perturb(problem, eps)")
+        raise NotImplementedError(f"{type(self).__name__} must define perturb(problem, eps)")
 
-    def perturb_all(self, problem: Problem, eps: Sequence[float]) -> Tensor:
-        """Adversarial images for several eps, [E, B, channels, height, width]; one eps at a time by default."""
-        import torch
-
-        return torch.stack([self.perturb(problem, value) if value else problem.x for value in eps])
+    def perturb_all(self, problem: Problem, eps: Sequence[float]) -> Sequence[Tensor]:
+        """Adversarial images [B, channels, height, width] for each of several eps; one eps at a time by default."""
+        return [self.perturb(problem, value) if value else problem.x for value in eps]
 
     def __call__(
         self,
@@ -155,33 +145,35 @@ class Attack:
         """
         from pyrobayes.attacks.problem import Problem
 
-        single = is_number(eps)
-        values = [float(eps)] if single else numbers_in(eps)
+        single = errors.is_number(eps)
+        values = [float(eps)] if single else errors.numbers_in(eps)
         adversarial = self.solve(Problem(self, classifier, x, y, indices, references), values)
         return adversarial[0] if single else adversarial
 
     def solve(self, problem: Problem, eps: Sequence[float]) -> Tensor:
         """The adversarial images of one batch, [E, B, channels, height, width], for E values of eps."""
-        check_eps(eps, self.norm)
-        return self._to_each(problem, eps) if self.target == EACH else self._bounded(problem, eps)
+        import torch
+
+        errors.check_eps(eps, self.norm)
+        if self.target != EACH:
+            return self._bounded(problem, eps)
+
+        def towards(target: int) -> tuple[Tensor, Tensor]:
+            found = self._bounded(problem.towards(target), eps)
+            losses = torch.stack([problem.loss(images) for images in found])  # without a target
+            return found, losses.where(problem.y != target, -math.inf)
+
+        with torch.no_grad():
+            classes = problem.log_posterior(problem.x, 0).shape[1]
+        return worst(towards(target) for target in range(classes))
 
     def _bounded(self, problem: Problem, eps: Sequence[float]) -> Tensor:
         import torch
 
-        found = self.perturb_all(problem, eps).detach()
+        found = [images.detach() for images in self.perturb_all(problem, eps)]
         if problem.target is not None:
-            found = found.where((problem.target != problem.y)[:, None, None, None], problem.x)
-        return torch.stack([problem.project(images, value) for images, value in zip(found, eps)])
-
-    def _to_each(self, problem: Problem, eps: Sequence[float]) -> Tensor:
-        import torch
-
-        def towards(target: int) -> tuple[Tensor, Tensor]:
-            found = self._bounded(problem.towards(target), eps)
-            reached = torch.stack([problem.loss_of_truth(images) for images in found])
-            return found, reached.where(problem.y != target, -math.inf)
-
-        return worst(towards(target) for target in range(problem.num_classes))
+            found = [images.where(per_image(problem.target != problem.y), problem.x) for images in found]
+        return torch.stack([problem.project(images, value) for images, value in zip(found, eps, strict=True)])
 
 
 def worst(candidates: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
@@ -201,9 +193,57 @@ def worst(candidates: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 def higher(images: Tensor, loss: Tensor, best: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
     """The new images and losses where the loss is above the highest so far; the best and the highest elsewhere."""
     better = loss > highest
-    return images.where(better[..., None, None, None], best), loss.where(better, highest)
+    return images.where(per_image(better), best), loss.where(better, highest)
+
+
+def per_image(values: Tensor) -> Tensor:
+    """One value for each image, [...], as [..., 1, 1, 1]."""
+    return values[..., None, None, None]
 
 
 def lengths(images: Tensor) -> Tensor:
     """L2 norms, [B, 1, 1, 1]."""
-    return images.flatten(1).norm(dim=1)[:, None, None, None]
+    return per_image(images.flatten(1).norm(dim=1))
+
+
+def register(name: str) -> Callable[[type[Attack]], type[Attack]]:
+    """Class decorator: make an attack known under `name`, lower case."""
+
+    def add(cls: type[Attack]) -> type[Attack]:
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def offered() -> dict[str, dict[str, type[Attack]]]:
+    """The options of attacks that have a help text, each with the attacks that have it, by name."""
+    found: dict[str, dict[str, type[Attack]]] = {}
+    for attack, cls in _REGISTRY.items():
+        for field in fields(cls):
+            if field.init and "help" in declaration(cls, field.name):
+                found.setdefault(field.name, {})[attack] = cls
+    return found
+
+
+def names() -> list[str]:
+    """The names of all registered attacks."""
+    return list(_REGISTRY)
+
+
+def options(name: str) -> set[str]:
+    """The names of the options of an attack."""
+    return {field.name for field in fields(_REGISTRY[errors.choice("attack", name, _REGISTRY)]) if field.init}
+
+
+def get(name: str, **given) -> Attack:
+    """The attack registered under `name`, with its options.
+
+    Raises:
+        InputError: no attack has this name (the message says the nearest one), or this attack has no such option.
+    """
+    name = errors.choice("attack", name, _REGISTRY)
+    if unknown := sorted(set(given) - options(name)):
+        raise InputError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(sorted(options(name)))}")
+    return _REGISTRY[name](**given)

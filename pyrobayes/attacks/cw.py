@@ -1,21 +1,12 @@
 """The attack of Carlini and Wagner: the nearest image that is misclassified."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from pyrobayes.attacks.base import EACH, Attack, lengths
-from pyrobayes.attacks.registry import register
+from pyrobayes.attacks.base import EACH, Attack, lengths, per_image, register
 from pyrobayes.errors import InputError, check_count, check_from_zero, check_step_size
 from pyrobayes.options import option
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pyrobayes.attacks.problem import Problem
 
 FIRST_WEIGHT = 0.1  # c of the first search
 
@@ -50,40 +41,34 @@ class CW(Attack):
 
     def __post_init__(self):
         super().__post_init__()
+        told = "cw looks for the nearest misclassified image, and "
         if self.target == EACH:
-            raise InputError(
-                "cw looks for the nearest misclassified image, and so for the nearest class: leave target out"
-            )
+            raise InputError(told + "so for the nearest class: leave target out")
         if self.evade is not None:
-            raise InputError("cw looks for the nearest misclassified image, and can't evade a test: leave evade out")
+            raise InputError(told + "can't evade a test: leave evade out")
 
-    def perturb_all(self, problem: Problem, eps: Sequence[float]) -> Tensor:
-        import torch
+    def perturb_all(self, problem, eps):
+        return [self.nearest(problem)] * len(eps)
 
-        found = self.nearest(problem)
-        return torch.stack([found if value else problem.x for value in eps])
-
-    def nearest(self, problem: Problem) -> Tensor:
+    def nearest(self, problem):
         """The nearest misclassified images [B, channels, height, width]; x where none was found."""
-        import torch
-
-        best, distance = problem.x, torch.full_like(problem.x[:, 0, 0, 0], math.inf)
-        low, high = torch.zeros_like(distance), torch.full_like(distance, math.inf)
-        weight = torch.full_like(distance, FIRST_WEIGHT)
+        first = (0.0, math.inf, FIRST_WEIGHT)
+        low, high, weight = (problem.x.new_full(problem.x.shape[:1], value) for value in first)
+        best, distance = problem.x, high
         for search in range(self.searches):
-            reached = torch.zeros_like(distance, dtype=torch.bool)
+            reached = False
             for images, margin in self._descent(problem, weight, 1 + search * self.steps):
                 length = lengths(images - problem.x)[:, 0, 0, 0]
                 astray = margin > self.confidence
                 nearer = astray & (length < distance)
-                best = images.where(nearer[:, None, None, None], best)
+                best = images.where(per_image(nearer), best)
                 distance, reached = length.where(nearer, distance), reached | astray
             low, high = low.where(reached, weight), weight.where(reached, high)
-            weight = torch.where(high.isinf(), 10 * weight, (low + high) / 2)
+            weight = (10 * weight).where(high.isinf(), (low + high) / 2)
         return best
 
-    def _descent(self, problem: Problem, weight: Tensor, draw: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images after every step, and their margins [B]."""
+    def _descent(self, problem, weight, draw):
+        """Yields the images after every step, and their margins [B]."""
         import torch
 
         w = (problem.x * 2 - 1).mul(1 - 1e-3).atanh()  # inside (-1, 1), so that a step moves a black pixel
@@ -91,7 +76,7 @@ class CW(Attack):
         images, margin = (w.tanh() + 1) / 2, problem.margin(problem.x)
         for step in range(self.steps):
             _, gradient = problem.gradient(images, draw + step)
-            push = (weight * (margin <= self.confidence))[:, None, None, None]
+            push = per_image(weight * (margin <= self.confidence))
             slope = 2 * images * (1 - images)  # of x' in w
             w.grad = (2 * (images - problem.x) - push * gradient) * slope
             adam.step()

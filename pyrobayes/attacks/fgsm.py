@@ -1,18 +1,8 @@
 """The fast gradient sign method."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from pyrobayes.attacks.base import Attack
-from pyrobayes.attacks.registry import register
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pyrobayes.attacks.problem import Problem
+from pyrobayes.attacks.base import Attack, register
 
 
 @register("fgsm")
@@ -27,9 +17,7 @@ class FGSM(Attack):
     doesn't depend on eps, so that one gradient serves all.
     """
 
-    def perturb_all(self, problem: Problem, eps: Sequence[float]) -> Tensor:
-        import torch
-
+    def perturb_all(self, problem, eps):
         _, gradient = problem.gradient(problem.x)
         step = problem.ascend(gradient)
-        return torch.stack([problem.x + value * step for value in eps])
+        return [problem.x + value * step for value in eps]

@@ -23,20 +23,15 @@ def log_odds_against(log_joint: Tensor, y: Tensor) -> Tensor:
     -log p(y|x) is (1 - p(y|x)) times the gradient of this: the same direction, but where the posterior is
     saturated that factor underflows to zero in float32, and a zero gradient looks like robustness.
     """
-    truth = _log_joint_of(log_joint, y)
-    return _others(log_joint, y).logsumexp(1) - truth
+    truth, others = _split(log_joint, y)
+    return others.logsumexp(1) - truth
 
 
-def _log_joint_of(log_joint: Tensor, y: Tensor) -> Tensor:
-    """log p(x, y) of each image's own class y, [B]."""
+def _split(log_joint: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(x, y) of each image's own class y, [B], and log p(x, c), [B, C], but minus infinity for c = y."""
     if not 0 <= y.min() <= y.max() < log_joint.shape[1]:
         raise InputError(f"y must hold classes from 0 to {log_joint.shape[1] - 1}, got {y.min()} to {y.max()}")
-    return log_joint.gather(1, y[:, None])[:, 0]
-
-
-def _others(log_joint: Tensor, y: Tensor) -> Tensor:
-    """log p(x, c), [B, C], but minus infinity for c = y."""
-    return log_joint.scatter(1, y[:, None], -math.inf)
+    return log_joint.gather(1, y[:, None])[:, 0], log_joint.scatter(1, y[:, None], -math.inf)
 
 
 def cross_entropy(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -51,8 +46,8 @@ def margin(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor
     """
     if target is not None:
         return -margin(log_joint, target)
-    truth = _log_joint_of(log_joint, y)
-    return _others(log_joint, y).amax(1) - truth
+    truth, others = _split(log_joint, y)
+    return others.amax(1) - truth
 
 
 def difference_of_logits_ratio(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -64,9 +59,8 @@ def difference_of_logits_ratio(log_joint: Tensor, y: Tensor, target: Tensor | No
     best = log_joint.topk(min(log_joint.shape[1], 3 if target is None else 4), dim=1).values
     if target is None:
         return margin(log_joint, y) / (best[:, 0] - best[:, -1]).clamp_min(1e-12)
-    return (_log_joint_of(log_joint, target) - _log_joint_of(log_joint, y)) / (
-        best[:, 0] - best[:, -2:].mean(1)
-    ).clamp_min(1e-12)
+    spread = (best[:, 0] - best[:, -2:].mean(1)).clamp_min(1e-12)
+    return (_split(log_joint, target)[0] - _split(log_joint, y)[0]) / spread
 
 
 def logits(classifier: nn.Module, x: Tensor) -> Tensor:

@@ -1,21 +1,14 @@
 """The adversarial patch."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from pyrobayes.attacks.base import register
 from pyrobayes.attacks.pgd import Iterative
-from pyrobayes.attacks.registry import register
 from pyrobayes.attacks.square import square
 from pyrobayes.errors import check_step_size
 from pyrobayes.options import option
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pyrobayes.attacks.problem import Problem
 
 
 @register("patch")
@@ -34,7 +27,7 @@ class Patch(Iterative):
 
     norms: ClassVar[tuple[str, ...]] = ("area",)
 
-    def from_start(self, problem: Problem, eps: float, restart: int, draw: int) -> Tensor:
+    def from_start(self, problem, eps, restart, draw):
         side = math.floor(math.sqrt(eps * problem.x.shape[-2:].numel()) + 1e-6)
         inside = square(problem.x, side, problem.uniforms(2 * restart))
         images = problem.uniforms(2 * restart + 1).where(inside, problem.x) if self.random_start else problem.x

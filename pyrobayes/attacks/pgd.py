@@ -1,24 +1,19 @@
 """Projected gradient descent, plain and with momentum."""
 
-from __future__ import annotations
+import dataclasses
+from dataclasses import dataclass
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-from pyrobayes.attacks.base import Attack, worst
-from pyrobayes.attacks.registry import register
-from pyrobayes.errors import InputError, check_count, check_flag, check_from_zero, check_step_size
+from pyrobayes.attacks.base import LEAST, Attack, per_image, register, worst
+from pyrobayes.errors import InputError, check_count, check_from_zero, check_step_size
 from pyrobayes.options import option
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pyrobayes.attacks.problem import Problem
 
 
 @dataclass(frozen=True)
 class Iterative(Attack):
     """Steps uphill from one or several starts; an image keeps the end with the highest loss.
+
+    A subclass defines `climb(problem, eps, start, draw)`: the images at the end of the steps from the images `start`. Noise is
+    drawn with `draw` and the numbers after it.
 
     Args:
         random_start: start uniformly in the ball, and not at the image.
@@ -28,25 +23,21 @@ class Iterative(Attack):
     restarts: int = option(
         1, "random starts, of which the worst counts; each is another place of a patch", check=check_count
     )
-    random_start: bool = option(True, check=check_flag)
+    random_start: bool = True
 
     def __post_init__(self):
         super().__post_init__()
         if self.restarts > 1 and not self.random_start:
             raise InputError("restarts without a random start would all be the same: leave one of them out")
 
-    def climb(self, problem: Problem, eps: float, start: Tensor, draw: int) -> Tensor:
-        """The images at the end of the steps from `start`, [B, ...]; noise is drawn with `draw` and the numbers after it."""
-        raise TypeError(f"{type(self).__name__} must define climb(problem, eps, start, draw)")
-
-    def perturb(self, problem: Problem, eps: float) -> Tensor:
+    def perturb(self, problem, eps):
         draws = self.steps + 1  # for each restart; the draw after the last restart's judges all ends
         ends = (self.from_start(problem, eps, restart, restart * draws) for restart in range(self.restarts))
         if self.restarts == 1:
             return next(ends)
         return worst((images, problem.loss(images, self.restarts * draws)) for images in ends)
 
-    def from_start(self, problem: Problem, eps: float, restart: int, draw: int) -> Tensor:
+    def from_start(self, problem, eps, restart, draw):
         """The images at the end of one start, [B, ...]; noise is drawn with `draw` and the numbers after it."""
         start = problem.project(problem.in_ball(restart, eps), eps) if self.random_start else problem.x
         return self.climb(problem, eps, start, draw)
@@ -64,18 +55,16 @@ class PGD(Iterative):
         None, "size of a step, in the norm", none_means="2.5 eps / steps", check=check_step_size
     )
 
-    def climb(self, problem: Problem, eps: float, start: Tensor, draw: int) -> Tensor:
-        import torch
-
+    def climb(self, problem, eps, start, draw):
         size = self.step_size or 2.5 * eps / self.steps
-        images, along = start, torch.zeros_like(start)
+        images, along = start, 0.0
         for step in range(self.steps):
             _, gradient = problem.gradient(images, draw + step)
             along = self.accumulated(along, gradient)
             images = problem.project(images + size * problem.ascend(along), eps)
         return images
 
-    def accumulated(self, before: Tensor, gradient: Tensor) -> Tensor:
+    def accumulated(self, before, gradient):
         """The direction of a step, from the direction before and the gradient; plain descent takes the gradient."""
         return gradient
 
@@ -92,12 +81,10 @@ class MIM(PGD):
     """
 
     steps: int = 10
-    restarts: int = field(default=1, init=False)
-    random_start: bool = field(default=False, init=False)
+    restarts: int = dataclasses.field(default=1, init=False)
+    random_start: bool = dataclasses.field(default=False, init=False)
     decay: float = option(1.0, check=check_from_zero)
 
-    def accumulated(self, before: Tensor, gradient: Tensor) -> Tensor:
-        import torch
-
-        total = gradient.abs().flatten(1).sum(1)[:, None, None, None]
-        return self.decay * before + gradient / total.clamp_min(torch.finfo(gradient.dtype).tiny)
+    def accumulated(self, before, gradient):
+        total = per_image(gradient.abs().flatten(1).sum(1))
+        return self.decay * before + gradient / total.clamp_min(LEAST)

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyrobayes.attacks.base import EACH, Attack, lengths
+from pyrobayes.attacks.base import EACH, LEAST, Attack, lengths
 from pyrobayes.attacks.losses import LOSSES, MATCHING
 from pyrobayes.errors import InputError
 from pyrobayes.inference.classifier import Logits, check_range
@@ -26,26 +26,23 @@ class Problem:
         references: images of other classes, like x, or None.
     """
 
-    def __init__(
-        self,
-        attack: Attack,
-        classifier: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        indices: Tensor | None = None,
-        references: Tensor | None = None,
-    ):
+    def __init__(self, attack: Attack, classifier: nn.Module, x: Tensor, y: Tensor, indices=None, references=None):
         _check_batch(attack, x, y, references)
-        indices = _checked_indices(indices, len(x))
-        classifier = _unwrapped(classifier)
-        if hasattr(classifier, "for_images") and not classifier.pinned:
-            classifier = classifier.for_images(indices, NoiseStream.ATTACKER)
         self.attack, self.y, self.target, self.references = attack, y, None, references
         self.x = x.clone() if x.is_inference() else x.detach()  # autograd takes no tensor of torch.inference_mode
-        self.indices, self._attacked, self._classifier = indices.to(x.device), classifier, self._seen(classifier)
+        self.indices = _checked_indices(indices, len(x)).to(x.device)
+        self._attacked = self._with_noise(classifier, keep_pinned=True)
+        self._classifier = self._seen(self._attacked)
         self._asked, self._felt = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
         if attack.target is not None and attack.target != EACH:
             self.target = torch.full_like(y, attack.target)
+
+    def _with_noise(self, classifier: nn.Module, keep_pinned: bool) -> nn.Module:
+        """A classifier with the attacker's noise of the images' places. Logits hide where noise comes from: unwrap them."""
+        classifier = classifier.classifier if isinstance(classifier, Logits) else classifier
+        if not hasattr(classifier, "for_images") or (keep_pinned and classifier.pinned):
+            return classifier
+        return classifier.for_images(self.indices, NoiseStream.ATTACKER)
 
     def _seen(self, classifier: nn.Module) -> nn.Module:
         if not (self.attack.term or self.attack.snapshot):
@@ -58,10 +55,8 @@ class Problem:
 
     def against(self, classifier: nn.Module) -> "Problem":
         """The same problem with another classifier, which has noise of its own for each image."""
-        other, classifier = copy.copy(self), _unwrapped(classifier)
-        if hasattr(classifier, "for_images"):
-            classifier = classifier.for_images(self.indices, NoiseStream.ATTACKER)
-        other._classifier = self._seen(classifier)
+        other = copy.copy(self)
+        other._classifier = self._seen(self._with_noise(classifier, keep_pinned=False))
         return other
 
     def towards(self, target: int) -> "Problem":
@@ -80,19 +75,13 @@ class Problem:
         """The images without any gradient: one was computed, and never had a finite value other than zero; [B]."""
         return self._asked & ~self._felt
 
-    @property
-    def num_classes(self) -> int:
-        """The number of classes of the classifier."""
-        with torch.no_grad():
-            return self.log_posterior(self.x, 0).shape[1]
-
     @torch.no_grad()
     def margin(self, images: Tensor) -> Tensor:
         """The margin loss, [B] nats, whichever loss the attack increases: above 0 where an image is misclassified.
 
         Draw 0 of a random classifier's noise judges all images.
         """
-        return self._named_loss("margin", self._log_joint(resampled(self._attacked, 0), images), self.target)
+        return self._named_loss("margin", self._log_joint(resampled(self._attacked, 0), images))
 
     def log_posterior(self, images: Tensor, draw: int) -> Tensor:
         """log p(x, y), [B, C], or the log of the mean of `eot` independent posteriors."""
@@ -136,7 +125,7 @@ class Problem:
             )
         images = images.detach().requires_grad_(True)
         with torch.enable_grad():
-            loss = self._loss(images, draw, self.target)
+            loss = self._loss(images, draw)
             if not loss.requires_grad:
                 raise InputError(
                     f"the term {self.attack.term} doesn't depend on the image here: leave it out"
@@ -148,39 +137,33 @@ class Problem:
     @torch.no_grad()
     def loss(self, images: Tensor, draw: int = 0) -> Tensor:
         """The loss [B]."""
-        return self._loss(images, draw, self.target)
+        return self._loss(images, draw)
 
-    @torch.no_grad()
-    def loss_of_truth(self, images: Tensor) -> Tensor:
-        """The loss without a target [B]."""
-        return self._loss(images, 0, None)
-
-    def _loss(self, images: Tensor, draw: int, target: Tensor | None) -> Tensor:
+    def _loss(self, images: Tensor, draw: int) -> Tensor:
         if self.attack.matching:
             return -self._mismatch(images, draw)
         if not self.attack.snapshot:
-            return self._loss_of(self.log_posterior(images, draw), target)
-        return torch.stack(
-            [
-                self._loss_of(log_weights.T.to(images.device), target)
-                for seen in self._estimates(draw)
-                for log_weights in seen.estimate(images).log_weights  # of one particle, [C, B]
-            ]
-        ).mean(0)
+            return self._loss_of(self.log_posterior(images, draw))
+        by_particle = [
+            self._loss_of(log_weights.T.to(images.device))  # of one particle, [C, B]
+            for seen in self._estimates(draw)
+            for log_weights in seen.estimate(images).log_weights
+        ]
+        return torch.stack(by_particle).mean(0)
 
-    def _loss_of(self, log_joint: Tensor, target: Tensor | None) -> Tensor:
-        loss = self._named_loss(self.attack.loss, log_joint, target)
+    def _loss_of(self, log_joint: Tensor) -> Tensor:
+        loss = self._named_loss(self.attack.loss, log_joint)
         return loss if self.attack.evade is None else loss - self.attack.evade_weight * self.attack.evade(log_joint)
 
-    def _named_loss(self, name: str, log_joint: Tensor, target: Tensor | None) -> Tensor:
-        classes = log_joint.shape[1]
+    def _named_loss(self, name: str, log_joint: Tensor) -> Tensor:
+        classes, target = log_joint.shape[1], self.attack.target
         if classes < 2:
             raise InputError(f"the classifier must know at least two classes, got log p(x, y) [B, {classes}]")
-        if isinstance(self.attack.target, int) and self.attack.target >= classes:
+        if isinstance(target, int) and target >= classes:
             raise InputError(
-                f"target must be one of the classifier's {classes} classes, 0 to {classes - 1}, got {self.attack.target}"
+                f"target must be one of the classifier's {classes} classes, 0 to {classes - 1}, got {target}"
             )
-        return LOSSES[name](log_joint, self.y, target)
+        return LOSSES[name](log_joint, self.y, self.target)
 
     def _mismatch(self, images: Tensor, draw: int) -> Tensor:
         """The mean squared difference from the references, [B], over `eot` draws; images and references share a draw."""
@@ -209,7 +192,7 @@ class Problem:
         """The step of length 1 in the attack's norm that increases a linear loss with this gradient most."""
         if self.attack.norm == "linf":
             return gradient.sign()
-        return gradient / lengths(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+        return gradient / lengths(gradient).clamp_min(LEAST)
 
     def normals(self, draw: int) -> Tensor:
         """Standard normal numbers, shaped like x; they follow from the attack's seed, the image's place and `draw`."""
@@ -261,11 +244,6 @@ def _checked_indices(indices: Tensor | None, images: int) -> Tensor:
 def resampled(classifier: nn.Module, draw: int) -> nn.Module:
     """A random classifier with other noise for the same images; any other as it is."""
     return classifier.resampled(draw) if hasattr(classifier, "resampled") else classifier
-
-
-def _unwrapped(classifier: nn.Module) -> nn.Module:
-    """A classifier itself in place of its logits, which hide where its noise comes from."""
-    return classifier.classifier if isinstance(classifier, Logits) else classifier
 
 
 def _described(value) -> str:

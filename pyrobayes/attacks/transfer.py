@@ -1,30 +1,12 @@
 """Transfer: images made against other classifiers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from pyrobayes.attacks.base import worst
+from pyrobayes.attacks.base import register, worst
 from pyrobayes.attacks.pgd import PGD
-from pyrobayes.attacks.registry import register
 from pyrobayes.errors import InputError
 from pyrobayes.options import option
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from pyrobayes.attacks.problem import Problem
-
-
-def check_classifiers(name: str, value) -> None:
-    """Refuse a `value` of argument `name` that is no tuple of classifiers."""
-    if value == ():
-        return
-    from torch import nn
-
-    if not isinstance(value, tuple) or not all(isinstance(each, nn.Module) for each in value):
-        raise InputError(f"{name} must be a tuple of classifiers, got {value!r}")
 
 
 @register("transfer")
@@ -44,23 +26,24 @@ class Transfer(PGD):
         "model that the images are made against, and that isn't attacked",
         none_means="all other models, of which the worst counts",
     )
-    sources: tuple[nn.Module, ...] = option((), check=check_classifiers)
+    sources: tuple = ()
 
     follows_gradient: ClassVar[bool] = False
 
-    def perturb(self, problem: Problem, eps: float) -> Tensor:
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.sources, tuple) or not all(map(callable, self.sources)):
+            raise InputError(f"sources must be a tuple of classifiers, got {self.sources!r}")
+
+    def perturb(self, problem, eps):
         if not self.sources:
             raise InputError("transfer needs other classifiers to take its images from: give sources")
         made = (super(Transfer, self).perturb(problem.against(source), eps) for source in self.sources)
-        if len(self.sources) == 1:
-            return next(made)
-        return worst((images, problem.loss(images)) for images in made)
+        return next(made) if len(self.sources) == 1 else worst((images, problem.loss(images)) for images in made)
 
-    def described(self) -> dict:
-        names = [
-            source.factorization.name if hasattr(source, "factorization") else type(source).__name__
-            for source in self.sources
-        ]
+    def described(self):
         described = super().described()
         del described["source"]
+        models = [getattr(source, "factorization", None) for source in self.sources]
+        names = [model.name if model else type(source).__name__ for model, source in zip(models, self.sources)]
         return described | {"sources": names}

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pyrobayes import AttackOptions, DetectionOptions, InputError, attacks
-from pyrobayes.attacks import registry
+from pyrobayes.attacks import base
 from pyrobayes.options import declaration
 
 NEW_ATTACK = """
@@ -62,7 +62,7 @@ def test_an_option_of_a_new_attack_is_one_line(tmp_path):
 
 
 def test_an_attack_that_comes_later_is_offered_by_name(monkeypatch):
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
 
     @attacks.register("later")
     @dataclasses.dataclass(frozen=True)
@@ -159,7 +159,7 @@ def test_what_cannot_evade_a_test_is_named(options, words):
 def test_an_option_with_help_has_a_plain_type(monkeypatch):
     from pyrobayes.attacks import attack_options
 
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
 
     @attacks.register("listing")
     @dataclasses.dataclass(frozen=True)

@@ -479,7 +479,7 @@ def test_images_of_the_target_class_have_no_distance():
     def median(distances, predictions, labels, target):
         return evaluation.AttackResult(
             model="gbz", generative=True, attack="cw", options={"target": target}, data="tiny", eps=(2.0,), labels=labels,
-            clean_predictions=predictions, predictions=[predictions], posteriors=[], unmoved=evaluation.Rate(0, len(labels)),
+            clean_predictions=predictions, predictions=[predictions], posteriors=[[1.0] * len(labels)], unmoved=evaluation.Rate(0, len(labels)),
             distances=distances,
         ).median_distance  # fmt: skip
 

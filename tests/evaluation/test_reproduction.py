@@ -26,7 +26,7 @@ from pyrobayes.options import Recipe
 from pyrobayes.results.registry import registered
 from pyrobayes.training import checkpoint
 from pyrobayes_cli.reproduce import show_comparison
-from pyrobayes_cli.robustness import show_worst_cases
+from pyrobayes_cli.results import show_worst_cases
 
 EPS = (0.0, 0.1, 0.4)
 FEW = {"images": 20, "eps": (0.1,), "steps": 2, "redraws": 2, "checked_images": 10, "brief": True}
