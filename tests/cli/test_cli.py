@@ -302,7 +302,7 @@ def test_who_interrupts_is_told_what_was_kept(runs, tmp_path, monkeypatch):
 
 def test_eps_are_those_of_the_norm(runs, tmp_path):
     result = invoke("attack", "dbx", "--norm", "l2", "--runs", runs, "--out", tmp_path, "--images", 5, "--particles", 1)
-    assert [line.split()[2:4] for line in result.stdout.splitlines()[2:9]] == [[f"{e / 2:g}", "(l2)"] for e in range(7)]
+    assert [line.split()[2:4] for line in result.stdout.splitlines()[2:9]] == [[f"{e / 2:g}", "(L2)"] for e in range(7)]
     assert AttackOptions(attack=("fgsm", "cw")).eps == AttackOptions().eps == EPS
 
 
