@@ -42,7 +42,7 @@ def warn_of_unfinished(models, runs) -> None:
 
 def tell_caveats(results) -> None:
     """Say what noise and approximations change of results."""
-    from pyrobayes.results.caveats import caveats
+    from pyrobayes.results.sections import caveats
 
     for line in caveats(results):
         click.echo(line)

@@ -1,16 +1,15 @@
 """How results were made: command lines that give them again, options, data and weights."""
 
-import dataclasses
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from pyrobayes.data.declared import MINI
-from pyrobayes.options import MODELS, NETWORKS, PRETRAINED, EvaluationOptions, TrainingOptions
+from pyrobayes.options import MODELS, NETWORKS, PRETRAINED, TrainingOptions
 from pyrobayes.results.markdown import Markdown, listed, plain
+from pyrobayes.results.page import render
 from pyrobayes.results.store import Provenance, SavedResults
-from pyrobayes.results.tables import CODE, TEXT, Table
-from pyrobayes.results.templates import render
+from pyrobayes.results.tables import CODE, TEXT, Table, grouped
 from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes.training.checkpoint import MODEL
 
@@ -20,24 +19,24 @@ Found = Mapping[str, SavedResults]
 def configuration_section(found: Found) -> Markdown:
     """All that is needed to get the results again."""
     trained = trainings(found)
-    names = names_of(trained)
-    data = dict.fromkeys(
-        [(each.data["name"], each.data["split"], each.data["sha256"]) for each in found.values()]
-        + [(each.config.data, "train", each.config.data_sha256) for _, each in trained]
-    )
+    named = [(name, each) for name, (_, each) in zip(names_of(trained), trained)]
+    data = [(each.data["name"], each.data["split"], each.data["sha256"]) for each in found.values()]
+    data += [(each.config.data, "train", each.config.data_sha256) for _, each in named]
+    options = {command: vars(each.options) for command, each in found.items()}
+    everything = {"images": "all"}
+    options = {command: each | (everything if each["images"] is None else {}) for command, each in options.items()}
     training = {
         name: {"data": each.config.data} | vars(each.config.networks) | vars(each.config.training)
-        for name, (_, each) in zip(names, trained)
+        for name, each in named
     }
-    weights = [[name, each.weights] for name, (_, each) in zip(names, trained)]
     return render(
         "configuration",
-        commands=Markdown("\n".join(commands(found))),
-        data=Table(["data", "images", "sha256"], [TEXT, TEXT, CODE], [list(each) for each in data]),
-        options=_columns("option", {command: _given(each.options) for command, each in found.items()}),
+        commands=Markdown("\n".join(_commands(found))),
+        data=Table(["data", "images", "sha256"], [TEXT, TEXT, CODE], list(dict.fromkeys(data))),
+        options=_columns("option", options),
         attacks=_attacks(found),
         training=_columns("option", training),
-        weights=Table(["model", "sha256"], [TEXT, CODE], weights),
+        weights=Table(["model", "sha256"], [TEXT, CODE], [(name, each.weights) for name, each in named]),
         versions=_columns("of", {command: each.versions for command, each in found.items()}),
     )
 
@@ -56,25 +55,25 @@ def names_of(trained: Sequence[tuple[str, Provenance | None]]) -> list[str]:
     return [model.upper() + (f" ({each.weights[:8]})" if models.count(model) > 1 else "") for model, each in trained]
 
 
-def commands(found: Found) -> list[str]:
+def _commands(found: Found) -> list[str]:
     """The command lines that give the results again."""
-    alike: dict[tuple[str, ...], list[str]] = {}
-    for model, trained in trainings(found):
-        if _packaged(model, trained):
-            continue
-        config = trained.config
-        data = [] if config.data == "fashion-mnist" else ["--data", config.data]
-        changes = {preset: flags(config.networks, sizes) for preset, sizes in NETWORKS.items()}
-        nearest = min(changes, key=lambda preset: len(changes[preset]))
-        networks = [*([] if nearest == "paper" else ["--networks", nearest]), *changes[nearest]]
-        given = (*networks, *flags(config.training, TrainingOptions.of(model)), *data)
-        alike.setdefault(given, []).append(model)
-    lines = [["train", *models, *given] for given, models in alike.items()]
+    given = [(_training_flags(*each), each[0]) for each in trainings(found) if not _packaged(*each)]
+    lines = [["train", *models, *chosen] for chosen, models in grouped(given).items()]
     for command, each in found.items():
         models = dict.fromkeys(result.model for result in each.results)
         lines.append([command, *models, *selection(each), *flags(each.options, type(each.options)())])
     typed = [" ".join(shlex.join(["pyrobayes", *line]).split()) for line in lines]
     return [line for line in typed if not {"<", "`"} & set(line)]  # no model has such a name, and none is typed
+
+
+def _training_flags(model: str, trained: Provenance) -> tuple[str, ...]:
+    """What makes `pyrobayes train` train a model like this, with the sizes of networks that take fewest options."""
+    config = trained.config
+    changes = {preset: flags(config.networks, sizes) for preset, sizes in NETWORKS.items()}
+    nearest = min(changes, key=lambda preset: len(changes[preset]))
+    networks = [] if nearest == "paper" else ["--networks", nearest]
+    data = [] if config.data == "fashion-mnist" else ["--data", config.data]
+    return (*networks, *changes[nearest], *flags(config.training, TrainingOptions.of(model)), *data)
 
 
 def selection(saved: SavedResults) -> list[str]:
@@ -93,16 +92,13 @@ def _packaged(model: str, trained: Provenance) -> bool:
 def flags(options, default) -> list[str]:
     """An options record as a command line takes it, without options that have the value of another record."""
     given = []
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if value is None or value == getattr(default, field.name):
+    for name, value in vars(options).items():
+        if value is None or value == getattr(default, name):
             continue
-        if field.name == "eps":
-            given += ["--eps-range", ",".join(map(plain, value))]
-        elif isinstance(value, tuple):
-            given += [part for each in value for part in flag(field.name, each)]
-        else:
-            given += flag(field.name, value)
+        if name == "eps":
+            name, value = "eps_range", ",".join(map(plain, value))
+        for each in value if isinstance(value, tuple) else (value,):
+            given += flag(name, each)
     return given
 
 
@@ -112,25 +108,15 @@ def flag(name: str, value) -> list[str]:
     return [option] if value is True else [option, str(value)]
 
 
-def _given(options: EvaluationOptions) -> dict:
-    return vars(options) | ({"images": "all"} if options.images is None else {})
-
-
 def _attacks(found: Found) -> Table:
-    """One row an attack with options of its own."""
-    attacks: dict[tuple[str, str], list[str]] = {}
+    """One row an attack with options of its own: a result is of one attack, a verdict of several."""
+    attacks = []
     for result in (result for saved in found.values() for result in saved.results):
-        for name, options in _attacks_of(result):
-            attacks.setdefault((name, _in_words(options)), []).append(result.model.upper())
-    rows = [[name, listed(dict.fromkeys(models)), options] for (name, options), models in attacks.items()]
+        options = getattr(result, "options", {})
+        of_each = {result.attack: options} if hasattr(result, "attack") else options
+        attacks += [((name, _in_words(each)), result.model.upper()) for name, each in of_each.items()]
+    rows = [[name, listed(dict.fromkeys(models)), told] for (name, told), models in grouped(attacks).items()]
     return Table(["attack", "on", "options"], [TEXT] * 3, rows)
-
-
-def _attacks_of(result) -> Iterable[tuple[str, Mapping]]:
-    """The names and options of the attacks of a result: one, several in a verdict, none on clean images."""
-    if hasattr(result, "attack"):
-        return [(result.attack, result.options)]
-    return getattr(result, "options", {}).items()
 
 
 def _in_words(options: Mapping) -> str:
@@ -142,9 +128,7 @@ def _in_words(options: Mapping) -> str:
 
 def _columns(first: str, columns: Mapping[str, Mapping]) -> Table:
     """One row a key; names whose values are all the same share a column."""
-    alike: dict[str, list[str]] = {}
-    for column_name, column in columns.items():
-        alike.setdefault(json.dumps(column), []).append(column_name)
+    alike = grouped((json.dumps(column), name) for name, column in columns.items())
     shown = [json.loads(column) for column in alike]
     keys = dict.fromkeys(key for column in shown for key in column if any(each.get(key) is not None for each in shown))
     rows = [[key.replace("_", " "), *(plain(each[key]) if key in each else "-" for each in shown)] for key in keys]

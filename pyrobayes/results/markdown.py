@@ -12,13 +12,10 @@ def text(value) -> Markdown:
     """A value that stands for itself in Markdown, in one line; intervals such as `[81.7, 83.2]` stay as they are."""
     if isinstance(value, Markdown):
         return value
-    entities = {"<": "&lt;", ">": "&gt;"}
-    escaped = re.sub(
-        r"(\[-?[\d.]+, -?[\d.]+\](?![(\[:]))|[\\`*_\[\]<>~&#]",
-        lambda found: found[1] or entities.get(found[0], f"\\{found[0]}"),
-        " ".join(str(value).split()),
-    )
-    return Markdown(escaped)
+    special = r"(\[-?[\d.]+, -?[\d.]+\](?![(\[:]))|[\\`*_\[\]<>~&#]"
+    escapes = {"<": "&lt;", ">": "&gt;"}
+    one_line = " ".join(str(value).split())
+    return Markdown(re.sub(special, lambda found: found[1] or escapes.get(found[0], f"\\{found[0]}"), one_line))
 
 
 def code(value: str) -> Markdown:
@@ -29,11 +26,6 @@ def code(value: str) -> Markdown:
     fence = "`" * (1 + max(map(len, re.findall("`+", plain)), default=0))
     padding = " " if plain.startswith("`") or plain.endswith("`") else ""
     return Markdown(f"{fence}{padding}{plain}{padding}{fence}")
-
-
-def name(model: str) -> Markdown:
-    """A model's name, as prose writes it."""
-    return text(model.upper())
 
 
 def listed(words: Iterable) -> Markdown:

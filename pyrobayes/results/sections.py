@@ -1,33 +1,30 @@
 """The sections of a report, one a command. Each takes what the command saved, and gives blocks of Markdown.
 
 A section's arguments are the command's :class:`pyrobayes.results.store.SavedResults`, the file names of the figures that
-are there, and the saved results of all commands by name.
+are there, and the saved results of all commands by name. Its text is in `resources/templates`.
 """
 
 from collections.abc import Mapping, Sequence
 
-from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.robustness.sheet import NOT_APPLICABLE
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.results import tables
-from pyrobayes.results.caveats import caveats
 from pyrobayes.results.markdown import Markdown, listed
+from pyrobayes.results.page import render
 from pyrobayes.results.store import SavedReproduction, SavedResults
-from pyrobayes.results.tables import eps_of
-from pyrobayes.results.templates import render
+from pyrobayes.results.tables import MODEL, NORMS, NUMBER, Table, eps_of, grouped
 
 TOLD = 0.1  # the summary tells of the eps nearest to this one
 DEFENDER = ("particles", "noise", "estimator", "prune")  # options that tell one classifier from another
-UPPER_BOUND = "One attack gives an upper bound of the robustness only."
 
 Found = Mapping[str, SavedResults]
 
 
 def evaluations_section(saved: SavedResults, figures: Sequence[str], found: Found) -> list[str]:
     """Models on clean images."""
-    models = [result.model for result in saved.results]
-    table, told = tables.evaluations(saved.results), caveats(saved.results)
-    return [render("evaluate", figures, table=table, caveats=told, models=models)]
+    models, table = [result.model for result in saved.results], tables.evaluations(saved.results)
+    return [render("evaluate", figures, table=table, caveats=caveats(saved.results), models=models)]
 
 
 def samples_section(models: Sequence[str], figures: Sequence[str]) -> list[str]:
@@ -37,68 +34,23 @@ def samples_section(models: Sequence[str], figures: Sequence[str]) -> list[str]:
 
 
 def attacks_section(saved: SavedResults, figures: Sequence[str], found: Found) -> list[str]:
-    """Success rates of attacks, one part an attack."""
-    by_name: dict[str, list[AttackResult]] = {}
-    for result in saved.results:
-        by_name.setdefault(result.attack, []).append(result)
-    parts = [_attack(results, saved, found) for results in by_name.values()]
-    told, names = caveats(saved.results), [each.upper() for each in by_name]
-    return [render("attack", figures, names=names, attacks=parts, caveats=told, upper_bound=UPPER_BOUND)]
-
-
-def _attack(results: Sequence[AttackResult], saved: SavedResults, found: Found) -> dict:
-    """One attack on several models, beside the verdicts on the same; a verdict's norm is L-infinity."""
-    attack, norm = results[0].attack.upper(), results[0].options.get("norm")
-    verdicts = {result.model: same_verdict(found, result.model) if norm == "linf" else None for result in results}
-    drawn = []
-    for result in results:
-        worst = worst_case(verdict) if (verdict := verdicts[result.model]) else "No verdict is known."
-        caption = (
-            f"Images under {attack}, each with its predicted class and the posterior of that. {UPPER_BOUND} {worst}"
-        )
-        stem = f"figure2-{saved.options.file_suffix(result.model, result.attack)}"
-        drawn.append((stem, f"Figure 2, {result.model.upper()}", caption))
-    return {
-        "title": f"{attack}, {tables.norm(norm)}",
-        "table": tables.success_rates(results, verdicts),
-        "lines": attack_warnings(results),
-        "figures": drawn,
-    }
-
-
-def attack_warnings(results: Sequence[AttackResult]) -> list[str]:
-    """Sentences on images that an attack got no gradient for, and on distances."""
-    told = []
-    for result in results:
-        name, attack = result.model.upper(), result.attack.upper()
-        if result.unmoved.count and result.eps[-1] > 0:
-            told.append(
-                f"{name} gave {attack} no gradient for {result.unmoved.count:,} of {result.unmoved.total:,} images: "
-                "their robustness is not known."
-            )
-        if result.distances is not None:
-            told.append(
-                f"{name}: the median L2 distance to what {attack} found is {result.median_distance:.3g}, over the initially "
-                "correct images (infinite where it found nothing that the model fell for)."
-            )
-    return told
+    """Success rates of attacks, one part an attack, beside the verdicts on the same; a verdict's norm is L-infinity."""
+    parts = []
+    for attack, results in grouped((result.attack, result) for result in saved.results).items():
+        norm = results[0].options.get("norm")
+        verdicts = {result.model: same_verdict(found, result.model) if norm == "linf" else None for result in results}
+        worst = {model: worst_case(each) if each else "No verdict is known." for model, each in verdicts.items()}
+        table = tables.success_rates(results, verdicts)
+        title = f"{attack.upper()}, {NORMS.get(norm, norm)}"
+        parts.append({"name": attack.upper(), "title": title, "table": table, "results": results, "worst": worst})
+    return [render("attack", figures, saved=saved, attacks=parts, caveats=caveats(saved.results))]
 
 
 def detections_section(saved: SavedResults, figures: Sequence[str], found: Found) -> list[str]:
     """Tests that reject adversarial images."""
-    drawn = []
-    for model, attack in dict.fromkeys((result.model, result.attack) for result in saved.results):
-        caption = "ROC curves of the tests; the dotted line is the threshold in use."
-        evading = [result for result in saved.results if (result.model, result.attack) == (model, attack)]
-        if any(result.options["evade"] is not None for result in evading):
-            caption += (
-                " Below: images that are misclassified and accepted, against the weight of the test in an attack that evades "
-                "it; the band is the attack that ignores the test."
-            )
-        stem = f"detection-{saved.options.file_suffix(model, attack)}"
-        drawn.append((stem, f"Detection, {model.upper()} under {attack.upper()}", caption))
-    table, told = tables.detections(saved.results), caveats(saved.results)
-    return [render("detect", figures, table=table, drawn=drawn, caveats=told)]
+    evading = grouped(((each.model, each.attack), each.options["evade"]) for each in saved.results)
+    values = {"table": tables.detections(saved.results), "caveats": caveats(saved.results)}
+    return [render("detect", figures, saved=saved, evading=evading, **values)]
 
 
 def verdicts_section(saved: SavedResults, figures: Sequence[str], found: Found) -> list[str]:
@@ -109,16 +61,10 @@ def verdicts_section(saved: SavedResults, figures: Sequence[str], found: Found) 
 
 def reproduction_section(saved: SavedReproduction, figures: Sequence[str], page: str) -> Markdown:
     """The published success rates of FGSM beside ours, and the poster's claims; `page` is the report of one seed."""
-    per_model: dict[str, list[str]] = {}
-    for model, changes in saved.recipe.get("apart", {}).items():
-        per_model.setdefault(_in_words(changes), []).append(model.upper())
+    per_model = grouped((_in_words(changes), model) for model, changes in saved.recipe.get("apart", {}).items())
     training = [_in_words(saved.recipe["training"]) or "each model as by default"]
-    training += [f"{listed(models)}: {changes}" for changes, models in per_model.items()]
-    columns = [
-        tables.Column("model", lambda model, spread: model, tables.MODEL),
-        tables.Column("clean accuracy (%)", lambda model, spread: spread.percent()),
-        tables.Column("test images", lambda model, spread: f"{spread.images:,}"),
-    ]
+    training += [f"{listed(map(str.upper, models))}: {changes}" for changes, models in per_model.items()]
+    clean = [[model, spread.percent(), f"{spread.images:,}"] for model, spread in saved.clean.items()]
     return render(
         "reproduction",
         figures,
@@ -126,7 +72,7 @@ def reproduction_section(saved: SavedReproduction, figures: Sequence[str], page:
         training="; ".join(training),
         versions=_in_words(saved.versions),
         reports=listed(Markdown(f"[seed {seed}](seed-{seed}/{page})") for seed in saved.seeds),
-        clean=tables.Table.of(columns, list(saved.clean.items())),
+        clean=Table(["model", "clean accuracy (%)", "test images"], [MODEL, NUMBER, NUMBER], clean),
         judged=next((each.worst.images for each in saved.comparisons if each.worst), None),
         compared=tables.comparisons(saved.comparisons),
         claims=tables.claims(saved.claims),
@@ -137,32 +83,51 @@ def _in_words(changes: Mapping) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in changes.items())
 
 
-# The summary.
+def caveats(results: Sequence) -> list[str]:
+    """Sentences on how much noise and approximations change of the results; each once."""
+    said = []
+    for result in results:
+        # The table of clean images has a column for it.
+        noise = None if isinstance(result, Evaluation) else getattr(result, "flipped_by_resampling", None)
+        approximation, signs = result.approximation, getattr(result, "gradient_signs", None)
+        told = [
+            noise
+            and f"another draw of the noise changes {noise.sentence()} of the predictions on {noise.total:,} clean images.",
+            approximation
+            and f"lower precision or pruning changes {approximation.sentence()} of {approximation.total:,} predictions "
+            "on clean images, with the same noise.",
+            signs
+            and f"approximations change the sign of the gradient at {100 * signs.share:.2g}% of the pixels of clean "
+            "images, with the same noise.",
+        ]
+        said += [f"{result.model.upper()}: {sentence}" for sentence in told if sentence]
+    return list(dict.fromkeys(said))
 
 
-def summary(found: Found, model: str) -> list[str]:
+def summary(found: Found, model: str) -> str:
     """Sentences on one model: how it does on clean images, under attack, and in the worst case."""
-    results = [result for saved in found.values() for result in saved.of(model)]
-    accuracies = [getattr(each, "accuracy", None) or getattr(each, "clean_accuracy", None) for each in results]
+    results = {command: saved.of(model) for command, saved in found.items()}
+    everything = [result for of_command in results.values() for result in of_command]
+    accuracies = [getattr(each, "accuracy", None) or getattr(each, "clean_accuracy", None) for each in everything]
     told = []
     if clean := next(filter(None, accuracies), None):
         told.append(f"classifies {clean.sentence()} of {clean.total:,} clean images correctly.")
-    elif tests := found["detect"].of(model) if "detect" in found else []:
+    elif tests := results.get("detect"):
         told.append(f"has a {tests[0].test} test that rejects {tests[0].false_alarms.sentence()} of the clean images.")
-    for result in found["attack"].of(model) if "attack" in found else []:
+    for result in results.get("attack", []):
         i = _nearest(result.eps)
         told.append(
             f"{result.attack.upper()} at eps {eps_of(result.eps[i], result.options.get('norm'))} has "
             f"{result.success(i).sentence()} of {result.images:,} images misclassified."
         )
-    for verdict in found["robustness"].of(model) if "robustness" in found else []:
+    for verdict in results.get("robustness", []):
         told += [worst_case(verdict), _failed(verdict)]
     trained = [saved.trained[model] for saved in found.values() if model in saved.trained]
     if any(other != trained[0] for other in trained):
         told.append("These results are of different trainings of it.")
     if trained and trained[0].epochs < (epochs := trained[0].config.training.epochs):
         told.append(f"It has {trained[0].epochs} of {epochs} epochs of its training behind it.")
-    return told
+    return " ".join(told)
 
 
 def worst_case(verdict: Verdict) -> str:

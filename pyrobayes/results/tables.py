@@ -3,17 +3,17 @@
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
-from pyrobayes.evaluation.particles import Effect
+from pyrobayes.evaluation.particles import Effect, Mean
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import Claim, Comparison, Spread
 from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
-from pyrobayes.results.markdown import Markdown, code, name, text
-from pyrobayes.training.fit import Epoch
+from pyrobayes.results.markdown import Markdown, code, text
+from pyrobayes.training.metrics import Epoch
 
 # Kinds of columns. Numbers stand to the right. A status may be followed by a colon and what was found.
 NUMBER, TEXT, MODEL, CODE, STATUS = "number", "text", "model", "code", "status"
@@ -23,16 +23,9 @@ NORMS = {"linf": "L∞", "l2": "L2", "area": "share of the image"}
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """A column of a table: its cell for a record is a text of that kind, and a note explains its header."""
 
-    Attributes:
-        header: with the unit in brackets.
-        cell: the text for a record.
-        kind: NUMBER, TEXT, MODEL, CODE or STATUS.
-        note: explains the header, under the table.
-    """
-
-    header: str
+    header: str  # with the unit in brackets
     cell: Callable[..., str]
     kind: str = NUMBER
     note: str = ""
@@ -40,17 +33,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a header.
-
-    Attributes:
-        kinds: of the columns.
-        notes: terms and their explanations; a sentence has no term.
-    """
+    """Rows of cells under a header; notes are terms and their explanations, and a sentence has no term."""
 
     header: Sequence[str]
     kinds: Sequence[str]
     rows: Sequence[Sequence[str]]
-    notes: Sequence[tuple[str, str]] = field(default=())
+    notes: Sequence[tuple[str, str]] = ()
 
     @classmethod
     def of(cls, columns: Sequence[Column], records: Iterable, notes: Sequence[tuple[str, str]] = ()) -> "Table":
@@ -61,21 +49,24 @@ class Table:
         return cls([column.header for column in columns], [column.kind for column in columns], rows, [*terms, *notes])
 
     @classmethod
-    def across_eps(cls, labels: Mapping[str, str], rows: Sequence[tuple], doubted: bool = False) -> "Table":
-        """One row a measurement, one column an eps.
+    def across(cls, labels: Mapping[str, str], rows: Iterable[tuple], column: str = "eps {:g}", last=()) -> "Table":
+        """One row a measurement, one column an eps or another number.
 
         Args:
             labels: headers of the first columns, and their kinds.
-            rows: the first cells, the others by eps, and with `doubted` the failed checks.
+            rows: of each the first cells, the others by number, and the last ones.
+            column: header of those between.
+            last: headers of the last columns.
         """
-        eps = sorted({value for row in rows for value in row[1]})
-        header = [*labels, *(f"eps {value:g}" for value in eps), *(["doubted by checks"] if doubted else [])]
-        cells = [[*row[0], *(row[1].get(value, "-") for value in eps), *row[2:]] for row in rows]
+        rows = list(rows)
+        numbers = sorted({value for _, cells, *_ in rows for value in cells})
+        header = [*labels, *map(column.format, numbers), *last]
+        cells = [[*first, *(by.get(value, "-") for value in numbers), *ends] for first, by, *ends in rows]
         return cls(header, [*labels.values(), *[NUMBER] * (len(header) - len(labels))], cells)
 
     def as_markdown(self) -> Markdown:
         """The table in GitHub's Markdown, its notes under it."""
-        shown = {MODEL: name, CODE: code, STATUS: _bold_status}
+        shown = {MODEL: lambda cell: text(cell.upper()), CODE: code, STATUS: _bold_status}
         rows = [[shown.get(kind, text)(cell) for kind, cell in zip(self.kinds, row)] for row in self.rows]
         rule = ["---:" if kind == NUMBER else "---" for kind in self.kinds]
         lines = [[text(header) for header in self.header], rule, *rows]
@@ -87,11 +78,9 @@ class Table:
         """The table for a terminal, columns aligned, its notes under it."""
         rows = self._plain_rows()
         widths = [max(map(len, column)) for column in zip(self.header, *rows)]
+        sides = [str.rjust if kind == NUMBER else str.ljust for kind in self.kinds]
         lines = [
-            "  ".join(
-                cell.rjust(width) if kind == NUMBER else cell.ljust(width)
-                for kind, cell, width in zip(self.kinds, line, widths)
-            ).rstrip()
+            "  ".join(side(cell, width) for side, cell, width in zip(sides, line, widths)).rstrip()
             for line in [self.header, ["-" * width for width in widths], *rows]
         ]
         notes = " ".join(f"{term}: {note}." if term else note for term, note in self.notes)
@@ -102,10 +91,8 @@ class Table:
         return "\n".join("\n    ".join(row) for row in self._plain_rows()).translate(ASCII)
 
     def _plain_rows(self) -> list[list[str]]:
-        return [
-            [_emphasised(cell, str.upper) if kind == STATUS else cell for kind, cell in zip(self.kinds, row)]
-            for row in self.rows
-        ]
+        shown = {STATUS: lambda cell: _emphasised(cell, str.upper)}
+        return [[shown.get(kind, str)(cell) for kind, cell in zip(self.kinds, row)] for row in self.rows]
 
 
 def _emphasised(cell: str, emphasis: Callable[[str], str]) -> str:
@@ -118,7 +105,12 @@ def _bold_status(cell: str) -> Markdown:
     return Markdown(_emphasised(text(cell), lambda word: f"**{word}**"))
 
 
-# Words of cells.
+def grouped(pairs: Iterable[tuple]) -> dict:
+    """By the first of each pair, the list of the seconds, in their order."""
+    groups: dict = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 def number(value: float | None, places: int, times: float = 1) -> str:
@@ -137,11 +129,9 @@ def share(rate: Rate | Spread | float) -> str:
 
 
 def points(difference: tuple[float, float] | None) -> str:
-    """A difference of shares and half the width of its interval, in percentage points."""
-    if difference is None:
-        return "-"
-    gap, half = (round(100 * each, 1) + 0.0 for each in difference)  # no -0.0
-    return f"{gap:+.1f} ± {half:.1f}"
+    """A difference of shares and half the width of its interval, in percentage points; `-` for none."""
+    gap, half = difference or (None, 0)
+    return "-" if gap is None else f"{round(100 * gap, 1) + 0.0:+.1f} ± {100 * half:.1f}"  # no -0.0
 
 
 def doubts(verdict: Verdict, row: str) -> str:
@@ -149,53 +139,42 @@ def doubts(verdict: Verdict, row: str) -> str:
     return ", ".join(map(str, verdict.doubts(row))) or "none"
 
 
-def norm(of: str | None) -> str:
-    """A norm as papers write it."""
-    return NORMS.get(str(of), str(of))
-
-
-def eps_of(value: float, of: str | None = "linf") -> str:
+def eps_of(value: float, norm: str | None = "linf") -> str:
     """An eps, with its norm where that isn't L-infinity."""
-    return f"{value:g}" + ("" if of == "linf" else f" ({norm(of)})")
+    return f"{value:g}" + ("" if norm == "linf" else f" ({NORMS.get(norm, norm)})")
 
-
-def _at_every_eps(results: Iterable) -> list[tuple]:
-    return [(result, i) for result in results for i in range(len(result.eps))]
-
-
-# Training.
 
 MODEL_NAME = Column("model", lambda result, *_: result.model, MODEL)
 LAST_EPOCH = [
-    Column("epochs", lambda epoch: f"{epoch.epoch}"),
-    Column("validation ELBO (nats)", lambda epoch: number(epoch.validation_elbo, 2)),
-    Column("validation KL (nats)", lambda epoch: number(epoch.validation_kl, 2)),
-    Column("validation accuracy (%)", lambda epoch: number(epoch.validation_accuracy, 1, 100)),
-]  # fmt: skip
+    Column("epochs", lambda epoch, *_: f"{epoch.epoch}"),
+    Column("validation ELBO (nats)", lambda epoch, *_: number(epoch.validation_elbo, 2)),
+    Column("validation KL (nats)", lambda epoch, *_: number(epoch.validation_kl, 2)),
+    Column("validation accuracy (%)", lambda epoch, *_: number(epoch.validation_accuracy, 1, 100)),
+]
 
 
 def trainings(trained: Mapping[str, Sequence[Epoch]], runs) -> Table:
     """One row a model: its last epoch, and where it is."""
-    columns = [
-        Column("model", lambda model, epoch: model, MODEL),
-        *(Column(each.header, lambda model, epoch, cell=each.cell: cell(epoch)) for each in LAST_EPOCH),
-        Column("saved in", lambda model, epoch: f"{runs}/{model}", TEXT),
-    ]
-    return Table.of(columns, [(model, epochs[-1]) for model, epochs in trained.items()])
+    name = Column("model", lambda epoch, model: model, MODEL)
+    saved = Column("saved in", lambda epoch, model: f"{runs}/{model}", TEXT)
+    return Table.of([name, *LAST_EPOCH, saved], [(epochs[-1], model) for model, epochs in trained.items()])
 
 
-# Clean images.
-
+SIZE = "effective sample size of the importance weights"
 EVALUATION = [
     MODEL_NAME,
     Column("accuracy (%)", lambda result: result.accuracy.percent()),
-    Column("changed (%)", lambda result: result.flipped_by_resampling.percent(), note="predictions that another draw of the particles changes"),
+    Column(
+        "changed (%)",
+        lambda result: result.flipped_by_resampling.percent(),
+        note="predictions that another draw of the particles changes",
+    ),
     Column("NLL (nats)", lambda result: number(result.negative_log_likelihood, 3), note="mean of -log p(y|x)"),
     Column("ECE", lambda result: number(result.calibration_error, 3), note="expected calibration error, 15 equal bins"),
     Column("log p(x) (nats)", lambda result: number(result.log_evidence, 2)),
-    Column("ESS", lambda result: number(result.effective_sample_size, 2), note="effective sample size of the importance weights"),
+    Column("ESS", lambda result: number(result.effective_sample_size, 2), note=SIZE),
     Column("images", lambda result: f"{result.images:,}"),
-]  # fmt: skip
+]
 
 
 def evaluations(results: Sequence[Evaluation]) -> Table:
@@ -203,105 +182,91 @@ def evaluations(results: Sequence[Evaluation]) -> Table:
     return Table.of(EVALUATION, results)
 
 
-# Attacks.
-
+AT_EPS = Column("eps", lambda result, i: eps_of(result.eps[i], result.options.get("norm")))
+ENDED_UP = "images that end up misclassified, of all"
 ATTACK = [
     MODEL_NAME,
     Column("attack", lambda result, i: result.attack, TEXT),
-    Column("eps", lambda result, i: eps_of(result.eps[i], result.options.get("norm"))),
+    AT_EPS,
     Column("clean accuracy (%)", lambda result, i: result.clean_accuracy.percent()),
-    Column("success rate (%)", lambda result, i: result.success(i).percent(), note="images that end up misclassified, of all"),
-    Column("flipped (%)", lambda result, i: result.flipped(i).percent(), note="the same, of the initially correct images"),
+    Column("success rate (%)", lambda result, i: result.success(i).percent(), note=ENDED_UP),
+    Column(
+        "flipped (%)", lambda result, i: result.flipped(i).percent(), note="the same, of the initially correct images"
+    ),
     Column("target reached (%)", lambda result, i: percent(result.reached(i))),
     Column("images", lambda result, i: f"{result.images:,}"),
-]  # fmt: skip
+]
 
 
 def attacks(results: Sequence[AttackResult]) -> Table:
     """One row a model, attack and eps."""
     aimed = any(result.reached(0) for result in results)
     columns = [column for column in ATTACK if aimed or not column.header.startswith("target")]
-    return Table.of(columns, _at_every_eps(results))
+    return Table.of(columns, [(result, i) for result in results for i in range(len(result.eps))])
 
 
 def success_rates(results: Sequence[AttackResult], verdicts: Mapping[str, Verdict | None]) -> Table:
     """Success rates of an attack, one row a model, and below it the worst case where there is a verdict."""
     rows = []
     for result in results:
-        verdict, every = verdicts.get(result.model), range(len(result.eps))
+        verdict = verdicts.get(result.model)
         doubted = doubts(verdict, result.attack) if verdict else "not checked"
         measured = [(result.attack, result.images, result.success)]
         if others := result.reached(0):
-            measured.append(
-                (f"{result.attack}, class {result.options['target']} reached", others.total, result.reached)
-            )
+            reached = f"{result.attack}, class {result.options['target']} reached"
+            measured.append((reached, others.total, result.reached))
         for what, images, rate in measured:
-            cells = {eps: rate(i).percent() for eps, i in zip(result.eps, every)}
+            cells = {eps: rate(i).percent() for i, eps in enumerate(result.eps)}
             rows.append(([result.model, what, f"{images:,}"], cells, doubted))
         if verdict:
             labels = [result.model, f"worst case of {len(verdict.success)} attacks", f"{verdict.images:,}"]
             rows.append((labels, dict(zip(verdict.eps, map(percent, verdict.worst))), doubts(verdict, WORST)))
-    return Table.across_eps({"model": MODEL, "attack": TEXT, "images": NUMBER}, rows, doubted=True)
+    return Table.across({"model": MODEL, "attack": TEXT, "images": NUMBER}, rows, last=["doubted by checks"])
 
 
-# Detection.
-
-
-def _test(result: Detection) -> str:
-    return result.test + ("" if result.meaningful else ", without meaning")
-
-
-def _evading(result: Detection) -> str:
+def _evading(result: Detection, _) -> str:
     weight = result.options["evade_weight"] if result.options["evade"] is not None else None
     return result.attack + (f", evading × {weight:g}" if weight is not None else "")
 
 
+PASSED = "images that end up misclassified and accepted, of all"
+AUC = "area under the ROC curve, successful adversarial images against clean ones"
 DETECTION = [
     MODEL_NAME,
-    Column("test", lambda result, i: _test(result), TEXT),
-    Column("attack", lambda result, i: _evading(result), TEXT),
-    Column("eps", lambda result, i: eps_of(result.eps[i], result.options.get("norm"))),
-    Column("success (%)", lambda result, i: result.success[i].percent(), note="attacked images that end up misclassified, of all"),
-    Column("detected (%)", lambda result, i: result.detected[i].percent(), note="images that the test rejects, of those"),
-    Column("undetected (%)", lambda result, i: result.undetected[i].percent(), note="images that end up misclassified and accepted, of all"),
-    Column("AUC", lambda result, i: number(None if math.isnan(area := result.auc[i]) else area, 3),
-           note="area under the ROC curve, successful adversarial images against clean ones"),
+    Column("test", lambda result, i: result.test + ("" if result.meaningful else ", without meaning"), TEXT),
+    Column("attack", _evading, TEXT),
+    AT_EPS,
+    Column("success (%)", lambda result, i: result.success[i].percent(), note=f"attacked {ENDED_UP}"),
+    Column(
+        "detected (%)", lambda result, i: result.detected[i].percent(), note="images that the test rejects, of those"
+    ),
+    Column("undetected (%)", lambda result, i: result.undetected[i].percent(), note=PASSED),
+    Column("AUC", lambda result, i: number(None if math.isnan(result.auc[i]) else result.auc[i], 3), note=AUC),
     Column("accuracy accepted (%)", lambda result, i: result.accepted_accuracy[i].percent()),
-]  # fmt: skip
+]
 
 
 def detections(results: Sequence[Detection]) -> Table:
     """One row a model, test, attack and eps; clean images that are rejected are told below."""
-    alarms = {
-        (each.model, each.test): f"{each.model.upper()} {each.test} {each.false_alarms.sentence()}" for each in results
-    }
-    notes = [("", f"Clean test images that are rejected: {'; '.join(alarms.values())}.")]
+    alarms = {(each.model, each.test): each.false_alarms.sentence() for each in results}
+    told = "; ".join(f"{model.upper()} {test} {share}" for (model, test), share in alarms.items())
+    notes = [("", f"Clean test images that are rejected: {told}.")]
     if any(result.options["evade"] is not None for result in results):
         notes.append(("evading", "the attack climbs against the test too, with this weight"))
     if not all(result.meaningful for result in results):
-        notes.append(
-            ("", "Without meaning: the model has no p(x|...), so that the test doesn't see the image's density.")
-        )
-    return Table.of(DETECTION, _at_every_eps(results), notes)
-
-
-# Verdicts.
+        why = "Without meaning: the model has no p(x|...), so that the test doesn't see the image's density."
+        notes.append(("", why))
+    return Table.of(DETECTION, [(result, i) for result in results for i in range(len(result.eps))], notes)
 
 
 def verdict_rates(verdict: Verdict) -> Table:
     """Success rates of every attack and of the worst case, in per cent; one row an attack."""
-    rows = [
-        ([row], dict(zip(verdict.eps, map(percent, rates))), doubts(verdict, row))
-        for row, rates in verdict.rows.items()
-    ]
+    measured = [(row, map(percent, rates), row) for row, rates in verdict.rows.items()]
     if verdict.broken_in_most is not None:
-        worst = doubts(verdict, WORST)
-        for label, cells in (
-            ("in most of further draws", map(percent, verdict.broken_in_most)),
-            ("share of further draws", map(share, verdict.share_of_draws)),
-        ):
-            rows.append(([label], dict(zip(verdict.eps, cells)), worst))
-    return Table.across_eps({"attack": TEXT}, rows, doubted=True)
+        measured.append(("in most of further draws", map(percent, verdict.broken_in_most), WORST))
+        measured.append(("share of further draws", map(share, verdict.share_of_draws), WORST))
+    rows = [([label], dict(zip(verdict.eps, cells)), doubts(verdict, row)) for label, cells, row in measured]
+    return Table.across({"attack": TEXT}, rows, last=["doubted by checks"])
 
 
 def sheet(verdict: Verdict) -> Table:
@@ -315,23 +280,18 @@ def sheet(verdict: Verdict) -> Table:
 
 def worst_cases(verdicts: Sequence[Verdict]) -> Table:
     """One row a model: clean accuracy, FGSM, and the worst case at every eps."""
-    eps = [f"{value:g}" for value in verdicts[0].eps]
-    columns = [
-        MODEL_NAME,
-        Column("clean accuracy (%)", lambda verdict: verdict.clean_accuracy.percent()),
-        *(Column(head, lambda verdict, i=i: share(verdict.success["fgsm"][i])) for i, head in enumerate([f"FGSM {eps[0]}", *eps[1:]])),
-        *(Column(head, lambda verdict, i=i: verdict.worst[i].percent()) for i, head in enumerate([f"worst case {eps[0]}", *eps[1:]])),
-        Column("doubted by", lambda verdict: doubts(verdict, WORST)),
-    ]  # fmt: skip
-    return Table.of(columns, verdicts)
+    first, *others = (f"{value:g}" for value in verdicts[0].eps)
+    header = ["model", "clean accuracy (%)", f"FGSM {first}", *others, f"worst case {first}", *others, "doubted by"]
+    rows = []
+    for verdict in verdicts:
+        rates = [*map(share, verdict.success["fgsm"]), *map(percent, verdict.worst)]
+        rows.append([verdict.model, verdict.clean_accuracy.percent(), *rates, doubts(verdict, WORST)])
+    return Table(header, [MODEL, *[NUMBER] * (len(header) - 1)], rows)
 
 
-# Reproduction.
-
-
-def comparison_measures(comparisons: Sequence[Comparison]) -> dict[str, Callable[[Comparison], str]]:
+def _measures(results: Sequence[Comparison]) -> dict[str, Callable[[Comparison], str]]:
     """The measurements of a comparison: headers, and the texts of their cells."""
-    judged = next((f", {each.worst.images:,} images" for each in comparisons if each.worst), "")
+    judged = next((f", {each.worst.images:,} images" for each in results if each.worst), "")
     return {
         "published": lambda each: number(each.published, 2, 100),
         "ours": lambda each: each.ours.percent(),
@@ -345,70 +305,65 @@ def comparisons(results: Sequence[Comparison]) -> Table:
     """Success rates in per cent, published and ours, differences and worst cases: one row a model and measurement."""
     rows = []
     for model in dict.fromkeys(each.model for each in results):
-        for measure, cell in comparison_measures(results).items():
+        for measure, cell in _measures(results).items():
             cells = {each.eps: cell(each) for each in results if each.model == model}
             if set(cells.values()) != {"-"}:
                 rows.append(([model, measure], cells))
-    return Table.across_eps({"model": MODEL, "": TEXT}, rows)
+    return Table.across({"model": MODEL, "": TEXT}, rows)
 
 
 def comparisons_by_eps(results: Sequence[Comparison]) -> Table:
     """The measurements of :func:`comparisons` with one row a model and eps, which is narrower."""
-    measures = [Column(f"{head} (%)", cell) for head, cell in comparison_measures(results).items()]
+    measures = [Column(f"{head} (%)", cell) for head, cell in _measures(results).items()]
     return Table.of([MODEL_NAME, Column("eps", lambda each: f"{each.eps:g}"), *measures], results)
 
 
-def _gap(claim: Claim) -> str:
-    return f"{points((claim.gap, claim.half))} at eps {claim.eps:g}, seed {claim.seed}"
-
-
-def _pair(claim: Claim) -> str:
-    return f"{claim.generative.upper()}, {claim.discriminative.upper()}"
-
-
 CLAIM = [
-    Column("pair", _pair, TEXT),
+    Column("pair", lambda claim: f"{claim.generative.upper()}, {claim.discriminative.upper()}", TEXT),
     Column("claim about FGSM", lambda claim: claim.statement, TEXT),
     Column("outcome", lambda claim: claim.outcome, STATUS),
-    Column("smallest gap (points)", _gap, TEXT),
-]  # fmt: skip
+    Column(
+        "smallest gap (points)",
+        lambda claim: f"{points((claim.gap, claim.half))} at eps {claim.eps:g}, seed {claim.seed}",
+        TEXT,
+    ),
+]
 
 
 def claims(results: Sequence[Claim]) -> Table:
     """One row a pair of models; two columns a claim."""
-    statements = list(dict.fromkeys(claim.statement for claim in results))
+    statements = dict.fromkeys(claim.statement for claim in results)
     rows: dict[str, list[str]] = {}
     for claim in results:
-        rows.setdefault(_pair(claim), []).extend([claim.outcome, _gap(claim)])
+        pair, _, *cells = (column.cell(claim) for column in CLAIM)
+        rows.setdefault(pair, [pair]).extend(cells)
     header = ["pair", *(title for statement in statements for title in (statement, "smallest gap"))]
-    return Table(header, [TEXT, *[STATUS, TEXT] * len(statements)], [[pair, *cells] for pair, cells in rows.items()])
+    return Table(header, [TEXT, *[STATUS, TEXT] * len(statements)], list(rows.values()))
 
 
-# Particles.
+def _mean(mean: Mean) -> str:
+    return "{} [{}, {}]".format(*(number(each, 2) for each in (mean.value, *mean.interval)))
 
+
+def _pareto_k(effect: Effect, _) -> str:
+    return "{1:.2f} ({0:.2f} to {2:.2f})".format(*effect.pareto_k) if effect.pareto_k else "-"
+
+
+# Cells are of an effect and of the best estimate for the same model.
 EFFECT = {
-    "accuracy": "correct (%)", "changed": "changed by another draw (%)", "size": "effective sample size",
-    "bias": "bias of log p(x, y) (nats)", "pareto": "Pareto k: median (nine tenths)",
-}  # fmt: skip
-
-
-def effect_cell(effect: Effect, what: str, reference: Effect) -> str:
-    """One cell of a table of the effect of particles; `what` is a key of EFFECT, `reference` the best estimate."""
-    if rate := {"accuracy": effect.accuracy, "changed": effect.flipped_by_resampling}.get(what):
-        return rate.percent()
-    if what == "pareto":
-        return "{1:.2f} ({0:.2f} to {2:.2f})".format(*effect.pareto_k) if effect.pareto_k else "-"
-    mean = effect.effective_sample_size if what == "size" else effect.bias(reference)
-    value, low, high = (number(each, 2) for each in (mean.value, *mean.interval))
-    return f"{value} [{low}, {high}]"
+    "accuracy": Column("correct (%)", lambda effect, best: effect.accuracy.percent()),
+    "changed": Column("changed by another draw (%)", lambda effect, best: effect.flipped_by_resampling.percent()),
+    "size": Column("effective sample size", lambda effect, best: _mean(effect.effective_sample_size)),
+    "bias": Column("bias of log p(x, y) (nats)", lambda effect, best: _mean(effect.bias(best))),
+    "pareto": Column("Pareto k: median (nine tenths)", _pareto_k),
+}
 
 
 def effects(measured: Sequence[Effect], what: str, counts: Sequence[int], best: Mapping[str, Effect]) -> Table:
-    """One row a model and estimator, one column a number of particles."""
-    rows: dict[str, list[str]] = {}
+    """One row a model and estimator, one column a number of particles; `what` is a key of EFFECT."""
+    rows: dict[str, dict[int, str]] = {}
     for effect in measured:
         if effect.particles in counts:
             label = effect.model.upper() + (", mixture" if effect.estimator == "mixture" else "")
-            rows.setdefault(label, []).append(effect_cell(effect, what, best[effect.model]))
-    header = [EFFECT[what], *(f"K = {count}" for count in counts)]
-    return Table(header, [TEXT, *[NUMBER] * len(counts)], [[label, *cells] for label, cells in rows.items()])
+            rows.setdefault(label, {})[effect.particles] = EFFECT[what].cell(effect, best[effect.model])
+    return Table.across({EFFECT[what].header: TEXT}, (([label], cells) for label, cells in rows.items()), "K = {}")

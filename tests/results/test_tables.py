@@ -141,4 +141,4 @@ def test_every_measurement_of_the_particles_has_a_cell(what):
     table = tables.effects([effect], what, (10,), {"gbz": best})
     cells = {"accuracy": "75.0 [30.1, 95.4]", "changed": "25.0 [4.6, 69.9]", "size": "2.50 [2.00, 3.00]"}
     cells |= {"bias": "-1.00 [-1.57, -0.43]", "pareto": "0.50 (0.10 to 0.90)"}
-    assert table.header == [tables.EFFECT[what], "K = 10"] and table.rows == [["GBZ, mixture", cells[what]]]
+    assert table.header == [tables.EFFECT[what].header, "K = 10"] and table.rows == [["GBZ, mixture", cells[what]]]

@@ -38,12 +38,12 @@ def particles(effects: Sequence[Effect]) -> Figure:
 
 
 def _axes(grid: Sequence, counts: Sequence[int]) -> None:
-    for axes, name in zip(grid, EFFECT.values()):
+    for axes, column in zip(grid, EFFECT.values()):
         axes.set_xscale("log")
         axes.set_xticks(counts, counts, fontsize=7)
         axes.minorticks_off()
         axes.set_xlabel("particles K")
-        axes.set_ylabel(name.partition(":")[0], fontsize=8)
+        axes.set_ylabel(column.header.partition(":")[0], fontsize=8)
         axes.grid(axis="y", linewidth=0.4, alpha=0.5)
     grid[2].set_yscale("log")
     grid[2].set_yticks(counts, counts)
