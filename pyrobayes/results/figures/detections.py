@@ -16,8 +16,8 @@ from pyrobayes.results.figures import style
 def detection(results: Sequence[Detection]) -> Figure:
     """ROC curves of the tests of one model under one attack, a panel a test, a line an eps; dotted where its threshold is.
 
-    Below, where the attack also evaded the tests: images that are misclassified and accepted against the weight of the evasion, and
-    as a band those of the attack that doesn't evade them.
+    Below, where the attack also evaded the tests: images that are misclassified and accepted, against the weight of the
+    evasion, and as a band those of the attack that doesn't evade them.
     """
     plain = [result for result in results if result.options["evade"] is None]
     adaptive = [result for result in results if result.options["evade"] is not None]
@@ -41,11 +41,8 @@ def detection(results: Sequence[Detection]) -> Figure:
             Patch(facecolor=style.OTHER, alpha=0.2, linewidth=0, label="not evading it"),
         ]
     figure.legend(handles=lines, loc="outside right center", fontsize=8)
-    images = first.false_alarms.total
-    figure.suptitle(
-        f"{first.model.upper()} under {first.attack.upper()}, {style.data_name(first.data)}, {images:,} test images",
-        fontsize=9,
-    )
+    images = f"{style.data_name(first.data)}, {first.false_alarms.total:,} test images"
+    figure.suptitle(f"{first.model.upper()} under {first.attack.upper()}, {images}", fontsize=9)
     return figure
 
 
@@ -58,9 +55,7 @@ def _roc(axes, result: Detection, colours: Sequence) -> None:
         low, high = ([100 * end for end in each] for each in zip(*ends))
         axes.fill_between(alarms, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.axvline(100 * result.false_alarms.share, color="black", linewidth=0.8, linestyle=style.DOTTED)
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, 101)
-    axes.set_xlabel("clean images rejected (%)")
+    axes.set(xlim=(0, 100), ylim=(0, 101), xlabel="clean images rejected (%)")
     name = "KL" if result.test == "kl" else result.test
     axes.set_title(f"{name} test{'' if result.meaningful else ' (without meaning)'}", fontsize=9)
 
@@ -68,8 +63,8 @@ def _roc(axes, result: Detection, colours: Sequence) -> None:
 def _evasion(axes, without: Detection, results: Sequence[Detection], colours: Sequence) -> None:
     weights = [result.options["evade_weight"] for result in results]
     for i, colour in enumerate(colours):
-        apart = 1.08 ** (i - (len(colours) - 1) / 2)  # so that no bar hides another
-        rates = [(apart * weight, result.undetected[i]) for weight, result in zip(weights, results)]
+        shift = 1.08 ** (i - (len(colours) - 1) / 2)  # so that no bar hides another
+        rates = [(shift * weight, result.undetected[i]) for weight, result in zip(weights, results)]
         style.draw_intervals(axes, rates, color=colour, marker="o", markersize=3.5, linestyle="none")
         low, high = without.undetected[i].interval
         axes.axhspan(100 * low, 100 * high, color=colour, alpha=0.12, linewidth=0)
@@ -77,5 +72,4 @@ def _evasion(axes, without: Detection, results: Sequence[Detection], colours: Se
     axes.set_xscale("log")
     axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
     axes.minorticks_off()
-    axes.set_ylim(0, 101)
-    axes.set_xlabel(r"weight $\lambda$ in the attack")
+    axes.set(ylim=(0, 101), xlabel=r"weight $\lambda$ in the attack")

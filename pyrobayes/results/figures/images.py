@@ -1,11 +1,13 @@
-"""Figure 2 and other grids of images."""
+"""Figure 2 and other grids of images, and the confusion matrix."""
 
 from collections.abc import Sequence
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.results.figures import style
 
 MOST_COLUMNS = 4  # of figure 2: with more, a phone shows nothing that can be read
@@ -19,7 +21,11 @@ def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int
     """
     labels = result.labels[: result.examples.shape[1]]
     repeated = sorted(range(len(labels)), key=lambda i: (labels[i] in labels[:i], i))
-    chosen, columns = sorted(repeated[:rows]), _evenly(len(result.eps), MOST_COLUMNS)
+    last = len(result.eps) - 1
+    chosen, columns = (
+        sorted(repeated[:rows]),
+        sorted({round(last * i / (MOST_COLUMNS - 1)) for i in range(MOST_COLUMNS)}),
+    )
     figure = style.new_figure(len(columns) + 0.3, 1.32 * len(chosen) + 0.8)
     grid = figure.subplots(len(chosen), len(columns), squeeze=False)
     for row, i in zip(grid, chosen):
@@ -28,21 +34,11 @@ def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int
         row[0].set_ylabel(classes[result.labels[i]], fontsize=8)
     for axes, column in zip(grid[-1], columns):
         axes.set_xlabel(rf"$\epsilon$ = {result.eps[column]:g}", fontsize=8.5)
-    figure.suptitle(_explained(result, "\n" if len(columns) < 3 else " "), fontsize=8)
-    return figure
-
-
-def _explained(result: AttackResult, space: str) -> str:
-    """The title of figure 2; `space` breaks its longer lines where the figure is narrow."""
+    space = "\n" if len(columns) < 3 else " "  # breaks longer lines where the figure is narrow
     title = f"{result.model.upper()} under {result.attack.upper()},{space}{style.data_name(result.data)}"
-    return f"{title}\nabove: predicted class, posterior\nleft: true class;{space}✗, frame: misclassified"
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    """At most so many of the indices below `count`, the first and the last among them."""
-    if count <= most:
-        return list(range(count))
-    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+    explained = f"above: predicted class, posterior\nleft: true class;{space}✗, frame: misclassified"
+    figure.suptitle(f"{title}\n{explained}", fontsize=8)
+    return figure
 
 
 def _adversarial_example(axes, result: AttackResult, classes: Sequence[str], image: int, eps: int) -> None:
@@ -52,48 +48,53 @@ def _adversarial_example(axes, result: AttackResult, classes: Sequence[str], ima
     title = f"{'✗ ' if wrong else ''}{classes[predicted]}\n{result.posteriors[eps][image]:.2f}"
     axes.set_title(title, fontsize=8, color=style.WRONG if wrong else "black", pad=2)
     if wrong:
-        _frame(axes, style.WRONG)
+        axes.spines[:].set(visible=True, color=style.WRONG, linewidth=1.5)
 
 
 @style.styled
-def image_grid(images: Tensor, classes: Sequence[str], title: str) -> Figure:
-    """Images [rows, C, channels, height, width], one column a class."""
-    rows, columns = images.shape[:2]
-    figure = style.new_figure(0.75 * columns + 0.2, 0.75 * rows + 0.6)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for row in range(rows):
-        for column in range(columns):
-            _image(grid[row][column], images[row, column])
-            if row == 0:
-                grid[row][column].set_title(classes[column], fontsize=7, pad=3)
+def image_grid(images: Tensor, titles: Sequence[str], title: str, rows: Sequence[str] = ()) -> Figure:
+    """Images [rows, columns, channels, height, width], with a title for every column, such as a class, and names of the rows."""
+    height, width = images.shape[:2]
+    figure = style.new_figure(0.75 * width + (0.8 if rows else 0.2), 0.75 * height + 0.6)
+    grid = figure.subplots(height, width, squeeze=False)
+    for axes, image in zip(grid.flat, images.flatten(0, 1)):
+        _image(axes, image)
+    for axes, column in zip(grid[0], titles):
+        axes.set_title(column, fontsize=7, pad=3)
+    for axes, row in zip(grid[:, 0], rows):
+        axes.set_ylabel(row, fontsize=7)
     figure.suptitle(title, fontsize=9)
     return figure
 
 
-@style.styled
 def reconstructions(originals: Tensor, reconstructed: Tensor, labels: Sequence[str], title: str) -> Figure:
     """Images [N, channels, height, width] above their reconstructions, [N, channels, height, width]."""
-    figure = style.new_figure(0.75 * len(originals) + 0.8, 2.1)
-    grid = figure.subplots(2, len(originals), squeeze=False)
-    for column, label in enumerate(labels):
-        _image(grid[0][column], originals[column])
-        _image(grid[1][column], reconstructed[column])
-        grid[0][column].set_title(label, fontsize=7, pad=3)
-    grid[0][0].set_ylabel("original", fontsize=7)
-    grid[1][0].set_ylabel("reconstruction", fontsize=7)
-    figure.suptitle(title, fontsize=9)
-    return figure
+    return image_grid(torch.stack([originals, reconstructed]), labels, title, ("original", "reconstruction"))
 
 
 def _image(axes, image: Tensor) -> None:
     axes.imshow(image.permute(1, 2, 0).cpu().numpy().clip(0, 1), cmap="gray", vmin=0, vmax=1)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
-def _frame(axes, colour: str) -> None:
-    axes.spines[:].set_visible(True)
-    for spine in axes.spines.values():
-        spine.set_color(colour)
-        spine.set_linewidth(1.5)
+@style.styled
+def confusion_matrix(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
+    """True class against predicted class, in per cent of the true class."""
+    shares = [[100 * count / max(1, sum(row)) for count in row] for row in evaluation.confusion]
+    figure = style.new_figure(4.6, 3.9)
+    axes = figure.add_subplot()
+    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for i, row in enumerate(shares):
+        for j, share in enumerate(row):
+            if evaluation.confusion[i][j]:
+                colour = "white" if share > 55 else "black"
+                axes.text(j, i, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=7.5)
+    axes.set_yticks(range(len(classes)), classes, fontsize=7.5)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.spines[:].set_visible(False)
+    figure.colorbar(drawn, ax=axes, shrink=0.8, label="images of the true class (%)")
+    of = f"{100 * evaluation.accuracy.share:.1f}% of {evaluation.accuracy.total:,} correct"
+    figure.suptitle(f"{evaluation.model.upper()}, {style.data_name(evaluation.data)}: {of}", fontsize=9)
+    return figure

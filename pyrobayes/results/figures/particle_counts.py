@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from pyrobayes.evaluation.particles import Effect, references
 from pyrobayes.results.figures import style
-from pyrobayes.results.tables import EFFECT
+from pyrobayes.results.tables import EFFECT, grouped
 
 
 @style.styled
@@ -16,9 +16,7 @@ def particles(effects: Sequence[Effect]) -> Figure:
     Bars are 95% intervals; those of Pareto k hold nine tenths of images and classes. The reference of the bias is the
     estimate of the same model with most particles.
     """
-    lines: dict[tuple[str, str], list[Effect]] = {}
-    for effect in effects:
-        lines.setdefault((effect.model, effect.estimator), []).append(effect)
+    lines = grouped(((effect.model, effect.estimator), effect) for effect in effects)
     best, several = references(effects), len({effect.estimator for effect in effects}) > 1
     figure = style.new_figure(style.WIDTH, 4.6)
     grid = figure.subplots(2, 3).flatten()
@@ -27,8 +25,8 @@ def particles(effects: Sequence[Effect]) -> Figure:
         look = style.model_line(shown[0]) | {"linewidth": 1.2, "elinewidth": 0.7, "capsize": 1.5, "markersize": 3.5}
         look |= {"linestyle": style.DOTTED} if estimator == "mixture" else {}
         look |= {"label": f"{model.upper()}, {estimator}"} if several else {}
-        beside = 1.04 ** (i - (len(lines) - 1) / 2)  # so that no bar hides another
-        _draw(grid, shown, [beside * effect.particles for effect in shown], best[model], look)
+        shift = 1.04 ** (i - (len(lines) - 1) / 2)  # so that no bar hides another
+        _draw(grid, shown, [shift * effect.particles for effect in shown], best[model], look)
     grid[4].set_xlim(grid[0].get_xlim())
     grid[5].axis("off")
     grid[5].legend(*grid[0].get_legend_handles_labels(), loc="center", fontsize=8, handlelength=3)

@@ -1,13 +1,38 @@
-"""Figure 1: success rates of attacks."""
+"""Success rates and robust accuracy against eps: of attacks (figure 1), of verdicts, and beside the published ones."""
 
 import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.rates import Rate
+from pyrobayes.evaluation.reproduction import POSTER_IMAGES, Comparison
+from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP
+from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
 from pyrobayes.results.figures import style
+from pyrobayes.results.tables import grouped
+
+# Attacks are grey: the model's colour is for FGSM, dotted, and for the worst case.
+ATTACKS = {
+    "pgd": ("#000000", "s"),
+    "apgd, snapshot": ("#3C3C3C", "D"),
+    "apgd, margin": ("#3C3C3C", "D"),
+    "pgd, mixture": ("#6C6C6C", "v"),
+    "pgd, logit matching": ("#969696", "<"),
+    "pgd, p(y|...) alone": ("#BEBEBE", ">"),
+    "uniform noise": ("#B4B4B4", "P"),
+    "square": ("#7C7C7C", "X"),
+    "transfer": ("#404040", "*"),
+}
+KINDS = {SINGLE_STEP: style.DOTTED, ITERATIVE: "-", GRADIENT_FREE: style.DASHED}
+PUBLISHED, OURS, COMPARED_WORST = "FGSM, published", "FGSM, ours", "worst case, ours"
+LOOKS = {
+    PUBLISHED: {"color": "black", "linestyle": "none", "marker": "x", "markersize": 5, "zorder": 5},
+    OURS: {"marker": "o", "markersize": 3.5},
+    COMPARED_WORST: {"marker": "o", "markersize": 3.5, "markerfacecolor": "white", "linestyle": style.DASHED},
+}
 
 
 @style.styled
@@ -16,36 +41,147 @@ def success_rates(results: Sequence[AttackResult]) -> Figure:
 
     One eps alone is joined with the misclassified clean images at eps 0.
     """
-    panels = {}
-    for result in results:
-        panels.setdefault(result.attack, []).append(result)
+    panels = grouped((result.attack, result) for result in results)
     columns = min(len(panels), 4)
     rows = math.ceil(len(panels) / columns)
     figure = style.new_figure(1.6 + 3.6 * columns, 3.6 * rows)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
+    images = f"{style.data_name(results[0].data)}, {results[0].images:,} test images"
     for axes, (attack, shown) in zip(grid.flat, panels.items()):
         for result in shown:
             _success_rate(axes, result)
-        first = shown[0]
-        axes.set_xlabel(style.BOUNDS[first.options["norm"]])
+        axes.set_xlabel(style.BOUNDS[shown[0].options["norm"]])
         style.rate_axis(axes)
-        title = f"{attack.upper()} success rate, {style.data_name(first.data)}, {len(first.labels):,} test images"
-        axes.set_title(title if len(panels) == 1 else attack.upper(), fontsize=9)
+        axes.set_title(attack.upper() + (f" success rate, {images}" if len(panels) == 1 else ""), fontsize=9)
     for axes in grid[:, 0]:
         axes.set_ylabel("misclassified images (%)")
     axes, shown = max(zip(grid.flat, panels.values()), key=lambda panel: len(panel[1]))
     style.two_part_legend(grid[0, -1], shown, axes)
     if len(panels) > 1:
-        figure.suptitle(f"Success rates, {style.data_name(first.data)}, {len(first.labels):,} test images", fontsize=9)
+        figure.suptitle(f"Success rates, {images}", fontsize=9)
     return figure
 
 
 def _success_rate(axes, result: AttackResult) -> None:
     rates = [(eps, result.success(i)) for i, eps in enumerate(result.eps)]
     if len(rates) == 1 and rates[0][0] > 0:  # lest the axis shows a range around it that nobody measured
-        clean = result.clean_accuracy
-        rates.insert(0, (0.0, Rate(clean.total - clean.count, clean.total)))
+        rates.insert(0, (0.0, _others(result.clean_accuracy)))
         axes.set_xticks([eps for eps, _ in rates], [f"{eps:g}" for eps, _ in rates])
     style.draw_intervals(axes, rates, **style.model_line(result))
+
+
+@style.styled
+def reproduction(found) -> Figure:
+    """FGSM's success rates against eps, published and ours, beside our worst case where it is known: a panel a model.
+
+    Bars are 95% intervals: Wilson's for one training, those of the mean for several, see
+    :class:`pyrobayes.evaluation.reproduction.Spread`.
+
+    Args:
+        found: a :class:`pyrobayes.results.store.SavedReproduction`.
+    """
+    panels = grouped((each.model, each) for each in found.comparisons)
+    columns = min(4, len(panels))
+    rows = math.ceil((len(panels) + 1) / columns)
+    figure = style.new_figure(style.WIDTH, 2.1 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes, (model, shown) in zip(grid.flat, panels.items()):
+        _compared(axes, model, shown)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    handles = [Line2D([], [], label=name, **{"color": style.OTHER} | look) for name, look in LOOKS.items()]
+    grid.flat[-1].legend(handles=handles, loc="center", fontsize=8, handlelength=3.6)
+    figure.supxlabel(style.BOUNDS["linf"], fontsize=9)
+    figure.supylabel("misclassified images (%)", fontsize=9)
+    judged = next((f" (worst case: {each.worst.images:,})" for each in found.comparisons if each.worst), "")
+    seeds = f"{'seed' if len(found.seeds) == 1 else 'seeds'} {', '.join(map(str, found.seeds))}"
+    networks, images = f"networks {found.recipe['networks']}", f"{found.images:,} test images{judged}"
+    figure.suptitle("; ".join([style.data_name(found.data), networks, seeds, images]), fontsize=9)
+    return figure
+
+
+def _compared(axes, model: str, shown: Sequence[Comparison]) -> None:
+    rates = {
+        PUBLISHED: [(e.eps, Rate.of_share(e.published, POSTER_IMAGES)) for e in shown if e.published is not None],
+        OURS: [(each.eps, each.ours) for each in shown],
+        COMPARED_WORST: [(each.eps, each.worst) for each in shown if each.worst is not None],
+    }
+    for name, look in LOOKS.items():
+        caps = {"capsize": 0 if name == PUBLISHED else 2}
+        style.draw_intervals(axes, rates[name], **{"color": style.colour(model)} | look | caps)
+    axes.set_title(model.upper() + ("" if rates[PUBLISHED] else " (not published)"), fontsize=9)
+    style.rate_axis(axes)
+    axes.tick_params(labelbottom=True)
+
+
+@style.styled
+def robustness(verdict: Verdict) -> Figure:
+    """Robust accuracy against eps with 95% intervals: a line an attack, one for the worst case, one for it in most further draws.
+
+    The numbers beside a name are the failed checks that put it in doubt.
+    """
+    figure = style.new_figure(style.WIDTH, 3.6)
+    axes, own = figure.subplots(), style.colour(verdict.model)
+    for name, rates in verdict.success.items():
+        colour, marker = (own, "o") if name == "fgsm" else ATTACKS.get(name, (style.OTHER, "h"))
+        look = {"color": colour, "marker": marker, "markersize": 4, "linestyle": KINDS[verdict.kinds[name]]}
+        look |= {"linewidth": 1.2, "elinewidth": 0.6, "capsize": 1.5}
+        _robust_accuracy(axes, verdict, rates, label=_with_doubts(verdict, name), **look)
+    look = {"color": own, "linewidth": 2.2, "elinewidth": 1, "capsize": 3}
+    _robust_accuracy(axes, verdict, verdict.worst, label=_with_doubts(verdict, WORST), **look)
+    if verdict.broken_in_most is not None:
+        label = _with_doubts(verdict, WORST, "the same in most of\nfurther draws")
+        _robust_accuracy(axes, verdict, verdict.broken_in_most, label=label, linestyle=style.DASHED, **look)
+    _eps_axis(axes, verdict)
+    axes.set_ylabel("images classified correctly (%)")
+    place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "handlelength": 3}
+    axes.legend(fontsize=7.5, title="attack (failed checks)", title_fontsize=7.5, **place)
+    images = f"{style.data_name(verdict.data)}, {verdict.images:,} test images"
+    axes.set_title(f"{verdict.model.upper()}, {images}", fontsize=9)
+    return figure
+
+
+@style.styled
+def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
+    """Robust accuracy of several models against eps, with 95% intervals: under FGSM alone, and in the worst case.
+
+    The numbers beside a model's name are the failed checks that put its worst case in doubt.
+    """
+    figure = style.new_figure(style.WIDTH, 3.4)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, row, title in zip(panels, ("fgsm", WORST), ("FGSM alone", "worst case of all attacks")):
+        for verdict in verdicts:
+            label = _with_doubts(verdict, WORST, verdict.model.upper())
+            _robust_accuracy(axes, verdict, verdict.rows[row], **style.model_line(verdict) | {"label": label})
+        _eps_axis(axes, verdicts[0])
+        axes.set_title(title, fontsize=9)
+    panels[0].set_ylabel("images classified correctly (%)")
+    style.two_part_legend(panels[1], verdicts)
+    images = f"{style.data_name(verdicts[0].data)}, {verdicts[0].images:,} test images"
+    figure.suptitle(f"{images}; in brackets: failed checks that put the worst case in doubt", fontsize=8)
+    return figure
+
+
+def _eps_axis(axes, verdict: Verdict) -> None:
+    """Ticks at eps 0 and at every measured eps; accuracy from 0 to 100%."""
+    axes.set_xticks([0, *(eps for eps in verdict.eps if eps)])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel(style.BOUNDS["linf"])
+    style.rate_axis(axes, top=101)
+
+
+def _robust_accuracy(axes, verdict: Verdict, broken: Sequence[Rate], **line) -> None:
+    """The images that stay classified correctly when so many are broken at every eps, with intervals, from eps 0 on."""
+    stay = [(eps, _others(rate)) for eps, rate in zip(verdict.eps, broken) if eps]
+    style.draw_intervals(axes, [(0.0, verdict.clean_accuracy), *stay], **line)
+
+
+def _others(rate: Rate) -> Rate:
+    return Rate(rate.total - rate.count, rate.total)
+
+
+def _with_doubts(verdict: Verdict, row: str, name: str | None = None) -> str:
+    doubts = verdict.doubts(row)
+    return f"{name or row} ({', '.join(map(str, doubts))})" if doubts else name or row

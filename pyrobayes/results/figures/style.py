@@ -29,28 +29,25 @@ STYLE = {
     "savefig.dpi": 200,
 }
 
-
-# Paul Tol's colours. These are furthest apart for every kind of colour vision; comparators are grey.
-COLOURS = {
-    "gfz": "#332288",
-    "gfy": "#88CCEE",
-    "gbz": "#4477AA",
-    "gby": "#BBCC33",
-    "dfx": "#CC3311",
-    "dfz": "#661100",
-    "dbx": "#CC6677",
-    "cnn": "#202020",
-    "cnn-at": "#505050",
-    "bnn": "#A0A0A0",
+# Every model's colour and marker. These colours of Paul Tol are furthest apart for every kind of colour vision;
+# comparators are grey.
+LOOKS = {
+    "gfz": ("#332288", "o"),
+    "gfy": ("#88CCEE", "s"),
+    "gbz": ("#4477AA", "^"),
+    "gby": ("#BBCC33", "D"),
+    "dfx": ("#CC3311", "o"),
+    "dfz": ("#661100", "s"),
+    "dbx": ("#CC6677", "^"),
+    "cnn": ("#202020", "P"),
+    "cnn-at": ("#505050", "X"),
+    "bnn": ("#A0A0A0", "*"),
 }
-MARKERS = {"gfz": "o", "gfy": "s", "gbz": "^", "gby": "D", "dfx": "o", "dfz": "s", "dbx": "^"}
-MARKERS |= {"cnn": "P", "cnn-at": "X", "bnn": "*"}
+COLOURS = {model: colour for model, (colour, _) in LOOKS.items()}
 OTHER = "#555555"
 WIDTH = 7.2  # inches, of a page's text
 DASHED, DOTTED = (0, (4, 2)), (0, (1, 1))
 WRONG = "#B2182B"
-
-
 BOUNDS = {
     "linf": r"perturbation $\epsilon$ ($L_\infty$, pixels in [0, 1])",
     "l2": r"perturbation $\epsilon$ ($L_2$, pixels in [0, 1])",
@@ -93,9 +90,12 @@ def _files(path: str | Path) -> list[Path]:
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure, sizes in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return FigureCanvasAgg(Figure(figsize=(width, height), layout="constrained")).figure
+
+
+def colour(model: str) -> str:
+    """The colour of a model in every figure."""
+    return COLOURS.get(model, OTHER)
 
 
 def data_name(name: str) -> str:
@@ -104,25 +104,21 @@ def data_name(name: str) -> str:
 
 
 def model_line(result: AttackResult | Verdict | Effect) -> dict:
-    """The look of a model's line in every figure."""
-    colour = COLOURS.get(result.model, OTHER)
-    return {
-        "label": result.model.upper(), "color": colour, "linestyle": "-" if result.generative else DASHED,
-        "linewidth": 1.4, "elinewidth": 0.8, "capsize": 2, "marker": MARKERS.get(result.model, "v"), "markersize": 4.5,
-        "markerfacecolor": colour if result.generative else "white",
-    }  # fmt: skip
+    """The look of a model's line in every figure; it is dashed, with open markers, for discriminative models."""
+    _, marker = LOOKS.get(result.model, (OTHER, "v"))
+    line = {"label": result.model.upper(), "color": colour(result.model), "linestyle": "-", "linewidth": 1.4}
+    line |= {"elinewidth": 0.8, "capsize": 2, "marker": marker, "markersize": 4.5}
+    return line if result.generative else line | {"linestyle": DASHED, "markerfacecolor": "white"}
 
 
 def draw_intervals(axes, rates: Sequence[tuple[float, Rate | Spread]], **line) -> None:
     """Shares in per cent with their intervals at every eps."""
-    if not rates:
-        return
-    eps, rates = zip(*rates)
-    shares = [100 * rate.share for rate in rates]
-    ends = [[100 * end for end in rate.interval] for rate in rates]
-    below = [share - low for share, (low, _) in zip(shares, ends)]
-    above = [high - share for share, (_, high) in zip(shares, ends)]
-    axes.errorbar(eps, shares, yerr=[below, above], **{"linewidth": 1.3, "elinewidth": 0.8, "capsize": 2} | line)
+    shares = [100 * rate.share for _, rate in rates]
+    below = [share - 100 * rate.interval[0] for share, (_, rate) in zip(shares, rates)]
+    above = [100 * rate.interval[1] - share for share, (_, rate) in zip(shares, rates)]
+    look = {"linewidth": 1.3, "elinewidth": 0.8, "capsize": 2} | line
+    if rates:
+        axes.errorbar([eps for eps, _ in rates], shares, yerr=[below, above], **look)
 
 
 def rate_axis(axes, top: float = 103) -> None:
@@ -134,13 +130,11 @@ def rate_axis(axes, top: float = 103) -> None:
 def two_part_legend(axes, results: Sequence[AttackResult | Verdict], drawn=None) -> None:
     """A legend beside `axes`, generative models first; its lines are drawn there, or in the axes `drawn`."""
     lines = list(zip(results, *(drawn or axes).get_legend_handles_labels()))
-    handles, labels = [], []
-    for generative, title in ((True, "generative"), (False, "discriminative")):
-        part = [(handle, label) for result, handle, label in lines if result.generative == generative]
-        for handle, label in [(Line2D([], [], linestyle="none"), title), *part] if part else []:
-            handles.append(handle)
-            labels.append(label)
-    legend = axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+    rows, titles = [], ("generative", "discriminative")
+    for title in titles:
+        part = [(handle, label) for each, handle, label in lines if each.generative == (title == "generative")]
+        rows += [(Line2D([], [], linestyle="none"), title), *part] if part else []
+    legend = axes.legend(*zip(*rows), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
     for text in legend.get_texts():
-        if text.get_text() in ("generative", "discriminative"):
+        if text.get_text() in titles:
             text.set_fontstyle("italic")
