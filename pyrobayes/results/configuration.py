@@ -8,12 +8,11 @@ from pyrobayes.data.declared import MINI
 from pyrobayes.options import MODELS, NETWORKS, PRETRAINED, TrainingOptions
 from pyrobayes.results.markdown import Markdown, listed, plain
 from pyrobayes.results.page import render
+from pyrobayes.results.sections import Found
 from pyrobayes.results.store import Provenance, SavedResults
 from pyrobayes.results.tables import CODE, TEXT, Table, grouped
 from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes.training.checkpoint import MODEL
-
-Found = Mapping[str, SavedResults]
 
 
 def configuration_section(found: Found) -> Markdown:
@@ -22,9 +21,9 @@ def configuration_section(found: Found) -> Markdown:
     named = [(name, each) for name, (_, each) in zip(names_of(trained), trained)]
     data = [(each.data["name"], each.data["split"], each.data["sha256"]) for each in found.values()]
     data += [(each.config.data, "train", each.config.data_sha256) for _, each in named]
-    options = {command: vars(each.options) for command, each in found.items()}
-    everything = {"images": "all"}
-    options = {command: each | (everything if each["images"] is None else {}) for command, each in options.items()}
+    options = {
+        command: vars(each.options) | {"images": each.options.images or "all"} for command, each in found.items()
+    }
     training = {
         name: {"data": each.config.data} | vars(each.config.networks) | vars(each.config.training)
         for name, each in named

@@ -13,32 +13,22 @@ from pyrobayes.errors import InputError
 class ResultCommand:
     """A command that measures trained models and writes what it found.
 
-    Attributes:
-        name: as it is typed.
-        file: the name of its file of results.
-        options: the record of its options, a :class:`pyrobayes.options.EvaluationOptions`.
-        record: the record of one result. It has `model`, `images` and, where several attacks are told apart, `attack`.
-        done: the report says that so many images were `done`.
-        section: the Markdown blocks of the report, from the command's :class:`pyrobayes.results.store.SavedResults`, the
-            names of the figures that are there, and the results of all commands by name.
-        figures: patterns of the names of its figures.
-        overview: the stem of the figure of all results together, which is removed when one of them changes.
-        beside: a pattern of other files that belong to the results, and are set aside with them.
-        joint: a result depends on all models that were named, so that all results are reused or none.
-        resumed: an interrupted command goes on without being asked to.
+    The records of its results have `model`, `images` and, where several attacks are told apart, `attack`. The section gets
+    the command's :class:`pyrobayes.results.store.SavedResults`, the names of the figures that are there, and the results
+    of all commands by name; it gives the Markdown blocks of the report.
     """
 
-    name: str
-    file: str
-    options: type
-    record: type
-    done: str
+    name: str  # as it is typed
+    file: str  # the name of its file of results
+    options: type  # the record of its options, a :class:`pyrobayes.options.EvaluationOptions`
+    record: type  # of one result
+    done: str  # the report says that so many images were done
     section: Callable[..., list[str]]
-    figures: tuple[str, ...] = ()
-    overview: str | None = None
-    beside: str | None = None
-    joint: bool = False
-    resumed: bool = False
+    figures: tuple[str, ...] = ()  # patterns of the names of its figures
+    overview: str | None = None  # the stem of the figure of all results, which is removed when one of them changes
+    beside: str | None = None  # a pattern of other files that belong to the results, and are set aside with them
+    joint: bool = False  # a result depends on all models that were named: all results are reused or none
+    resumed: bool = False  # an interrupted command goes on without being asked to
 
 
 _commands: dict[str, ResultCommand] = {}

@@ -6,7 +6,7 @@ give the same bytes.
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyrobayes import factorizations
@@ -18,24 +18,21 @@ from pyrobayes.results.configuration import configuration_section, names_of, sel
 from pyrobayes.results.markdown import Markdown, listed, text
 from pyrobayes.results.page import page, render
 from pyrobayes.results.registry import registered
-from pyrobayes.results.store import SavedReproduction, SavedResults, read_reproduction, read_results
+from pyrobayes.results.sections import Found
+from pyrobayes.results.store import SavedReproduction, read_reproduction, read_results
 from pyrobayes.results.tables import CODE, LAST_EPOCH, NUMBER, TEXT, Table
 from pyrobayes.torchrun import rank
 from pyrobayes.training.checkpoint import METRICS, Config
 from pyrobayes.training.metrics import Epoch, read_metrics
 
 MARKDOWN, HTML = "report.md", "report.html"
-Found = Mapping[str, SavedResults]
 
 
 def write(folder: str | os.PathLike, runs: str | os.PathLike | None = None) -> list[Path]:
     """Write `report.md` and `report.html` of the results in a folder; returns both paths.
 
-    Under torchrun the first process writes, and the others return an empty list.
-
-    Args:
-        folder: of the results and their figures.
-        runs: of the trained models, whose last epoch is told where they are; `folder` where left out.
+    Under torchrun the first process writes, and the others return an empty list. `runs` has the trained models, whose
+    last epoch is told where they are; it is `folder` where left out.
 
     Raises:
         InputError: there are no results, or a file is damaged.
@@ -50,8 +47,8 @@ def write(folder: str | os.PathLike, runs: str | os.PathLike | None = None) -> l
     figures = sorted(path.name for path in folder.glob("*.png"))
     content = _markdown(found, figures, Path(runs or folder), published)
     written = {folder / MARKDOWN: content, folder / HTML: page(content, folder)}
-    for path, text_of_it in written.items():
-        write_atomically(path, text_of_it)
+    for path, page_or_text in written.items():
+        write_atomically(path, page_or_text)
     return list(written)
 
 

@@ -52,11 +52,7 @@ class Table:
     def across(cls, labels: Mapping[str, str], rows: Iterable[tuple], column: str = "eps {:g}", last=()) -> "Table":
         """One row a measurement, one column an eps or another number.
 
-        Args:
-            labels: headers of the first columns, and their kinds.
-            rows: of each the first cells, the others by number, and the last ones.
-            column: header of those between.
-            last: headers of the last columns.
+        A row has its first cells (`labels` are their headers and kinds), cells by number, and those of the `last` columns.
         """
         rows = list(rows)
         numbers = sorted({value for _, cells, *_ in rows for value in cells})
@@ -160,15 +156,12 @@ def trainings(trained: Mapping[str, Sequence[Epoch]], runs) -> Table:
     return Table.of([name, *LAST_EPOCH, saved], [(epochs[-1], model) for model, epochs in trained.items()])
 
 
+CHANGED = "predictions that another draw of the particles changes"
 SIZE = "effective sample size of the importance weights"
 EVALUATION = [
     MODEL_NAME,
     Column("accuracy (%)", lambda result: result.accuracy.percent()),
-    Column(
-        "changed (%)",
-        lambda result: result.flipped_by_resampling.percent(),
-        note="predictions that another draw of the particles changes",
-    ),
+    Column("changed (%)", lambda result: result.flipped_by_resampling.percent(), note=CHANGED),
     Column("NLL (nats)", lambda result: number(result.negative_log_likelihood, 3), note="mean of -log p(y|x)"),
     Column("ECE", lambda result: number(result.calibration_error, 3), note="expected calibration error, 15 equal bins"),
     Column("log p(x) (nats)", lambda result: number(result.log_evidence, 2)),
@@ -225,8 +218,8 @@ def success_rates(results: Sequence[AttackResult], verdicts: Mapping[str, Verdic
 
 
 def _evading(result: Detection, _) -> str:
-    weight = result.options["evade_weight"] if result.options["evade"] is not None else None
-    return result.attack + (f", evading × {weight:g}" if weight is not None else "")
+    weight = result.options["evade_weight"]
+    return result.attack + ("" if result.options["evade"] is None else f", evading × {weight:g}")
 
 
 PASSED = "images that end up misclassified and accepted, of all"
@@ -318,15 +311,15 @@ def comparisons_by_eps(results: Sequence[Comparison]) -> Table:
     return Table.of([MODEL_NAME, Column("eps", lambda each: f"{each.eps:g}"), *measures], results)
 
 
+def _gap(claim: Claim) -> str:
+    return f"{points((claim.gap, claim.half))} at eps {claim.eps:g}, seed {claim.seed}"
+
+
 CLAIM = [
     Column("pair", lambda claim: f"{claim.generative.upper()}, {claim.discriminative.upper()}", TEXT),
     Column("claim about FGSM", lambda claim: claim.statement, TEXT),
     Column("outcome", lambda claim: claim.outcome, STATUS),
-    Column(
-        "smallest gap (points)",
-        lambda claim: f"{points((claim.gap, claim.half))} at eps {claim.eps:g}, seed {claim.seed}",
-        TEXT,
-    ),
+    Column("smallest gap (points)", _gap, TEXT),
 ]
 
 

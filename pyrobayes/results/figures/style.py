@@ -1,8 +1,7 @@
 """How every figure looks, and how it is written: one style, one colour a model."""
 
-import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -53,29 +52,18 @@ BOUNDS = {
     "l2": r"perturbation $\epsilon$ ($L_2$, pixels in [0, 1])",
     "area": r"perturbation $\epsilon$ (share of the image)",
 }
+styled = matplotlib.rc_context(STYLE)  # a decorator: the function draws so, and leaves matplotlib's own settings
 
 
-def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Decorator: the function draws in STYLE, and leaves matplotlib's own settings as they were."""
-
-    @functools.wraps(function)
-    def drawing(*arguments, **options):
-        with matplotlib.rc_context(STYLE):
-            return function(*arguments, **options)
-
-    return drawing
-
-
+@styled
 def save(figure: Figure, path: str | Path) -> list[Path]:
     """Write a figure as `path`.pdf and `path`.png; returns both paths."""
-    paths = _files(path)
-    with matplotlib.rc_context(STYLE):
-        for each in paths:
-            buffer = io.BytesIO()
-            metadata = {"CreationDate": None} if each.suffix == ".pdf" else None
-            figure.savefig(buffer, format=each.suffix[1:], bbox_inches="tight", metadata=metadata)
-            write_atomically(each, buffer.getvalue())
-    return paths
+    for each in _files(path):
+        buffer = io.BytesIO()
+        metadata = {"CreationDate": None} if each.suffix == ".pdf" else None
+        figure.savefig(buffer, format=each.suffix[1:], bbox_inches="tight", metadata=metadata)
+        write_atomically(each, buffer.getvalue())
+    return _files(path)
 
 
 def remove(path: str | Path) -> None:
