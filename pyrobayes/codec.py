@@ -30,7 +30,8 @@ def saved(
     """Metadata of a field: its `key` in JSON where that isn't its name, that it is left out (`omit`) and has its default
     when the record is read, and functions from its value to plain JSON (`encode`) and back (`decode`).
     """
-    return {"saved": {"rename": key, "omit": omit or None, "unstruct_hook": encode, "struct_hook": decode}}
+    read = None if decode is None else lambda value, _: decode(value)
+    return {"saved": override(rename=key, omit=omit or None, unstruct_hook=encode, struct_hook=read)}
 
 
 def encode(record) -> Any:
@@ -89,12 +90,7 @@ def _list_hook(kind: Any, converter: cattrs.Converter) -> Callable:
 
 
 def _overrides(record: type) -> dict:
-    metadata = {field.name: field.metadata.get("saved", {}) for field in dataclasses.fields(record)}
-    hooks = {}
-    for name, given in metadata.items():
-        decoded = given.get("struct_hook")
-        hooks[name] = override(**given | ({"struct_hook": lambda value, _, by=decoded: by(value)} if decoded else {}))
-    return hooks
+    return {field.name: field.metadata.get("saved", override()) for field in dataclasses.fields(record)}
 
 
 def _read_hook(record: type, converter: cattrs.Converter) -> Callable:

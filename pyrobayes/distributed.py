@@ -66,11 +66,8 @@ def join(device: torch.device) -> None:
 
 def must_agree(what: str, value: Callable[[], str]) -> None:
     """Refuse to go on unless `value()` is equal in all processes. A process that is alone doesn't call it."""
-    if processes() > 1:
-        values: list[str] = [""] * processes()
-        dist.all_gather_object(values, value())
-        if len(set(values)) > 1:
-            raise InputError(f"the processes don't agree on {what}: all must have the same, and see the same folder")
+    if processes() > 1 and len(set(gather([value()]))) > 1:
+        raise InputError(f"the processes don't agree on {what}: all must have the same, and see the same folder")
 
 
 def wait_for_all() -> None:

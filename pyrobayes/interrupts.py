@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 
 from pyrobayes.torchrun import started
@@ -69,21 +70,13 @@ def postponed() -> Iterator[Callable[[], int]]:
 @contextlib.contextmanager
 def _handled(handle: Callable) -> Iterator[None]:
     """Set a handler of all signals that aren't ignored; Python allows it in the main thread alone."""
-    signals = SIGNALS if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.getsignal(number) for number in signals}
-    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
-    try:
-        for number in before:
-            signal.signal(number, handle)
+    with contextlib.ExitStack() as restored:
+        for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
+            if (before := signal.getsignal(number)) not in (signal.SIG_IGN, None):
+                restored.callback(signal.signal, number, before)
+                signal.signal(number, handle)
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _importing(frame) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
-        frame = frame.f_back
-    return False
+    return any(each.f_code.co_filename == "<frozen importlib._bootstrap>" for each, _ in traceback.walk_stack(frame))

@@ -64,8 +64,8 @@ class ProgressBar(Progress, contextlib.AbstractContextManager):
         )
         self._last = time.monotonic()
         if epoch.collapsed and epoch.epoch == epochs:
-            self._write(
-                f"warning: the posterior of {model} has collapsed: z carries almost no information on the image and its "
+            self.note(
+                f"the posterior of {model} has collapsed: z carries almost no information on the image and its "
                 f"class (KL {epoch.validation_kl:.2f} nats); try a longer KL warm-up, more epochs or another learning rate"
             )
 

@@ -1,4 +1,4 @@
-"""Labelled images of one split of a data set."""
+"""Labelled images."""
 
 import dataclasses
 import hashlib
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from pyrobayes.errors import InputError, check_integer
+
+SHAPE = "[N, channels, height, width]"
 
 
 @dataclass(frozen=True)
@@ -34,23 +36,20 @@ class Images:
     def __post_init__(self):
         pixels, labels = self.pixels, self.labels
         if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.dim() != 4:
-            got = _kind(pixels)
-            raise InputError(f"pixels must be torch.uint8 [N, channels, height, width], from 0 to 255, got {got}")
+            raise InputError(f"pixels must be torch.uint8 {SHAPE}, from 0 to 255, got {_kind(pixels)}")
         if pixels.shape[1] > 4 >= pixels.shape[3]:
-            raise InputError(
-                f"pixels must be [N, channels, height, width], got {list(pixels.shape)}, which looks like "
-                "[N, height, width, channels]: give pixels.permute(0, 3, 1, 2)"
-            )
+            looks = "which looks like [N, height, width, channels]: give pixels.permute(0, 3, 1, 2)"
+            raise InputError(f"pixels must be {SHAPE}, got {list(pixels.shape)}, {looks}")
         if not isinstance(labels, Tensor) or labels.dtype != torch.long or labels.shape != pixels.shape[:1]:
             raise InputError(f"labels must be torch.long [{len(pixels)}], one for each image, got {_kind(labels)}")
         if not isinstance(self.classes, tuple | list) or not all(isinstance(name, str) for name in self.classes):
             raise InputError(f"classes must be the names of the classes, texts in a tuple, got {self.classes!r}")
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            low, high = labels.min(), labels.max()
-            raise InputError(f"labels must lie from 0 to {len(self.classes) - 1}, got {low} to {high}")
+            got = f"{labels.min()} to {labels.max()}"
+            raise InputError(f"labels must lie from 0 to {len(self.classes) - 1}, got {got}")
         if not self.sha256:
-            parts = self.pixels.cpu().numpy().tobytes() + self.labels.cpu().numpy().tobytes()
-            object.__setattr__(self, "sha256", hashlib.sha256(parts).hexdigest())
+            content = pixels.cpu().numpy().tobytes() + labels.cpu().numpy().tobytes()
+            object.__setattr__(self, "sha256", hashlib.sha256(content).hexdigest())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,9 +73,8 @@ class Images:
             return self
         check_integer("images", images, least=1)
         if images > len(self):
-            raise InputError(
-                f"images must be at most {len(self)}, the {self.split} images of {self.name}, got {images}"
-            )
+            there = f"{len(self)}, the {self.split} images of {self.name}"
+            raise InputError(f"images must be at most {there}, got {images}")
         return self.take(torch.arange(images))
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:

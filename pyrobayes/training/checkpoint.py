@@ -57,7 +57,7 @@ class Config:
 
     @classmethod
     def of(cls, model: str, networks: Networks, data: Images, training: TrainingOptions) -> "Config":
-        """The configuration of a run that trains a model with these networks on `data`."""
+        """The configuration of a training on `data`."""
         return cls(model, networks, data.image_shape, tuple(data.classes), data.name, data.sha256, training)
 
     @property

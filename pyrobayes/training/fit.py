@@ -58,7 +58,7 @@ def fit(
     tensorboard: bool = False,
     progress: Progress,
 ) -> list[Epoch]:
-    """Train a factorization.
+    """Train a factorization; returns one record an epoch.
 
     Args:
         factorization: with fresh weights; trained in place, on the device that it is on.
@@ -68,11 +68,7 @@ def fit(
         resume: go on with the run in `out`; it must have the same configuration.
         overwrite: train although `out` holds a run, and replace it after the first epoch.
         tensorboard: write TensorBoard event files to `out/tensorboard` too (needs the package tensorboard).
-        progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
-            :class:`pyrobayes.Progress` is called after every step and every epoch.
-
-    Returns:
-        One record an epoch.
+        progress: True shows a bar, False or None nothing; a :class:`pyrobayes.Progress` is called after every step.
 
     Raises:
         InputError: the arguments don't fit each other, or the folder can't be used.
@@ -123,11 +119,7 @@ def _check_arguments(factorization, data, options, out) -> None:
 
 
 class _Training:
-    """One training: the model, the optimizer, and the place that it has reached.
-
-    The order of an epoch's images follows from (seed, epoch). The particles come from torch's generator, whose state is
-    part of the checkpoint.
-    """
+    """One training. The order of an epoch's images follows from (seed, epoch), the particles from torch's generator."""
 
     def __init__(self, factorization: DeepBayes, data: Images, options: TrainingOptions):
         self.factorization, self.options = factorization, options
@@ -144,25 +136,20 @@ class _Training:
     def _count_classes(self, training: Images) -> None:
         """Give p_D(y) the class frequencies of the training images."""
         frequencies = training.labels.bincount(minlength=len(training.classes)) / len(training)
+        missing = ", ".join(name for name, share in zip(training.classes, frequencies) if not share)
         for module in self.factorization.modules():
             if isinstance(module, DataClasses):
-                if not frequencies.all():
-                    missing = ", ".join(name for name, share in zip(training.classes, frequencies) if not share)
-                    raise InputError(
-                        f"{self.factorization.name} has p_D(y), the class frequencies of the training images, and there is "
-                        f"none of {missing}: train on images of every class"
-                    )
+                if missing:
+                    told = f"{self.factorization.name} has p_D(y), the class frequencies of the training images"
+                    raise InputError(f"{told}, and there is none of {missing}: train on images of every class")
                 module.frequencies.copy_(frequencies)
 
     def run(self, folder: RunFolder, progress: Progress) -> list[Epoch]:
         """Train from the place that is reached to the end, and save to the folder."""
         self.factorization.requires_grad_(True)
         epochs, stopped = self.options.epochs, 0
-        with (
-            pyro.validation_enabled(importance.VALIDATE),
-            seeded(self._seed(0), self.device),
-            postponed() as received,
-        ):
+        validated = pyro.validation_enabled(importance.VALIDATE)
+        with validated, seeded(self._seed(0), self.device), postponed() as received:
             set_random_state(self.random_state)
             distributed.must_agree("where the training starts", lambda: digest(*self.state().encoded()))
             while len(self.epochs) < epochs:
