@@ -128,7 +128,7 @@ def show(model, figure, as_json):
 @click.option("--per-class", default=8, show_default=True, help="images of every class")
 @click.option("--seed", default=0, show_default=True, help="seed of the samples")
 @options.of_models
-def generate(model, per_class, seed, where):
+def generate(model, per_class, seed, context):
     """Draw images of every class from a trained MODEL, and reconstruct test images.
 
     Writes samples-MODEL (the mean of p(x|...) at latent vectors drawn from p(z|y), one column a class) and
@@ -141,7 +141,7 @@ def generate(model, per_class, seed, where):
     """
     from pyrobayes.commands.generate import draw_samples
 
-    written = draw_samples(model, where.context(), per_class=per_class, seed=seed)
+    written = draw_samples(model, context, per_class=per_class, seed=seed)
     click.echo("Wrote " + ", ".join(map(str, written)) + ".")
 
 

@@ -47,6 +47,7 @@ pretrained = click.option(
 out = click.option(
     "--out", type=FOLDER, help="folder for results and figures [default: --runs, with --pretrained runs]"
 )
+PLACES = (data_dir, runs, pretrained, out, device)
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
 
@@ -62,56 +63,46 @@ models = click.argument("models", metavar="[MODEL]...", nargs=-1, callback=_know
 models_to_train = click.argument("models", metavar="MODEL...|all", nargs=-1, required=True, callback=_known)
 
 
-@dataclasses.dataclass(frozen=True)
-class Where:
-    """What the command line says of models, data and results; its context is made when torch is needed."""
-
-    data_dir: str | None
-    runs: str
-    out: str | None
-    device: str
-    data: str | None = None
-
-    @property
-    def results(self) -> str:
-        return self.out or self.runs
-
-    def context(self, **given):
-        from pyrobayes.commands.context import Context
-
-        return Context(**vars(self), **given)
+def _with(function, *options):
+    """The function with these options, in the order of its help."""
+    return functools.reduce(lambda command, option: option(command), reversed(options), function)
 
 
-def of_models(function):
-    """Decorator: where trained models are, and where results go; as `where`."""
+def _in_context(function):
+    """The function with a context in place of the options that say where things are."""
 
     @functools.wraps(function)
-    def command(*arguments, runs, pretrained, out, data_dir, device, data=None, **given):
+    def command(*, runs, pretrained, out, data_dir, device, data=None, **given):
         if pretrained:
             if given_on_command_line("runs"):
                 raise InputError("--pretrained takes the models that come with the package: leave --runs out")
             runs, out = PRETRAINED, out or "runs"
-        return function(*arguments, where=Where(data_dir, runs, out, device, data), **given)
+        from pyrobayes.commands.context import Context  # imports torch
 
-    for option in reversed((data_dir, runs, pretrained, out, device)):
-        command = option(command)
+        return function(context=Context(data, data_dir, runs, out, device), **given)
+
     return command
+
+
+def of_models(function):
+    """Decorator: where trained models are, and where results go; as `context`."""
+    return _with(_in_context(function), *PLACES)
 
 
 def of_results(kind: type, resumes: bool = False):
     """Decorator: models, an options record, as `chosen`, and what every command has that looks at trained models."""
 
     def decorate(function):
+        in_context = _in_context(function)
+
         @functools.wraps(function)
         def command(**given):
             names = {field.name for field in dataclasses.fields(kind)}
             others = {name: value for name, value in given.items() if name not in names}
-            return function(chosen=record(kind, given), **others)
+            return in_context(chosen=record(kind, given), **others)
 
         data_of_runs = data("the data set [default: the one that the models were trained on]")
-        for option in (of_models, as_json, data_of_runs, resume(resumes), of_record(kind), models):
-            command = option(command)
-        return command
+        return _with(command, models, of_record(kind), resume(resumes), data_of_runs, as_json, *PLACES)
 
     return decorate
 
@@ -138,10 +129,9 @@ def of_record(kind: type, *, defaults: bool = True):
 
     def decorate(function):
         types_of = typing.get_type_hints(kind)
-        for field in reversed(dataclasses.fields(kind)):
-            if "help" in field.metadata:
-                function = _option(field, types_of[field.name], field.default if defaults else None)(function)
-        return function
+        offered = (field for field in dataclasses.fields(kind) if "help" in field.metadata)
+        made = [_option(field, types_of[field.name], field.default if defaults else None) for field in offered]
+        return _with(function, *made)
 
     return decorate
 

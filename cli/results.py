@@ -16,14 +16,14 @@ from pyrobayes.torchrun import rank
 from pyrobayes_cli import options
 
 
-def present(name: str, show: Callable, models, chosen, where: options.Where, as_json: bool, **given) -> None:
+def present(name: str, show: Callable, models, chosen, context, as_json: bool, **given) -> None:
     """Compute the results of the command `name`, with progress and warnings; show them, or print them as JSON."""
     compute = getattr(importlib.import_module(f"pyrobayes.commands.{name}"), name)
     with ProgressBar(lines=True) as progress:
-        results = compute(models, chosen, where.context(progress=progress), **given)
-    warn_of_unfinished(dict.fromkeys(result.model for result in results), where.runs)
+        results = compute(models, chosen, dataclasses.replace(context, progress=progress), **given)
+    warn_of_unfinished(dict.fromkeys(result.model for result in results), context.runs)
     if not as_json:
-        show(results, where.results)
+        show(results, context.results)
         return
     from pyrobayes.codec import encode
 

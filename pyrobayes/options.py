@@ -34,9 +34,8 @@ def option(default: Any, help: str | None = None, choices=None, **more) -> Any:
         default: the value where the user gives none.
         help: the help text on the command line, which offers no field without one.
         choices: the values that are allowed.
-        more: what else is declared of the field, such as `check`, a function of its name and value that refuses a bad
-            value, `open`, where Python takes values beyond the choices, and `none_means`, the words that stand for a
-            default of None in the help text.
+        more: `check`, a function of name and value that refuses a bad value; `open`, where Python takes values beyond the
+            choices; `none_means`, the words that stand for a default of None in the help text.
     """
     declared = {"help": help, "choices": choices} | more
     return field(default=default, metadata={name: value for name, value in declared.items() if value is not None})
@@ -96,7 +95,7 @@ NETWORKS = {"paper": Networks(), "small": Networks(channels=32)}
 
 # Models that are trained otherwise than the rest: chosen on validation images, see docs/training-choices.md.
 OWN_TRAINING = {name: {"epochs": 10, "lr": 2e-3, "batch_size": 128, "kl_warmup": 0.2} for name in ("dfx", "dfz")}
-BATCH = partial(errors.check_integer, least=1, most=errors.LARGEST_BATCH)
+check_batch = partial(errors.check_integer, least=1, most=errors.LARGEST_BATCH)
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,8 @@ class TrainingOptions:
 
     epochs: int = option(20, "passes over the training images (dfx, dfz: 10)", check=check_count)
     lr: float = option(3e-3, "learning rate of Adam, the peak under a schedule (dfx, dfz: 0.002)", check=check_positive)
-    schedule: str = option(
-        "one-cycle", "course of the learning rate over the whole run", ("one-cycle", "cosine", "constant")
-    )
-    batch_size: int = option(64, "images per step (dfx, dfz: 128)", check=BATCH)
+    schedule: str = option("one-cycle", "course of the learning rate over the run", ("one-cycle", "cosine", "constant"))
+    batch_size: int = option(64, "images per step (dfx, dfz: 128)", check=check_batch)
     train_particles: int = option(1, "particles z ~ q(z|x, y) per image in the ELBO", check=check_count)
     kl_warmup: float = option(
         0.4, "share of the run over which the weight of the KL term rises to 1 (dfx, dfz: 0.2)", check=check_part_of_run
@@ -221,7 +218,7 @@ class ClassifierOptions:
 class EvaluationOptions(ClassifierOptions):
     """How a trained model classifies a data set."""
 
-    batch_size: int = option(100, "images at a time; changes memory and speed, not results", check=BATCH)
+    batch_size: int = option(100, "images at a time; changes memory and speed, not results", check=check_batch)
     images: int | None = option(None, "take only the first N test images", check=check_count)
 
     @property
@@ -235,16 +232,12 @@ class RobustnessOptions(EvaluationOptions):
     """How a verdict on robustness is reached: see :mod:`pyrobayes.evaluation.robustness.verdict`."""
 
     images: int | None = option(1000, "take only the first N test images", check=check_count)
-    eps: tuple[float, ...] = option(
-        (0.05, 0.1, 0.2, 0.3), "L-infinity sizes of the perturbation, as a range or a comma list"
-    )
+    eps: tuple[float, ...] = option((0.05, 0.1, 0.2, 0.3), "sizes in L-infinity, as a range or a comma list")
     steps: int = option(
         40, "steps of every iterative attack, draws of random noise, and a tenth of Square's queries", check=check_count
     )
     redraws: int = option(20, "draws of the noise that judge the adversarial images again", check=check_count)
-    checked_images: int = option(
-        200, "number of images, the first ones, for the checks that attack again", check=check_count
-    )
+    checked_images: int = option(200, "first images, for the checks that attack again", check=check_count)
     brief: bool = option(False, "leave out the mixture's gradient, logit matching and single terms")
 
     def __post_init__(self):
@@ -291,9 +284,9 @@ class Recipe:
 
 
 # Chosen on validation images, see docs/training-choices.md: better than what `train` takes by itself, and mostly slower.
-WITH_DECODER_OF_Z = {"latent": 32, "epochs": 40, "train_particles": 2, "antithetic": True}
+GENERATIVE = {"latent": 32, "epochs": 40, "train_particles": 2, "antithetic": True}
 OWN = {
-    **dict.fromkeys(("gfz", "gfy", "gbz", "gby"), WITH_DECODER_OF_Z),
+    **dict.fromkeys(("gfz", "gfy", "gbz", "gby"), GENERATIVE),
     **dict.fromkeys(("dfx", "dfz"), {"epochs": 60, "augmentation": "shift-flip"}),
     "dbx": {"train_particles": 10, "antithetic": True},
 }

@@ -88,7 +88,7 @@ class AttackOptions(EvaluationOptions):
         "0:3:0.5]",
     )
     attack_particles: int | None = option(
-        None, "particles of the attacker's estimates  [default: --particles]", check=errors.check_count
+        None, "the attacker's particles  [default: --particles]", check=errors.check_count
     )
     attack_estimator: str | None = option(None, "estimator of the attacker  [default: --estimator]", ESTIMATORS)
 
@@ -140,13 +140,9 @@ class AttackOptions(EvaluationOptions):
 class DetectionOptions(AttackOptions):
     """How tests are fitted that reject adversarial images, and attacked: see :mod:`pyrobayes.evaluation.detection`."""
 
-    false_alarms: float = option(
-        0.05, "share of the training images that each test may reject", check=errors.check_fraction
-    )
+    false_alarms: float = option(0.05, "share of training images that a test may reject", check=errors.check_fraction)
     train_images: int = option(
-        5000,
-        "number of training images, the first ones, to which the tests are fitted",
-        check=partial(errors.check_integer, least=2),
+        5000, "first training images, to which the tests are fitted", check=partial(errors.check_integer, least=2)
     )
     evade_weight: tuple[float, ...] = option(
         (),

@@ -32,9 +32,7 @@ class CW(Attack):
     steps: int = option(100, "steps of Adam in each search", check=check_count)
     searches: int = option(6, check=check_count)
     step_size: float | None = option(None, "learning rate of Adam", none_means="0.05", check=check_step_size)
-    confidence: float = option(
-        0.0, "margin, in nats, above which an image counts as misclassified", check=check_from_zero
-    )
+    confidence: float = option(0.0, "margin in nats above which an image is misclassified", check=check_from_zero)
 
     norms: ClassVar[tuple[str, ...]] = ("l2",)
     least_distance: ClassVar[bool] = True

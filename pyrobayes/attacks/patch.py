@@ -21,9 +21,7 @@ class Patch(Iterative):
     """
 
     norm: str = "area"
-    step_size: float | None = option(
-        None, "size of a step of the patch's pixels", none_means="2.5 / steps", check=check_step_size
-    )
+    step_size: float | None = option(None, "size of a step", none_means="2.5 / steps", check=check_step_size)
 
     norms: ClassVar[tuple[str, ...]] = ("area",)
 

@@ -20,9 +20,7 @@ class Iterative(Attack):
     """
 
     steps: int = option(40, "steps along the gradient", check=check_count)
-    restarts: int = option(
-        1, "random starts, of which the worst counts; each is another place of a patch", check=check_count
-    )
+    restarts: int = option(1, "random starts, or places of a patch; the worst counts", check=check_count)
     random_start: bool = True
 
     def __post_init__(self):
@@ -51,9 +49,7 @@ class PGD(Iterative):
     The default step size is theirs in L2.
     """
 
-    step_size: float | None = option(
-        None, "size of a step, in the norm", none_means="2.5 eps / steps", check=check_step_size
-    )
+    step_size: float | None = option(None, "size of a step", none_means="2.5 eps / steps", check=check_step_size)
 
     def climb(self, problem, eps, start, draw):
         size = self.step_size or 2.5 * eps / self.steps

@@ -14,13 +14,10 @@ from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, splitmix, st
 
 
 class Problem:
-    """One batch to attack.
-
-    The arguments are an attack, and those that an :class:`pyrobayes.attacks.Attack` is called with.
+    """One batch to attack. The arguments are an attack, and those that it is called with.
 
     Attributes:
-        x: the images [B, channels, height, width].
-        y: their true classes [B].
+        x, y: the images [B, channels, height, width], and their true classes [B].
         target: [B] the classes to be predicted, or None. Images of that class already are left as they are.
         indices: [B] the images' places in their data set.
         references: images of other classes, like x, or None.
