@@ -125,8 +125,8 @@ def show(model, figure, as_json):
 
 @click.command("generate", short_help="Draw images from a trained model.")
 @options.model
-@click.option("--per-class", default=8, show_default=True, help="images of every class")
-@click.option("--seed", default=0, show_default=True, help="seed of the samples")
+@options.with_default("--per-class", default=8, help="images of every class")
+@options.with_default("--seed", default=0, help="seed of the samples")
 @options.of_models
 def generate(model, per_class, seed, context):
     """Draw images of every class from a trained MODEL, and reconstruct test images.

@@ -12,6 +12,7 @@ from pyrobayes.errors import InputError, choice
 from pyrobayes.options import COMPARATORS, DEVICES, MODELS, PRETRAINED, parse_eps
 
 FOLDER = click.Path(file_okay=False)
+with_default = functools.partial(click.option, show_default=True)  # told in the help
 
 
 def data(help: str, default: str | None = None):
@@ -22,10 +23,9 @@ def data(help: str, default: str | None = None):
 
 def resume(default: bool = False):
     """Decorator: whether results of an earlier run are reused; the same for every command that writes results."""
-    return click.option(
+    return with_default(
         "--resume/--no-resume",
         default=default,
-        show_default=True,
         help="reuse results of an earlier run that have the same options, versions, data and weights",
     )
 
@@ -33,12 +33,8 @@ def resume(default: bool = False):
 data_dir = click.option(
     "--data-dir", type=FOLDER, help="cache of data sets [default: $PYROBAYES_DATA, else the user's cache]"
 )
-device = click.option(
-    "--device", default="auto", show_default=True, type=click.Choice(DEVICES), help="where to compute"
-)
-runs = click.option(
-    "--runs", default="runs", show_default=True, type=FOLDER, help="folder of the trained models, one folder each"
-)
+device = with_default("--device", default="auto", type=click.Choice(DEVICES), help="where to compute")
+runs = with_default("--runs", default="runs", type=FOLDER, help="folder of the trained models, one folder each")
 pretrained = click.option(
     "--pretrained",
     is_flag=True,

@@ -26,12 +26,8 @@ from pyrobayes_cli.results import show_attack, show_evaluation, show_worst_cases
     type=click.Choice(list(NETWORKS), case_sensitive=False),
     help="sizes [default: poster: paper, else small]",
 )
-@click.option(
-    "--seeds",
-    default=1,
-    type=click.IntRange(1),
-    show_default=True,
-    help="trainings, with seeds that count up from --seed",
+@options.with_default(
+    "--seeds", default=1, type=click.IntRange(1), help="trainings, with seeds that count up from --seed"
 )
 @click.option(
     "--runs",
@@ -43,10 +39,8 @@ from pyrobayes_cli.results import show_attack, show_evaluation, show_worst_cases
 @click.option(
     "--images", type=click.IntRange(1), help="test images that FGSM attacks [default: own 1000, poster all, quick 200]"
 )
-@click.option("--particles", default=10, type=click.IntRange(1), show_default=True, help="particles K per class")
-@click.option(
-    "--seed", default=0, type=click.IntRange(0), show_default=True, help="seed of training, particles and samples"
-)
+@options.with_default("--particles", default=10, type=click.IntRange(1), help="particles K per class")
+@options.with_default("--seed", default=0, type=click.IntRange(0), help="seed of training, particles and samples")
 @options.resume(default=True)
 def reproduce(recipe, quick, networks, seeds, runs, data_dir, device, images, particles, seed, resume):
     """Train all seven models, evaluate and attack them, draw every figure, and compare with what is published.
