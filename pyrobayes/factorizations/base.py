@@ -1,23 +1,26 @@
 """The contract of every factorization, and the registry."""
 
 import inspect
+import itertools
 import textwrap
 from functools import cached_property
 
 import pyro
 import torch
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
 from pyrobayes.errors import InputError, check_integer, choice
 from pyrobayes.factorizations.conditionals import Conditionals
-from pyrobayes.factorizations.parameters import offer_parameters
-from pyrobayes.factorizations.structure import Structure, check_model, latent_sizes, stated_formula
+from pyrobayes.factorizations.structure import FORMULA, Structure, check_model, latent_size
 from pyrobayes.options import NETWORKS, Networks
 from pyrobayes.randomness import seeded
 
 _REGISTRY: dict[str, type["DeepBayes"]] = {}
 # The results of the checks of models that were built before, by all that they follow from. A check takes 15 ms.
 _CHECKED: dict[tuple, dict] = {}
+_STORED = itertools.count(1)  # objects whose weights went into Pyro's parameter store
 
 
 class DeepBayes(nn.Module):
@@ -57,17 +60,26 @@ class DeepBayes(nn.Module):
     def images(self, x: Tensor | None, y: Tensor | None) -> pyro.plate:
         """The plate of images, at dimension -1; `model` and `guide` open it first.
 
-        Here Pyro's `SVI` gets the weights, see :func:`pyrobayes.factorizations.parameters.offer_parameters`.
+        It also gives the weights to an inference algorithm that collects parameters, such as Pyro's `SVI`. The training
+        of this package steps the weights itself, and leaves Pyro's store empty.
         """
-        offer_parameters(self)
+        if any(isinstance(handler, TraceMessenger) and handler.param_only for handler in _PYRO_STACK):
+            pyro.module(self._name_in_store, self)
         size = 1 if y is None else y.shape[-1]
         return pyro.plate("images", size if x is None else x.shape[-4], dim=-1)
 
+    @cached_property
+    def _name_in_store(self) -> str:
+        """A name that no other object has: under a shared one, two models would share their weights or lose them."""
+        for parameter in self.parameters():  # the store would train a copy of one that isn't contiguous
+            parameter.data = parameter.data.contiguous()
+        return f"{type(self).__name__}-{next(_STORED)}"
+
     def __getstate__(self) -> dict:
-        """Everything but the references that Pyro's store attaches to its parameters, which can't be pickled."""
+        """Everything but the name in Pyro's store, and what the store attaches to parameters, which can't be pickled."""
         for parameter in self.parameters():
             vars(parameter).pop("unconstrained", None)
-        return vars(self).copy()
+        return {name: value for name, value in vars(self).items() if name != "_name_in_store"}
 
     @classmethod
     def formula(cls) -> str:
@@ -75,7 +87,8 @@ class DeepBayes(nn.Module):
 
         Such as `p(x, z, y) = p(z) p(y|z) p(x|z)`.
         """
-        return stated_formula(cls)
+        lines = ((vars(base).get("__doc__") or "").strip().partition("\n")[0] for base in cls.__mro__)
+        return next(filter(FORMULA.fullmatch, lines), "")
 
     @cached_property
     def structure(self) -> Structure:
@@ -87,7 +100,7 @@ class DeepBayes(nn.Module):
     @cached_property
     def latent(self) -> int:
         """How many latent numbers the guide draws for an image, those of all latent variables together."""
-        return sum(latent_sizes(self, self.structure.latent).values())
+        return latent_size(self, self.structure.latent)
 
     def check(self) -> None:
         """Refuse, with an :class:`InputError`, a model or guide that contradicts the formula; done once per object."""
@@ -100,6 +113,12 @@ class DeepBayes(nn.Module):
     def source(self) -> dict[str, str]:
         """The source code of `model` and `guide` as they run."""
         return {name: textwrap.dedent(inspect.getsource(getattr(self, name))) for name in ("model", "guide")}
+
+    @property
+    def placement(self) -> dict:
+        """The device of the weights, and the precision of images: that of the weights, but float32 at least."""
+        weights = next(self.parameters())
+        return {"device": weights.device, "dtype": torch.promote_types(weights.dtype, torch.float32)}
 
 
 def register(name: str):
@@ -152,13 +171,10 @@ def build(
     for size in image_shape:
         check_integer("every size in image_shape", size, least=1)
     check_integer("num_classes", num_classes, least=2)
-    cls = get(name)
+    kind = get(name), networks, tuple(image_shape), num_classes
     with seeded(seed):
-        factorization = cls(Conditionals(networks, tuple(image_shape), num_classes)).float()
-    kind = cls, networks, tuple(image_shape), num_classes
+        factorization = kind[0](Conditionals(*kind[1:])).float()
     vars(factorization).update(_CHECKED.get(kind, {}))
     factorization.check()
-    _CHECKED[kind] = {
-        name: vars(factorization)[name] for name in ("structure", "latent") if name in vars(factorization)
-    }
+    _CHECKED[kind] = {checked: vars(factorization)[checked] for checked in ("structure", "latent")}
     return factorization

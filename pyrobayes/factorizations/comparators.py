@@ -8,22 +8,16 @@ import pyro
 from pyrobayes.factorizations.base import DeepBayes, register
 
 
-class Comparator(DeepBayes):
-    """A classifier without a posterior to approximate: it drops the guide's network."""
+@register("cnn")
+class CNN(DeepBayes):
+    """p(x, y) = p_D(x) p(y|x)"""
 
     comparator = True
 
     def __init__(self, conditionals):
         super().__init__(conditionals)
         del self.q_z
-
-
-@register("cnn")
-class CNN(Comparator):
-    """p(x, y) = p_D(x) p(y|x)"""
-
-    def __init__(self, conditionals):
-        super().__init__(conditionals)
+        self.latent = self.networks.latent  # numbers that training draws and doesn't use: a seed keeps its weights
         self.p_x = conditionals.data_x()
         self.p_y = conditionals.y("x", hidden_layers=0)
 
@@ -36,11 +30,6 @@ class CNN(Comparator):
     def guide(self, x, y):
         """There is no z."""
 
-    @property
-    def latent(self):
-        """Training draws so many numbers and uses none: a seed gives the weights that it always gave."""
-        return self.networks.latent
-
 
 @register("cnn-at")
 class AdversariallyTrainedCNN(CNN):
@@ -50,11 +39,14 @@ class AdversariallyTrainedCNN(CNN):
 
 
 @register("bnn")
-class BNN(Comparator):
+class BNN(DeepBayes):
     """p(x, z, y) = p_D(x) p(z) p(y|z, x)"""
+
+    comparator = True
 
     def __init__(self, conditionals):
         super().__init__(conditionals)
+        del self.q_z
         self.p_x = conditionals.data_x()
         self.p_z = conditionals.dropout()
         self.p_y = conditionals.y_under_dropout("x")

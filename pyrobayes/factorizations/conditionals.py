@@ -5,13 +5,15 @@ Each is a module whose call takes the values of its parents and returns a Pyro d
 against each other. Features of x are therefore computed once per image, for all classes and particles.
 """
 
+from collections.abc import Callable
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pyrobayes.factorizations.distributions import DataDistribution, DiagonalNormal, GaussianImage, Image, pixels
+from pyrobayes.factorizations.distributions import DataDistribution, DiagonalNormal, Image, pixels
 from pyrobayes.factorizations.networks import Decoder, Dropped, ImageFeatures, Latent, OneHot, Perceptron, to_float32
 from pyrobayes.options import Networks
 
@@ -26,28 +28,26 @@ class Conditionals:
     def __init__(self, networks: Networks, image_shape: tuple[int, int, int], num_classes: int):
         self.networks, self.image_shape, self.num_classes = networks, image_shape, num_classes
 
-    def _perceptron(self, given, hidden_layers: int, out: int) -> "Perceptron":
-        net = self.networks
-        encoders = {
-            "x": lambda: ImageFeatures(self.image_shape, net.channels, net.hidden),
-            "y": lambda: OneHot(self.num_classes),
-        }
-        inputs = [encoders.get(name, lambda: Latent(net.latent))() for name in given]
-        return Perceptron(inputs, [net.hidden] * hidden_layers, out)
+    def _encoder(self, name: str) -> nn.Module:
+        if name == "x":
+            return ImageFeatures(self.image_shape, self.networks.channels, self.networks.hidden)
+        return OneHot(self.num_classes) if name == "y" else Latent(self.networks.latent)
+
+    def _perceptron(self, given: tuple[str, ...], hidden_layers: int, out: int) -> Perceptron:
+        return Perceptron([self._encoder(name) for name in given], [self.networks.hidden] * hidden_layers, out)
 
     def z(self, *given: str, hidden_layers: int = 1) -> nn.Module:
         """p(z), a standard normal, or p(z|given), a normal with diagonal covariance."""
-        latent = self.networks.latent
         if not given:
-            return StandardNormal(latent)
-        network = self._perceptron(given, hidden_layers, 2 * latent)
+            return StandardNormal(self.networks.latent)
+        network = self._perceptron(given, hidden_layers, 2 * self.networks.latent)
         if not {"x", "y"} >= set(given):  # Scales multiply along a chain of latent variables: start them near 1.
             network.layers[-1].weight.data.mul_(0.1)
-        return NormalGiven(network)
+        return Given(network, normal)
 
     def y(self, *given: str, hidden_layers: int = 2) -> nn.Module:
         """p(y|given), a categorical distribution over the classes."""
-        return CategoricalGiven(self._perceptron(given, hidden_layers, self.num_classes))
+        return Given(self._perceptron(given, hidden_layers, self.num_classes), categorical)
 
     def dropout(self) -> nn.Module:
         """p(z), a standard normal with one number for each hidden unit; the sign says which units are dropped."""
@@ -55,8 +55,7 @@ class Conditionals:
 
     def y_under_dropout(self, *given: str) -> nn.Module:
         """p(y|z, given), a categorical distribution by a network whose hidden units z drops."""
-        features = self._perceptron(given, 0, self.num_classes)
-        return CategoricalGiven(Dropped(features))
+        return Given(Dropped(self._perceptron(given, 0, self.num_classes)), categorical)
 
     def x(self, *given: str) -> nn.Module:
         """p(x|given), independent pixels around the mean that a decoder gives."""
@@ -84,27 +83,25 @@ class StandardNormal(nn.Module):
         return DiagonalNormal(self.loc, self.loc)
 
 
-class NormalGiven(nn.Module):
-    """p(z|...) = Normal(loc, diag(scale^2)), loc and scale from one network; also the guide q(z|x, y)."""
+class Given(nn.Module):
+    """p(z|...) or p(y|...): the `distribution` whose parameters a network gives; also the guide q(z|x, y)."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, distribution: Callable[[Tensor], dist.Distribution]):
         super().__init__()
-        self.network = network
+        self.network, self.distribution = network, distribution
 
     def forward(self, *given: Tensor) -> dist.Distribution:
-        loc, log_scale = to_float32(self.network(*given)).chunk(2, dim=-1)
-        return DiagonalNormal(loc, log_scale)
+        return self.distribution(to_float32(self.network(*given)))
 
 
-class CategoricalGiven(nn.Module):
-    """p(y|...), a categorical distribution whose logits a network gives."""
+def normal(parameters: Tensor) -> dist.Distribution:
+    """Normal(loc, diag(scale^2)) of loc and log scale, [..., 2 latent]."""
+    return DiagonalNormal(*parameters.chunk(2, dim=-1))
 
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
 
-    def forward(self, *given: Tensor) -> dist.Distribution:
-        return dist.Categorical(logits=to_float32(self.network(*given)))
+def categorical(logits: Tensor) -> dist.Distribution:
+    """The distribution over classes of logits [..., C]."""
+    return dist.Categorical(logits=logits)
 
 
 class ImagesGiven(nn.Module):
@@ -124,11 +121,8 @@ class ImagesGiven(nn.Module):
         def pixel() -> dist.Distribution:
             return pixels(self.likelihood, to_float32(self.decoder(hidden)), self.variance)
 
-        shapes = hidden.shape[:-1], self.decoder.image_shape
-        return GaussianImage(pixel, *shapes, self.variance) if self.likelihood == "gaussian" else Image(pixel, *shapes)
-
-    def extra_repr(self) -> str:
-        return f"likelihood={self.likelihood}, variance={self.variance:g}"
+        variance = self.variance if self.likelihood == "gaussian" else None
+        return Image(pixel, hidden.shape[:-1], self.decoder.image_shape, variance)
 
 
 class DataImages(nn.Module):

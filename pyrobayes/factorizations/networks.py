@@ -66,15 +66,12 @@ class Dropped(nn.Module):
         return layer(torch.cat(encoded, dim=-1) * (2 * (z > 0)).to(layer.weight.dtype))
 
 
-class Latent(nn.Module):
+class Latent(nn.Identity):
     """A latent vector, unchanged."""
 
     def __init__(self, latent: int):
         super().__init__()
         self.out_features = latent
-
-    def forward(self, z: Tensor) -> Tensor:
-        return z
 
 
 class OneHot(nn.Module):
@@ -131,10 +128,11 @@ class Decoder(nn.Module):
         leading, hidden = hidden.shape[:-1], hidden.reshape(-1, hidden.shape[-1]).to(self.linear.weight.dtype)
         layers = partial(self.layers, self.prepared())
         trained = any(parameter.requires_grad for parameter in self.parameters())
-        if self.linear.weight.dtype is torch.bfloat16 and not trained:
-            decode = partial(WithGradient.apply, layers, self.backward)
-        else:
-            decode = partial(last_of, layers)
+        written_out = self.linear.weight.dtype is torch.bfloat16 and not trained
+
+        def decode(part: Tensor) -> Tensor:
+            return WithGradient.apply(layers, self.backward, part) if written_out else layers(part)[-1]
+
         whole, tile = self.generated or (decode, self.tile)
         parts = [(whole if len(part) == tile else decode)(part) for part in hidden.split(tile)]
         return (torch.cat(parts) if len(parts) > 1 else parts[0]).unflatten(0, leading)
@@ -151,16 +149,12 @@ class Decoder(nn.Module):
         return [convolution.prepared() for convolution in self.convolutions]
 
     def layers(self, convolutions: list[Callable], hidden: Tensor) -> list[Tensor]:
-        """The outputs of all layers for [N, hidden], by the convolutions that :meth:`prepared` gives.
-
-        The last is [N, channels, height, width], the logits.
-        """
+        """The outputs of all layers for [N, hidden], by the convolutions of :meth:`prepared`; the last are the logits."""
         out = F.relu(self.linear(hidden), inplace=True).unflatten(1, self.smallest)
         out = [out.contiguous(memory_format=torch.channels_last)]
-        *others, last = convolutions
-        for convolution in others:
+        for convolution in convolutions[:-1]:
             out.append(F.relu(convolution(out[-1]), inplace=True))
-        return [*out, last(out[-1])]
+        return [*out, convolutions[-1](out[-1])]
 
     def backward(self, gradient: Tensor, *inputs: Tensor) -> Tensor:
         """The gradient in the hidden vectors [N, hidden], from the gradient in the logits and the convolutions' inputs."""
@@ -169,11 +163,6 @@ class Decoder(nn.Module):
             gradient = F.conv2d(channels_last(gradient), weight, stride=STRIDE, padding=PADDING)
             gradient = torch.ops.aten.threshold_backward(gradient, given, 0)  # the gradient of ReLU
         return gradient.flatten(1) @ self.linear.weight
-
-
-def last_of(layers: Callable[[Tensor], list[Tensor]], hidden: Tensor) -> Tensor:
-    """The output of the last layer."""
-    return layers(hidden)[-1]
 
 
 class WithGradient(torch.autograd.Function):
@@ -234,9 +223,7 @@ class Upsampling(nn.ConvTranspose2d):
         if 16 * self.out_channels <= self.in_channels and not any(size % 2 for size in self.before):
             return 2
         slow = self.weight.dtype is torch.bfloat16 and self.weight.device.type == "cpu"
-        if 4 * self.out_channels < self.in_channels or slow:
-            return 1
-        return 0
+        return int(4 * self.out_channels < self.in_channels or slow)
 
     def block_weight(self, block: int) -> Tensor:
         """The weight of the equivalent convolution, [(2 block)^2 * out, in, block + 2, block + 2]."""
@@ -271,7 +258,4 @@ def keep_variance(layer: nn.Linear | nn.Conv2d) -> None:
 
 def downsampled_sizes(image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:
     """Heights and widths of an image before and after each of the three stride-2 convolutions."""
-    sizes = [tuple(image_shape[1:])]
-    for _ in range(3):
-        sizes.append(tuple((n + 1) // 2 for n in sizes[-1]))
-    return sizes
+    return [tuple(-(-size // 2**halved) for size in image_shape[1:]) for halved in range(4)]

@@ -21,7 +21,7 @@ from pyrobayes.factorizations.distributions import as_normal
 from pyrobayes.randomness import seeded
 
 _FACTOR = r"p(?:_D)?\((\w+)\s*(?:\|\s*([\w, ]+))?\)"
-_FORMULA = re.compile(rf"p\([\w, ]+\) = (?:{_FACTOR}\s*)+")
+FORMULA = re.compile(rf"p\([\w, ]+\) = (?:{_FACTOR}\s*)+")
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class Structure:
     def of_model(cls, factorization: nn.Module) -> "Structure":
         """The structure of the code that runs: parents are found by following the values from site to site."""
         with _one_image(factorization, "model") as (x, y), TrackProvenance():
-            trace = poutine.trace(factorization.model).get_trace(x, y)
-            sites = {name: trace.nodes[name] for name in _variables(trace)}
+            sites = _random_sites(poutine.trace(factorization.model).get_trace(x, y))
             above = {name: get_provenance(site["fn"].log_prob(site["value"])) for name, site in sites.items()}
         return cls({child: tuple(name for name in sites if name in above[child] - {child}) for child in sites})
 
@@ -52,33 +51,27 @@ class Structure:
 
     @property
     def generative(self) -> bool:
-        """Whether nothing depends on x (G...); in a discriminative model (D...) z or y does."""
+        """True if nothing depends on x (G...); in a discriminative model (D...) z or y does."""
         return not any("x" in parents for parents in self.parents.values())
 
     @property
     def models_images(self) -> bool:
-        """Whether there is a p(x|...), and not only the data's own p_D(x)."""
+        """True if there is a p(x|...), and not only the data's own p_D(x)."""
         return bool(self.parents.get("x"))
 
     @property
     def latent_depends_on_images(self) -> bool:
-        """Whether x is a parent of a latent variable (D.X)."""
+        """True if x is a parent of a latent variable (D.X)."""
         return any("x" in self.parents[variable] for variable in self.latent)
 
     def variables(self, term: str) -> tuple[str, ...]:
         """The variables that a term names: all latent ones for `z`, otherwise the one of that name, if there is one."""
-        term = str(term)
-        return self.latent if term.lower() == "z" else tuple(v for v in self.parents if v.lower() == term.lower())
+        term = str(term).lower()
+        return self.latent if term == "z" else tuple(name for name in self.parents if name.lower() == term)
 
     def __str__(self) -> str:
         factors = ((variable, ", ".join(parents)) for variable, parents in self.parents.items())
         return " ".join(f"p({variable}|{given})" if given else f"p({variable})" for variable, given in factors)
-
-
-def stated_formula(cls: type) -> str:
-    """The first line of a class's docstring if it is a formula, otherwise that of the nearest base class; or nothing."""
-    lines = ((vars(base).get("__doc__") or "").strip().partition("\n")[0] for base in cls.__mro__)
-    return next((line for line in lines if _FORMULA.fullmatch(line)), "")
 
 
 def check_model(factorization: nn.Module, stated: Structure) -> None:
@@ -98,38 +91,32 @@ def check_model(factorization: nn.Module, stated: Structure) -> None:
         )
 
 
-def latent_sizes(factorization: nn.Module, latent: tuple[str, ...]) -> dict[str, int]:
-    """How many numbers the running guide draws for each latent variable, in the order that it draws them.
-
-    Raises:
-        InputError: it draws other variables, or one that isn't normal.
-    """
+def latent_size(factorization: nn.Module, latent: tuple[str, ...]) -> int:
+    """How many numbers the running guide draws for the latent variables; :class:`InputError` if it draws others."""
     with _one_image(factorization, "guide") as (x, y):
-        trace = poutine.trace(factorization.guide).get_trace(x, y)
-    sites = {name: trace.nodes[name]["fn"] for name in _variables(trace)}
+        sites = _random_sites(poutine.trace(factorization.guide).get_trace(x, y))
     if set(sites) != set(latent):
         raise InputError(
             f"the guide of {type(factorization).__name__} must draw the latent variables "
             f"({', '.join(latent) or 'none'}), but it draws {', '.join(sites) or 'none'}"
         )
-    for name, distribution in sites.items():
-        as_normal(name, distribution)
-    return {name: distribution.event_shape.numel() for name, distribution in sites.items()}
+    for name, site in sites.items():
+        as_normal(name, site["fn"])
+    return sum(site["fn"].event_shape.numel() for site in sites.values())
 
 
-def _variables(trace: poutine.Trace) -> list[str]:
-    sites = ((name, trace.nodes[name]) for name in (*trace.stochastic_nodes, *trace.observation_nodes))
-    random = {name for name, site in sites if not site_is_subsample(site) and not site["infer"].get("_deterministic")}
-    return [name for name in trace.nodes if name in random]
+def _random_sites(trace: poutine.Trace) -> dict[str, dict]:
+    def random(site: dict) -> bool:
+        return site["type"] == "sample" and not (site_is_subsample(site) or site["infer"].get("_deterministic"))
+
+    return {name: site for name, site in trace.nodes.items() if random(site)}
 
 
 @contextlib.contextmanager
 def _one_image(factorization: nn.Module, function: str) -> Iterator[tuple[Tensor, Tensor]]:
     """One black image and its class, to run `function` on; random state and the modules' modes stay as they were."""
-    weights = next(factorization.parameters())
-    dtype = torch.promote_types(weights.dtype, torch.float32)
-    x = torch.zeros(1, *factorization.image_shape, device=weights.device, dtype=dtype)
-    y = torch.zeros(1, dtype=torch.long, device=weights.device)
+    x = torch.zeros(1, *factorization.image_shape, **factorization.placement)
+    y = torch.zeros(1, dtype=torch.long, device=x.device)
     training = [module for module in factorization.modules() if module.training]
     try:
         factorization.eval()

@@ -4,14 +4,16 @@ import copy
 import dataclasses
 from functools import cached_property
 
+import pyro
 import torch
 from torch import Tensor, nn
 
 from pyrobayes.errors import LARGEST_SEED, InputError, check_integer
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.inference import importance
+from pyrobayes.inference.generated_code import Networks
 from pyrobayes.inference.importance import ImportanceEstimate
-from pyrobayes.inference.log_weights import LogWeights, Networks
+from pyrobayes.inference.log_weights import LogWeights
 from pyrobayes.inference.noise import Purpose, key_of, splitmix
 from pyrobayes.inference.pruning import pruned_estimate
 from pyrobayes.options import ClassifierOptions
@@ -63,15 +65,21 @@ class BayesClassifier(nn.Module):
         super().__init__()
         if not isinstance(factorization, DeepBayes):
             raise InputError(f"factorization must be a DeepBayes, such as pyrobayes.build makes, got {factorization!r}")
+        factorization.check()
         self.options = ClassifierOptions(particles, noise, seed, **options)
         self.factorization = factorization
         if self.options.estimator == "mixture":
             importance.check_shared_images(factorization)
         self._networks = Networks(factorization)
-        self._calls = 0
         self._indices: Tensor | None = None
-        self._draw = self._number = 0
+        self._calls = self._draw = self._number = 0
         self._term: tuple[str, ...] | None = None
+
+    def _changed(self, **attributes) -> "BayesClassifier":
+        """A copy with other attributes, which shares the factorization."""
+        other = copy.copy(self)
+        vars(other).update(attributes)
+        return other
 
     def forward(self, x: Tensor) -> Tensor:
         """log p(x, y) of images [B, channels, height, width] in [0, 1] with every class, [B, C] nats, where the images are."""
@@ -87,14 +95,12 @@ class BayesClassifier(nn.Module):
         return pruned_estimate(log_weights, x, keys, y, particles, self.options.prune)
 
     def _log_weights(self) -> LogWeights:
-        computing = self._networks.of(self.options)  # generates its code outside the traces
-        return LogWeights(computing, self.options, self._term, self.bytes_needed)
+        return LogWeights(self._networks.of(self.options), self.options, self._term, self.bytes_needed)
 
     def _placed(self, x: Tensor) -> Tensor:
         """Images where the weights are, in their precision, but in float32 at least."""
         check_images(x, self.factorization.image_shape)
-        weights = next(self.factorization.parameters())
-        return x.to(weights.device, torch.promote_types(weights.dtype, torch.float32))
+        return x.to(**self.factorization.placement)
 
     def for_images(self, indices, draw: int = 0) -> "BayesClassifier":
         """This classifier, made for a batch of known images.
@@ -111,9 +117,7 @@ class BayesClassifier(nn.Module):
         if (indices < 0).any():
             raise InputError(f"indices must be places in a data set, from 0, got {indices.min()}")
         _ = self.bytes_needed  # measured once, for all copies
-        pinned = copy.copy(self)
-        pinned._indices, pinned._draw = indices, draw
-        return pinned
+        return self._changed(_indices=indices, _draw=draw)
 
     @property
     def pinned(self) -> bool:
@@ -132,11 +136,7 @@ class BayesClassifier(nn.Module):
         nothing changes.
         """
         check_integer("number", number, least=0, most=LARGEST_SEED)
-        if not self.pinned:
-            return self
-        other = copy.copy(self)
-        other._number = number
-        return other
+        return self._changed(_number=number) if self.pinned else self
 
     def of_term(self, term: str | None) -> "BayesClassifier":
         """A classifier by one term of the log weights alone, for attacks on that term.
@@ -144,14 +144,13 @@ class BayesClassifier(nn.Module):
         `x` or `y` is log p(x|...) or log p(y|...), `z` is log p(z|...) - log q(z|x, y), and None is their sum. Several
         latent variables are `z` together, and each goes by its own name too.
         """
-        other = copy.copy(self)
-        other._term = None if term is None else self._variables(term)
-        return other
+        return self._changed(_term=None if term is None else self._variables(term))
 
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
         self._variables("z")
-        return importance.latent_means(self._networks.of(self.options), self._placed(x)).to(x.device)
+        with pyro.validation_enabled(importance.VALIDATE):
+            return importance.latent_means(self._networks.of(self.options), self._placed(x)).to(x.device)
 
     def _variables(self, term: str) -> tuple[str, ...]:
         if not (variables := self.factorization.structure.variables(term)):
@@ -168,11 +167,10 @@ class BayesClassifier(nn.Module):
 
     def replaced(self, **options) -> "BayesClassifier":
         """This classifier with other options, for the same images and with the same noise."""
-        other = copy.copy(self)
-        other.options = dataclasses.replace(self.options, **options)
+        other = self._changed(options=dataclasses.replace(self.options, **options))
         if other.options.estimator == "mixture":
             importance.check_shared_images(self.factorization)
-        other.__dict__.pop("bytes_needed", None)
+        vars(other).pop("bytes_needed", None)
         return other
 
     def exact(self) -> "BayesClassifier":
@@ -231,15 +229,13 @@ def check_images(x: Tensor, image_shape: tuple[int, int, int]) -> None:
         raise InputError(f"images: {expected}, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
     if x.dim() != 4 or tuple(x.shape[1:]) != tuple(image_shape):
         raise InputError(f"images: {expected}, got shape {list(x.shape)}")
-    if x.numel() == 0:
+    if not len(x):
         raise InputError(f"images: {expected}, got no image")
     check_range(x, expected)
 
 
 def check_range(x: Tensor, expected: str = "expected floats in [0, 1]") -> None:
     """Refuse images with values outside [0, 1], but for rounding."""
-    if not x.numel():
-        return
-    low, high = x.detach().aminmax()
+    low, high = x.detach().aminmax() if x.numel() else (0, 1)
     if not (low >= -1e-4 and high <= 1 + 1e-4):  # false for NaN
         raise InputError(f"images: {expected}, got values from {low.item():g} to {high.item():g}")

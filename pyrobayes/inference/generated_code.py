@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from pyrobayes.errors import InputError
-from pyrobayes.factorizations.networks import Decoder, Perceptron, WithGradient, last_of
+from pyrobayes.factorizations.networks import Decoder, Perceptron, WithGradient
 from pyrobayes.inference.winograd import Winograd
+from pyrobayes.options import ClassifierOptions
 
 # The compiler may take the weights for constants, and tries its own matrix products against the libraries', silently.
 INDUCTOR = {
@@ -21,15 +22,30 @@ INDUCTOR = {
 }
 
 
-def faster_copy(factorization: nn.Module, dtype: torch.dtype | None, compiled: bool) -> nn.Module:
-    """A copy of a factorization whose networks compute in `dtype`, if given, and in generated code, if asked for.
+class Networks:
+    """A factorization, and its copies that compute faster, each made anew when the weights have changed."""
 
-    Its densities stay in float32 at least.
-    """
+    def __init__(self, factorization: nn.Module):
+        self.factorization = factorization
+        self._copies: dict = {}
+
+    def of(self, options: ClassifierOptions) -> nn.Module:
+        """The factorization, or its copy for these options, whose densities stay in float32 at least."""
+        if options.precision == "fp32" and not options.compile:
+            return self.factorization
+        kind = options.precision, options.compile
+        state = [(value.data_ptr(), value._version) for value in self.factorization.state_dict().values()]
+        if self._copies.get(kind, (None,))[0] != state:
+            self._copies[kind] = state, faster_copy(self.factorization, *kind)
+        return self._copies[kind][1]
+
+
+def faster_copy(factorization: nn.Module, precision: str, compiled: bool) -> nn.Module:
+    """A copy whose networks compute in bfloat16 if `precision` is `bf16`, and in generated code if asked for."""
     factorization = copy.deepcopy(factorization).requires_grad_(False)
     for module in factorization.modules():
-        if dtype and isinstance(module, (Perceptron, Decoder)):
-            module.to(dtype)
+        if precision == "bf16" and isinstance(module, (Perceptron, Decoder)):
+            module.bfloat16()
         if compiled and isinstance(module, Decoder):
             generate_code(module)
     return factorization
@@ -38,10 +54,7 @@ def faster_copy(factorization: nn.Module, dtype: torch.dtype | None, compiled: b
 def generate_code(decoder: Decoder) -> None:
     """Let generated code compute a decoder's whole tiles and their gradients, with the weights as they are.
 
-    The code is generated at once, which takes up to half a minute.
-
-    Raises:
-        InputError: the compiler doesn't work.
+    The code is generated at once, which takes up to half a minute; :class:`InputError` if the compiler doesn't work.
     """
     generated = compiled_tile(decoder)
     decoder.generated = generated, decoder.tile
@@ -68,9 +81,6 @@ def compiled_tile(decoder: Decoder) -> Callable[[Tensor], Tensor]:
         convolutions = [winograd or layer.prepared() for winograd, layer in zip(fused, decoder.convolutions)]
         return decoder.layers(convolutions, hidden)
 
-    def decode(hidden: Tensor) -> Tensor:
-        return last_of(layers, hidden)
-
     known = torch._inductor.list_options()  # an older torch lacks some
     options = {name: value for name, value in INDUCTOR.items() if name in known}
     compiled = partial(torch.compile, fullgraph=True, dynamic=False, options=options)
@@ -80,7 +90,7 @@ def compiled_tile(decoder: Decoder) -> Callable[[Tensor], Tensor]:
         return (decoder.backward if torch.is_grad_enabled() else compiled_backward)(gradient, *inputs)
 
     with_gradient = partial(WithGradient.apply, compiled(layers), backward)
-    without = compiled(decode)  # keeps nothing, and fuses more
+    without = compiled(lambda hidden: layers(hidden)[-1])  # keeps nothing, and fuses more
 
     def generated(hidden: Tensor) -> Tensor:
         return (with_gradient if torch.is_grad_enabled() and hidden.requires_grad else without)(hidden)

@@ -21,7 +21,7 @@ from pyrobayes.errors import InputError
 from pyrobayes.factorizations import DeepBayes, Structure, get, names
 from pyrobayes.inference.noise import BaseNoise
 
-# Whether Pyro checks shapes, supports and plates in every trace. It costs time; the tests turn it on.
+# True lets Pyro check shapes, supports and plates in every trace. It costs time; the tests turn it on.
 VALIDATE = False
 
 
@@ -93,7 +93,7 @@ def per_class(
     """log p(x, z, y) - log q(z|x, y) at z ~ q(z|x, y), [K, C, B] nats, differentiable in x.
 
     Args:
-        factorization: gives model and guide.
+        factorization: the model and its guide.
         x: images [B, channels, height, width] in [0, 1].
         noise: base noise of z, standard normal, [K, C or 1, B or 1, latent]: z = loc + scale * noise. Several latent
             variables share the numbers out, in the order that the guide draws them.
@@ -101,15 +101,14 @@ def per_class(
         term: the sites whose log-probabilities are summed; all where None.
     """
     y = all_classes(factorization, x) if y is None else y
-    with pyro.validation_enabled(VALIDATE):
-        guide_trace = trace_guide(factorization, x, noise, y)
-        with plates(particles=len(noise), classes=len(y)):
-            model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
-        return log_prob(model_trace, term) - log_prob(guide_trace, term)
+    guide_trace = trace_guide(factorization, x, noise, y)
+    with plates(particles=len(noise), classes=len(y)):
+        model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
+    return log_prob(model_trace, term) - log_prob(guide_trace, term)
 
 
 def trace_guide(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor) -> poutine.Trace:
-    """The guide's trace with K particles for every class, [K, C, B]; the arguments are those of :func:`per_class`."""
+    """The guide's trace with K particles for every class, [K, C, B]; for the arguments see :func:`per_class`."""
     with BaseNoise(noise), plates(particles=len(noise), classes=len(y)):
         return poutine.trace(factorization.guide).get_trace(x, y)
 
@@ -119,8 +118,8 @@ def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: tuple[str,
 
     A particle drawn for one class serves every class: the guides are one mixture proposal, weighted by the
     balance heuristic of multiple importance sampling (Veach and Guibas 1995, section 3.2). Where p(x|...) doesn't depend
-    on y, it takes no more decodings than :func:`per_class`. The arguments are those of :func:`per_class`; the second
-    dimension of noise is that of the guides.
+    on y, it takes no more decodings than :func:`per_class`, whose arguments it has; guides are the second dimension of
+    noise.
     """
     latent = set(factorization.structure.latent)
     if term and latent & set(term) and not latent <= set(term):
@@ -129,12 +128,11 @@ def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: tuple[str,
             "estimator per-class"
         )
     y = all_classes(factorization, x)
-    with pyro.validation_enabled(VALIDATE):
-        values, log_proposal = draw_from_mixture(factorization, x, noise)
-        with plates(particles=len(noise), guides=len(y), classes=len(y)):
-            model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x, y)
-        log_weights = log_prob(model_trace, term).flatten(0, 1)
-        return log_weights - log_proposal[:, None] if term is None or latent <= set(term) else log_weights
+    values, log_proposal = draw_from_mixture(factorization, x, noise)
+    with plates(particles=len(noise), guides=len(y), classes=len(y)):
+        model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x, y)
+    log_weights = log_prob(model_trace, term).flatten(0, 1)
+    return log_weights - log_proposal[:, None] if term is None or latent <= set(term) else log_weights
 
 
 def draw_from_mixture(factorization: DeepBayes, x: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -153,8 +151,7 @@ def latent_means(factorization: DeepBayes, x: Tensor) -> Tensor:
     Several latent variables stand one after the other; one that depends on another takes the other's mean.
     """
     y = all_classes(factorization, x)
-    zeros = torch.zeros(factorization.latent, device=x.device)
-    with pyro.validation_enabled(VALIDATE), BaseNoise(zeros), plates(classes=len(y)):
+    with BaseNoise(torch.zeros(factorization.latent, device=x.device)), plates(classes=len(y)):
         values = drawn(poutine.trace(factorization.guide).get_trace(x, y)).values()
     return torch.cat([value.reshape(*value.shape[:2], -1) for value in values], dim=-1).transpose(0, 1)
 
@@ -169,10 +166,7 @@ def plates(**sizes: int) -> Iterator[None]:
 
 
 def check_shared_images(factorization: DeepBayes) -> None:
-    """Refuse a model that :func:`mixture` is not for: without a guide to mix, or with a p(x|...) that depends on y.
-
-    The latter would need C times the decodings.
-    """
+    """Refuse a model without a guide to mix, or with a p(x|...) that depends on y: C times the decodings."""
     if not factorization.structure.latent:
         raise InputError(f"the mixture estimator mixes the guides of z, and {factorization.name} has no z")
     if "y" in factorization.structure.parents["x"]:

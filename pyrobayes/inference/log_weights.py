@@ -1,39 +1,19 @@
-"""Log weights as a classifier's options ask for: in lower precision, in parts that fit the memory, with sparse gradients."""
+"""Log weights as a classifier's options ask for: in parts that fit the memory, with sparse gradients."""
 
+import itertools
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
+import pyro
 import torch
 from torch import Tensor
 
 from pyrobayes.factorizations import DeepBayes
-from pyrobayes.inference import importance
-from pyrobayes.inference.generated_code import faster_copy
+from pyrobayes.inference import importance, subsets
 from pyrobayes.inference.noise import base_noise
 from pyrobayes.inference.parts import InParts, Part, bytes_kept
 from pyrobayes.inference.sparse_gradient import SparseGradient
-from pyrobayes.inference.subsets import mixture_subset, per_class_subset
 from pyrobayes.options import ClassifierOptions
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
-
-
-class Networks:
-    """A factorization, and its copies that compute faster, each made anew when the weights have changed."""
-
-    def __init__(self, factorization: DeepBayes):
-        self.factorization = factorization
-        self._copies: dict = {}
-
-    def of(self, options: ClassifierOptions) -> DeepBayes:
-        """The factorization, or its copy for these options."""
-        dtype, compiled = PRECISIONS[options.precision], options.compile
-        if not (dtype or compiled):
-            return self.factorization
-        state = [(value.data_ptr(), value._version) for value in self.factorization.state_dict().values()]
-        if self._copies.get((dtype, compiled), (None,))[0] != state:
-            self._copies[dtype, compiled] = state, faster_copy(self.factorization, dtype, compiled)
-        return self._copies[dtype, compiled][1]
 
 
 @dataclass(frozen=True)
@@ -69,14 +49,13 @@ class LogWeights:
             first, last: particles, the last not included.
             subset: the log weights to compute, see :mod:`pyrobayes.inference.subsets`; all where None.
         """
-        noise = self.noise(keys, first, last).to(x.dtype)
-        if self.mixed:
-            if subset is None:
-                return importance.mixture(self.factorization, x, noise, self.term)
-            return mixture_subset(self.factorization, x, noise, subset)
-        if subset is None:
-            return importance.per_class(self.factorization, x, noise, y, self.term)
-        return per_class_subset(self.factorization, x, noise, y, subset)
+        given = self.factorization, x, self.noise(keys, first, last).to(x.dtype)
+        with pyro.validation_enabled(importance.VALIDATE):
+            if subset is not None:
+                compute = subsets.mixture_subset if self.mixed else partial(subsets.per_class_subset, y=y)
+                return compute(*given, subset=subset)
+            compute = importance.mixture if self.mixed else partial(importance.per_class, y=y)
+            return compute(*given, term=self.term)
 
     def noise(self, keys: Tensor, first: int, last: int) -> Tensor:
         """Base noise [last - first, 1 or C, B, latent] for the keys [B] of images; B is 1 where the noise is fixed."""
@@ -87,38 +66,28 @@ class LogWeights:
     def __call__(self, x: Tensor, keys: Tensor, y: Tensor, first: int, last: int) -> Tensor:
         """As :meth:`at_once`, in parts that fit the memory."""
         particles, images = self.sizes(len(y), last - first)
-        y = y.expand(-1, len(x))
-        if torch.is_grad_enabled() and self.sparse:
-            return self._sparse(x, keys, y, range(first, last), particles, images)
-        if particles == last - first and images >= len(x):
+        y, sparse = y.expand(-1, len(x)), torch.is_grad_enabled() and self.sparse
+        if particles == last - first and images >= len(x) and not sparse:
             return self.at_once(x, keys, y, first, last)
         each = self.factorization.num_classes if self.mixed else 1  # log weights a particle
 
         def part(image: int, start: int) -> Part:
-            which, end = slice(image, image + images), min(start + particles, last)
-            served = slice((start - first) * each, (end - first) * each)
-            return Part(which, served, lambda x: self.at_once(x, keys[which], y[:, which], start, end))
+            batch, end = slice(image, image + images), min(start + particles, last)
 
-        parts = [part(image, start) for image in range(0, len(x), images) for start in range(first, last, particles)]
+            def compute(x: Tensor, subset: Tensor | None = None) -> Tensor:
+                return self.at_once(x, keys[batch], y[:, batch], start, end, subset)
+
+            return Part(batch, slice((start - first) * each, (end - first) * each), compute)
+
+        parts = [[part(image, start) for start in range(first, last, particles)] for image in range(0, len(x), images)]
+        if sparse:
+            apply = partial(SparseGradient.apply, self.options.negligible, self.mixed)
+            batches = zip(x.split(images), parts)
+            return torch.cat([torch.cat([apply(one.compute, x) for one in row]) for x, row in batches], dim=2)
         shape = ((last - first) * each, *y.shape)
-        return InParts.apply(parts, shape, x, *self.factorization.parameters())
+        return InParts.apply([*itertools.chain(*parts)], shape, x, *self.factorization.parameters())
 
-    def _sparse(self, x: Tensor, keys: Tensor, y: Tensor, chosen: range, particles: int, images: int) -> Tensor:
-        """Log weights with a sparse gradient; autograd keeps nothing of the parts."""
-
-        def part(x: Tensor, keys: Tensor, y: Tensor, start: int) -> Tensor:
-            end = min(start + particles, chosen.stop)
-
-            def log_weights(x: Tensor, subset: Tensor | None) -> Tensor:
-                return self.at_once(x, keys, y, start, end, subset)
-
-            return SparseGradient.apply(x, log_weights, self.options.negligible, self.mixed)
-
-        rows = zip(x.split(images), keys.split(images), y.split(images, dim=1))
-        starts = range(chosen.start, chosen.stop, particles)
-        return torch.cat([torch.cat([part(*row, start) for start in starts]) for row in rows], dim=2)
-
-    @cached_property
+    @property
     def sparse(self) -> bool:
         """True where the gradient in the images may leave particles out: p(x|...) takes the time, and nothing else has a gradient."""
         asked = self.options.negligible > 0 and self.term is None and not self.options.compile
@@ -134,10 +103,9 @@ class LogWeights:
 
     def measure_memory(self) -> tuple[int, int]:
         """Bytes that the gradient needs for an image, and besides for every particle of a class of it."""
-        weights, classes = next(self.factorization.parameters()), self.factorization.num_classes
-        dtype = torch.promote_types(weights.dtype, torch.float32)
+        classes = self.factorization.num_classes
         with torch.inference_mode(False):
-            x = torch.zeros(1, *self.factorization.image_shape, device=weights.device, dtype=dtype, requires_grad=True)
+            x = torch.zeros(1, *self.factorization.image_shape, **self.factorization.placement, requires_grad=True)
             key, y = torch.zeros(1, dtype=torch.long, device=x.device), importance.all_classes(self.factorization, x)
             one, two = (bytes_kept(partial(self.at_once, x, key, y, 0, k), self.factorization) for k in (1, 2))
         each = max(1, (two - one) // classes)

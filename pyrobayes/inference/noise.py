@@ -101,7 +101,6 @@ class BaseNoise(Messenger):
     def __init__(self, noise: Tensor):
         super().__init__()
         self.noise = noise
-        self.taken = 0
 
     def __enter__(self):
         self.taken = 0

@@ -16,30 +16,30 @@ class SparseGradient(torch.autograd.Function):
     pass keeps nothing. What remains is scaled: the classes that are drawn near and those that are driven away each keep
     their total weight. Otherwise what all log weights have in common would no longer cancel.
 
-    Called with the images, `log_weights(x, subset)`, the threshold (a part of the image's largest share), and whether one
-    decoding serves all classes.
+    Called with the threshold (a part of the image's largest share), whether one decoding serves all classes,
+    `log_weights(x, subset)`, and the images.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, log_weights: Callable, negligible: float, shared: bool) -> Tensor:
+    def forward(ctx, negligible: float, shared: bool, log_weights: Callable, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.given = log_weights, negligible, shared
+        ctx.given = negligible, shared, log_weights
         return log_weights(x, None)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         if torch.is_grad_enabled():
             raise InputError("second derivatives need all particles: leave negligible out")
-        (x,), (log_weights, negligible, shared) = ctx.saved_tensors, ctx.given
+        (x,), (negligible, shared, log_weights) = ctx.saved_tensors, ctx.given
         weights = weights_that_matter(gradient.transpose(1, 2), negligible, shared)
         subset = weights.any(2) if shared else weights != 0
         if not subset.any():
-            return torch.zeros_like(x), None, None, None
+            return None, None, None, torch.zeros_like(x)
         idle = (~subset).flatten().nonzero()[: -int(subset.sum()) % MULTIPLE]
         subset.view(-1)[idle] = True  # their weight is 0
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            return torch.autograd.grad(log_weights(x, subset), x, weights[subset])[0], None, None, None
+            return None, None, None, *torch.autograd.grad(log_weights(x, subset), x, weights[subset])
 
 
 def weights_that_matter(gradient: Tensor, negligible: float, shared: bool) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from pyrobayes import BayesClassifier, InputError, Networks, TrainingOptions, build, fit
 from pyrobayes.factorizations.conditionals import Conditionals
 from pyrobayes.factorizations.distributions import DiagonalNormal, pixels
-from pyrobayes.factorizations.networks import Decoder, Upsampling, WithGradient, last_of
+from pyrobayes.factorizations.networks import Decoder, Upsampling, WithGradient
 from pyrobayes.inference.winograd import Winograd
 from pyrobayes.options import LIKELIHOODS
 
@@ -106,7 +106,7 @@ def test_winograds_algorithm_is_precise_in_float32():
 def test_the_gradient_written_out_is_that_of_autograd(image_shape):
     decoder, hidden = Decoder(image_shape, channels=32, hidden=7).double(), torch.randn(3, 7).double()
     layers, found = partial(decoder.layers, decoder.prepared()), []
-    for decode in (partial(last_of, layers), partial(WithGradient.apply, layers, decoder.backward)):
+    for decode in (lambda hidden: layers(hidden)[-1], partial(WithGradient.apply, layers, decoder.backward)):
         given = hidden.clone().requires_grad_()
         first = torch.autograd.grad(decode(given).sin().sum(), given, create_graph=True)[0]
         found.append((first, torch.autograd.grad(first.square().sum(), given)[0]))
