@@ -116,8 +116,8 @@ def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distributio
     The mean is sigmoid(logits) and the variance `variance`, but for the Bernoulli, whose variance follows from its mean.
     The discretized logistic has them before the mass beyond 0 and 1 goes to the first and the last grey value.
     """
-    if likelihood == "bernoulli":
-        return PixelBernoulli(logits=logits)
+    if likelihood == "bernoulli":  # read at intensities too, where it is not normalized (Loaiza-Ganem and Cunningham 2019)
+        return dist.Bernoulli(logits=logits, validate_args=False)
     distribution, scale = {
         "gaussian": (dist.Normal, math.sqrt(variance)),
         "laplace": (dist.Laplace, math.sqrt(variance / 2)),
@@ -125,22 +125,6 @@ def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distributio
     }[likelihood]
     # Made on the device, since a copy from the host would wait for it.
     return distribution(torch.sigmoid(logits), logits.new_full((), scale))
-
-
-class PixelBernoulli(dist.Bernoulli):
-    """A Bernoulli whose log-probability is read at intensities in [0, 1] too.
-
-    log p = x log(mean) + (1 - x) log(1 - mean), the usual binary cross-entropy; for intensities between 0
-    and 1 it is not normalized (Loaiza-Ganem and Cunningham 2019).
-    """
-
-    support = constraints.unit_interval
-
-    def expand(self, batch_shape, _instance=None):
-        return super().expand(batch_shape, self._get_checked_instance(PixelBernoulli, _instance))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        return -F.binary_cross_entropy_with_logits(*torch.broadcast_tensors(self.logits, value), reduction="none")
 
 
 class DiscretizedLogistic(dist.TorchDistribution):
@@ -163,7 +147,6 @@ class DiscretizedLogistic(dist.TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean of the logistic, before the mass beyond 0 and 1 goes to the first and the last grey value."""
         return self.loc
 
     def log_prob(self, value: Tensor) -> Tensor:

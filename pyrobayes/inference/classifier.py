@@ -25,10 +25,9 @@ class BayesClassifier(nn.Module):
     `classifier(x)` gives log p(x, y), [B, C] nats, differentiable in x; its softmax over C is the posterior
     p(y|x). The estimate is random, and `noise` says how:
 
-    * `fixed`: one table of base noise [K, latent] from the seed, shared by all images and classes, makes
-      the classifier a deterministic function of the image;
-    * `fresh`: new noise at every call, [K, latent] for each image. :meth:`for_images` gives each image of a
-      data set noise of its own, which does not depend on the batch it comes in.
+    * `fixed`: one table of base noise [K, latent] from the seed, shared by all images and classes, makes the classifier a
+      deterministic function of the image;
+    * `fresh`: new noise at every call, [K, latent] for each image, or with :meth:`for_images` for each image of a data set.
 
     Like Pyro itself, it serves one thread at a time.
 
@@ -37,21 +36,11 @@ class BayesClassifier(nn.Module):
         particles: K, the number of z drawn for each image and class.
         noise: `fresh` or `fixed`.
         seed: of the noise; the global random state is neither read nor changed.
-        estimator: `per-class`, :func:`pyrobayes.inference.importance.per_class`, or `mixture`,
-            :func:`pyrobayes.inference.importance.mixture`.
-        precision: `fp32`, the networks as they are, or `bf16`, a copy of them in bfloat16. Log-probabilities stay in
-            float32 at least.
-        prune: spend a fifth of the particles on all classes, and the rest on the classes whose log p(x, y) is then at
-            most this many nats below the best. None spends all on all.
-        compile: let torch.compile generate code for the decoder. That takes half a minute once, and a C++ compiler, or
-            Triton on a GPU. The weights become constants.
-        negligible: leave particles out of the gradient in the images whose share in it is below this part of the image's
-            largest; they need no backward pass. It works where p(x|...) is a network and nothing else depends on x, not
-            with `compile`, and not where weights ask for a gradient (those of `build` do, those of `load` don't). 0 leaves
-            out none.
-        memory: MiB that the values in the networks may take. A larger batch is computed in parts, images first, then
-            particles, and again for its gradient. Results differ by rounding only, except under `negligible`, which
-            compares the particles of a part.
+        options: the others of :class:`pyrobayes.ClassifierOptions`. `estimator` chooses between
+            :func:`~pyrobayes.inference.importance.per_class` and :func:`~pyrobayes.inference.importance.mixture`. Under
+            `compile` the weights become constants. `negligible` leaves particles out where p(x|...) is a network and
+            nothing else depends on x, not with `compile`, and not where weights ask for a gradient (those of `build` do,
+            those of `load` don't). A batch larger than the `memory` is computed in parts, and again for its gradient.
     """
 
     def __init__(
@@ -103,14 +92,10 @@ class BayesClassifier(nn.Module):
         return x.to(**self.factorization.placement)
 
     def for_images(self, indices, draw: int = 0) -> "BayesClassifier":
-        """This classifier, made for a batch of known images.
+        """This classifier, made for a batch of known images: `indices` [B] are their places in their data set.
 
-        Under fresh noise, an image's noise then follows from (seed, its index, draw) alone: every call gives
-        the same numbers, whatever else is in the batch. Under fixed noise nothing changes.
-
-        Args:
-            indices: [B] the images' places in their data set.
-            draw: tells independent draws of the noise of one image apart.
+        Under fresh noise, an image's noise then follows from (seed, its index, draw) alone: every call gives the same
+        numbers, whatever else is in the batch. Under fixed noise nothing changes.
         """
         check_integer("draw", draw, least=0, most=LARGEST_SEED)
         indices = torch.as_tensor(indices, dtype=torch.long)
@@ -130,10 +115,9 @@ class BayesClassifier(nn.Module):
         return self.options.noise == "fresh" and bool(self.factorization.structure.latent)
 
     def resampled(self, number: int) -> "BayesClassifier":
-        """This classifier of the same images, with the noise of another independent draw.
+        """This classifier of the same images, with the noise of another independent draw; number 0 is the classifier itself.
 
-        Number 0 is the classifier itself. Without :meth:`for_images` every call has new noise anyway. Under fixed noise
-        nothing changes.
+        Without :meth:`for_images` every call has new noise anyway. Under fixed noise nothing changes.
         """
         check_integer("number", number, least=0, most=LARGEST_SEED)
         return self._changed(_number=number) if self.pinned else self
@@ -188,10 +172,7 @@ class BayesClassifier(nn.Module):
         return LogWeights(self._networks.of(self.options), self.options, self._term).measure_memory()
 
     def base_noise(self, images: int) -> Tensor:
-        """The standard normal numbers behind z for a batch of B images, [K, 1 or C, B or 1, latent].
-
-        Under fresh noise, a classifier that was not made for known images draws other numbers at every call.
-        """
+        """The standard normal numbers behind z for a batch of B images, [K, 1 or C, B or 1, latent]."""
         return self._log_weights().noise(self._keys(images), 0, self.options.particles)
 
     def _keys(self, images: int) -> Tensor:

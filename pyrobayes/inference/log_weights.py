@@ -1,6 +1,7 @@
 """Log weights as a classifier's options ask for: in parts that fit the memory, with sparse gradients."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.inference import importance, subsets
 from pyrobayes.inference.noise import base_noise
-from pyrobayes.inference.parts import InParts, Part, bytes_kept
+from pyrobayes.inference.parts import InParts, bytes_kept
 from pyrobayes.inference.sparse_gradient import SparseGradient
 from pyrobayes.options import ClassifierOptions
 
@@ -43,8 +44,7 @@ class LogWeights:
         """Log weights of particles `first` to `last`, [last - first, C, B] nats, whatever memory that takes.
 
         Args:
-            x: images [B, channels, height, width].
-            keys: [B] of their noise.
+            x, keys: images [B, channels, height, width], and the keys [B] of their noise.
             y: classes [C, B].
             first, last: particles, the last not included.
             subset: the log weights to compute, see :mod:`pyrobayes.inference.subsets`; all where None.
@@ -71,19 +71,19 @@ class LogWeights:
             return self.at_once(x, keys, y, first, last)
         each = self.factorization.num_classes if self.mixed else 1  # log weights a particle
 
-        def part(image: int, start: int) -> Part:
+        def part(image: int, start: int) -> tuple[slice, slice, Callable]:
             batch, end = slice(image, image + images), min(start + particles, last)
 
             def compute(x: Tensor, subset: Tensor | None = None) -> Tensor:
                 return self.at_once(x, keys[batch], y[:, batch], start, end, subset)
 
-            return Part(batch, slice((start - first) * each, (end - first) * each), compute)
+            return batch, slice((start - first) * each, (end - first) * each), compute
 
         parts = [[part(image, start) for start in range(first, last, particles)] for image in range(0, len(x), images)]
         if sparse:
             apply = partial(SparseGradient.apply, self.options.negligible, self.mixed)
             batches = zip(x.split(images), parts)
-            return torch.cat([torch.cat([apply(one.compute, x) for one in row]) for x, row in batches], dim=2)
+            return torch.cat([torch.cat([apply(compute, x) for *_, compute in row]) for x, row in batches], dim=2)
         shape = ((last - first) * each, *y.shape)
         return InParts.apply([*itertools.chain(*parts)], shape, x, *self.factorization.parameters())
 

@@ -1,18 +1,9 @@
 """Log weights in parts that fit the memory."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-
-class Part(NamedTuple):
-    """Some images of a batch, some log weights of theirs, and these log weights as a function of the images."""
-
-    images: slice
-    log_weights: slice
-    compute: Callable[[Tensor], Tensor]
 
 
 def bytes_kept(compute: Callable[[], Tensor], network: nn.Module) -> int:
@@ -36,11 +27,12 @@ class InParts(torch.autograd.Function):
     `torch.utils.checkpoint` keeps something of every part, however small, which lies between the large values of the next
     ones, until the allocator finds no room for them and takes more: the memory grew with the number of parts.
 
-    Called with the parts, the shape of the result, the images, and the weights that may ask for a gradient.
+    Called with the parts, the shape of the result, the images, and the weights that may ask for a gradient. A part is a
+    slice of the images, one of the log weights, and these log weights as a function of these images.
     """
 
     @staticmethod
-    def forward(ctx, parts: list[Part], shape: tuple[int, ...], x: Tensor, *weights: Tensor) -> Tensor:
+    def forward(ctx, parts: list[tuple[slice, slice, Callable]], shape: tuple[int, ...], x: Tensor, *weights: Tensor) -> Tensor:
         ctx.save_for_backward(x, *weights)
         ctx.parts = parts
         result = x.new_empty(shape)

@@ -123,3 +123,11 @@ def test_colours_are_told_apart_by_the_colour_blind(seen):
     for colours, apart in ((figures.COLOURS.values(), 12), *drawn_alike):
         places = [cielab(colour, SEEN_BY[seen]) for colour in colours]
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(places, 2)) > apart
+
+
+def test_a_number_after_a_variable_is_a_subscript(make, monkeypatch):
+    factorization = make("gbz")
+    parents = {"z_1": [], "z2": ["z_1"], "y": ["z2"], "x": ["z2"]}
+    monkeypatch.setattr(factorization, "parents", lambda: parents)
+    labels = [text.get_text() for text in figures.graphical_model(factorization).axes[0].texts]
+    assert labels == ["$z_{1}$", "$z_{2}$", "$y$", "$x$", "images"]

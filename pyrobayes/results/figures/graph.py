@@ -26,7 +26,7 @@ def graphical_model(factorization: DeepBayes) -> Figure:
     for name, place in places.items():
         shade = "0.82" if name in ("x", "y") else "white"
         axes.add_patch(Circle(place, RADIUS, facecolor=shade, edgecolor="black", zorder=3))
-        label = f"{name[0]}_{{{name[1:]}}}" if len(name) > 1 else name
+        label = f"{name[0]}_{{{name[1:].removeprefix('_')}}}" if len(name) > 1 else name
         axes.text(*place, f"${label}$", ha="center", va="center", fontsize=13, zorder=4)
     _plate(axes, places)
     formula = factorization.formula().replace(") p", r")\,\,p")
