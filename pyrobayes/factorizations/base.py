@@ -30,9 +30,6 @@ class DeepBayes(nn.Module):
     writes `model` with one `pyro.sample` for each factor, in the order of the formula. A subclass that states no
     formula inherits one. There may be several latent variables, under any names but x and y; `guide` draws them all.
 
-    Args:
-        conditionals: makes the conditionals, see :class:`pyrobayes.factorizations.conditionals.Conditionals`.
-
     Attributes:
         comparator: the model is compared with the deep Bayes classifiers, and `all` leaves it out.
         adversarial_eps: L-infinity bound of the attack in training, unless the training's options give one.
@@ -83,10 +80,7 @@ class DeepBayes(nn.Module):
 
     @classmethod
     def formula(cls) -> str:
-        """The joint density as the class, or the nearest class that it inherits from, states it.
-
-        Such as `p(x, z, y) = p(z) p(y|z) p(x|z)`.
-        """
+        """The joint density as the class, or the nearest base class, states it: `p(x, z, y) = p(z) p(y|z) p(x|z)`."""
         lines = ((vars(base).get("__doc__") or "").strip().partition("\n")[0] for base in cls.__mro__)
         return next(filter(FORMULA.fullmatch, lines), "")
 
@@ -158,15 +152,12 @@ def build(
         image_shape: (channels, height, width).
         num_classes: the number of classes C.
         seed: of the initial weights; the global random state is left as it was.
-
-    Raises:
-        InputError: an argument is out of range, or the model or the guide contradicts the formula.
     """
     if isinstance(networks, str):
         networks = NETWORKS[choice("networks", networks, NETWORKS)]
     if not isinstance(networks, Networks):
         raise InputError(f"networks must be one of {', '.join(NETWORKS)}, or a Networks, got {networks!r}")
-    if not isinstance(image_shape, (tuple, list, torch.Size)) or len(image_shape) != 3:
+    if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 3:
         raise InputError(f"image_shape must be (channels, height, width), got {image_shape!r}")
     for size in image_shape:
         check_integer("every size in image_shape", size, least=1)

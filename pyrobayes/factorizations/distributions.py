@@ -28,21 +28,14 @@ class DataDistribution(dist.ImproperUniform):
 
 
 class DiagonalNormal(dist.Independent):
-    """Normal(loc, diag(exp(log_scale)^2)) as one event; its log-density takes four passes instead of eight.
-
-    Args:
-        loc, log_scale: [..., latent].
-    """
+    """Normal(loc, diag(exp(log_scale)^2)), of loc and log_scale [..., latent], with four passes instead of eight."""
 
     def __init__(self, loc: Tensor, log_scale: Tensor):
         self.loc, self.log_scale = loc, log_scale
         super().__init__(dist.Normal(loc, log_scale.exp()), 1, validate_args=False)
 
     def expand(self, batch_shape, _instance=None):
-        new = copy.copy(self)
-        new.base_dist = self.base_dist.expand(torch.Size(batch_shape) + self.event_shape)
-        new._batch_shape = torch.Size(batch_shape)
-        return new
+        return super().expand(batch_shape, copy.copy(self))
 
     def log_prob(self, value: Tensor) -> Tensor:
         squares = ((value - self.loc) * (-self.log_scale).exp()).square().sum(-1)
@@ -51,7 +44,7 @@ class DiagonalNormal(dist.Independent):
 
 
 def as_normal(site: str, distribution: dist.Distribution) -> dist.Normal:
-    """The normal distribution of a latent site without its event dimensions; :class:`InputError` if it isn't normal."""
+    """The normal distribution of a latent site, event dimensions taken off; :class:`InputError` if it isn't normal."""
     while isinstance(distribution, dist.Independent):
         distribution = distribution.base_dist
     if not isinstance(distribution, dist.Normal):
@@ -116,7 +109,9 @@ def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distributio
     The mean is sigmoid(logits) and the variance `variance`, but for the Bernoulli, whose variance follows from its mean.
     The discretized logistic has them before the mass beyond 0 and 1 goes to the first and the last grey value.
     """
-    if likelihood == "bernoulli":  # read at intensities too, where it is not normalized (Loaiza-Ganem and Cunningham 2019)
+    if (
+        likelihood == "bernoulli"
+    ):  # read at intensities too, where it is not normalized (Loaiza-Ganem and Cunningham 2019)
         return dist.Bernoulli(logits=logits, validate_args=False)
     distribution, scale = {
         "gaussian": (dist.Normal, math.sqrt(variance)),

@@ -5,6 +5,7 @@ the features of x, and the mirror image of that gives p(x|...), with ReLU throug
 of its weights, which may be lower than that of values and log-probabilities.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -26,8 +27,7 @@ def to_float32(parameters: Tensor) -> Tensor:
 class Perceptron(nn.Module):
     """A multi-layer perceptron on the concatenation of its encoded inputs.
 
-    The first layer is linear: weight @ concat(a, b) = weight_a @ a + weight_b @ b. So each input passes it on its own,
-    before the inputs are broadcast against each other.
+    Each input passes the first layer, which is linear, on its own, before the inputs are broadcast against each other.
     """
 
     def __init__(self, encoders: list[nn.Module], hidden: list[int], out: int):
@@ -35,7 +35,7 @@ class Perceptron(nn.Module):
         self.encoders = nn.ModuleList(encoders)
         self.sizes = [encoder.out_features for encoder in encoders]
         widths = [sum(self.sizes), *hidden, out]
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, widths[1:]))
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(widths))
         for layer in self.layers[:-1]:
             keep_variance(layer)
         nn.init.xavier_uniform_(self.layers[-1].weight)
@@ -87,15 +87,14 @@ class OneHot(nn.Module):
 
 
 class ImageFeatures(nn.Module):
-    """Features of x: three strided convolutions and a hidden layer, [..., channels, height, width] -> [..., hidden]."""
+    """Features of x: three strided convolutions and a hidden layer; [..., channels, height, width] -> [..., hidden]."""
 
     def __init__(self, image_shape: tuple[int, int, int], channels: int, hidden: int):
         super().__init__()
         self.out_features = hidden
         sizes = [image_shape[0], channels, channels, channels]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(*pair, KERNEL, stride=STRIDE, padding=PADDING) for pair in zip(sizes, sizes[1:])
-        )
+        pairs = itertools.pairwise(sizes)
+        self.convolutions = nn.ModuleList(nn.Conv2d(*pair, KERNEL, stride=STRIDE, padding=PADDING) for pair in pairs)
         height, width = downsampled_sizes(image_shape)[-1]
         self.linear = nn.Linear(channels * height * width, hidden)
         for layer in (*self.convolutions, self.linear):
@@ -118,10 +117,8 @@ class Decoder(nn.Module):
         self.smallest = (channels, *sizes[0])
         self.linear = nn.Linear(hidden, math.prod(self.smallest))
         self.largest = channels * math.prod(sizes[-2])  # values between two layers, at most
-        outs = [channels, channels, image_shape[0]]
-        self.convolutions = nn.ModuleList(
-            Upsampling(channels, out, before, after) for out, before, after in zip(outs, sizes, sizes[1:])
-        )
+        outs = zip([channels, channels, image_shape[0]], sizes, sizes[1:])
+        self.convolutions = nn.ModuleList(Upsampling(channels, *out) for out in outs)
         self.generated: tuple[Callable[[Tensor], Tensor], int] | None = None  # the code, and its tile
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -217,13 +214,12 @@ class Upsampling(nn.ConvTranspose2d):
     def block(self) -> int:
         """The number of inputs in each direction of a block; 0 for no blocks.
 
-        Few output channels leave a transposed convolution's matrix products half empty. In bfloat16 on a CPU the
-        transposed convolution is always the slower one.
+        Few output channels leave a transposed convolution's matrix products half empty; in bfloat16 on a CPU it is slow.
         """
         if 16 * self.out_channels <= self.in_channels and not any(size % 2 for size in self.before):
             return 2
         slow = self.weight.dtype is torch.bfloat16 and self.weight.device.type == "cpu"
-        return int(4 * self.out_channels < self.in_channels or slow)
+        return 1 if 4 * self.out_channels < self.in_channels or slow else 0
 
     def block_weight(self, block: int) -> Tensor:
         """The weight of the equivalent convolution, [(2 block)^2 * out, in, block + 2, block + 2]."""
@@ -238,10 +234,7 @@ class Upsampling(nn.ConvTranspose2d):
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """Images [N, channels, height, width] in the memory layout channels_last, also where there is one channel.
-
-    With one channel, strides fit both layouts. Libraries then assume the other one, and copy a convolution's output.
-    """
+    """Images in the memory layout channels_last; with one channel, libraries otherwise assume the other, and copy outputs."""
     height, width = images.shape[2:]
     return images.movedim(1, 3).flatten(1).unflatten(1, (height, width, -1)).movedim(3, 1)
 
@@ -249,8 +242,7 @@ def channels_last(images: Tensor) -> Tensor:
 def keep_variance(layer: nn.Linear | nn.Conv2d) -> None:
     """Initialise a layer before a ReLU so that variance passes through it (He et al. 2015).
 
-    With torch's default the features of different images hardly differ at first, and z, whose noise has
-    unit scale, can't carry them: the posterior collapses, in DBX for good.
+    With torch's default the features of different images hardly differ at first: the posterior collapses, in DBX for good.
     """
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)

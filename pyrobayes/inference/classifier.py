@@ -65,7 +65,6 @@ class BayesClassifier(nn.Module):
         self._term: tuple[str, ...] | None = None
 
     def _changed(self, **attributes) -> "BayesClassifier":
-        """A copy with other attributes, which shares the factorization."""
         other = copy.copy(self)
         vars(other).update(attributes)
         return other
@@ -87,7 +86,6 @@ class BayesClassifier(nn.Module):
         return LogWeights(self._networks.of(self.options), self.options, self._term, self.bytes_needed)
 
     def _placed(self, x: Tensor) -> Tensor:
-        """Images where the weights are, in their precision, but in float32 at least."""
         check_images(x, self.factorization.image_shape)
         return x.to(**self.factorization.placement)
 
@@ -144,8 +142,7 @@ class BayesClassifier(nn.Module):
     def as_logits(self) -> nn.Module:
         """The classifier as attack libraries expect one: logits [B, C] whose mean over the classes is 0.
 
-        Log joints are large negative numbers, which attacks that mix them with zeros fail on; the posterior is the same.
-        Under fresh noise every call is another draw.
+        Attacks that mix log joints, large negative numbers, with zeros fail. Under fresh noise every call is another draw.
         """
         return Logits(self)
 

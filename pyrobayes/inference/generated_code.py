@@ -35,20 +35,15 @@ class Networks:
             return self.factorization
         kind = options.precision, options.compile
         state = [(value.data_ptr(), value._version) for value in self.factorization.state_dict().values()]
-        if self._copies.get(kind, (None,))[0] != state:
-            self._copies[kind] = state, faster_copy(self.factorization, *kind)
+        if kind not in self._copies or self._copies[kind][0] != state:
+            faster = copy.deepcopy(self.factorization).requires_grad_(False)
+            for module in faster.modules():
+                if options.precision == "bf16" and isinstance(module, (Perceptron, Decoder)):
+                    module.bfloat16()
+                if options.compile and isinstance(module, Decoder):
+                    generate_code(module)
+            self._copies[kind] = state, faster
         return self._copies[kind][1]
-
-
-def faster_copy(factorization: nn.Module, precision: str, compiled: bool) -> nn.Module:
-    """A copy whose networks compute in bfloat16 if `precision` is `bf16`, and in generated code if asked for."""
-    factorization = copy.deepcopy(factorization).requires_grad_(False)
-    for module in factorization.modules():
-        if precision == "bf16" and isinstance(module, (Perceptron, Decoder)):
-            module.bfloat16()
-        if compiled and isinstance(module, Decoder):
-            generate_code(module)
-    return factorization
 
 
 def generate_code(decoder: Decoder) -> None:

@@ -28,9 +28,6 @@ def generate(factorization: DeepBayes, per_class: int = 8, *, candidates: int = 
     Sampling-importance-resampling (Rubin 1988) gives each image. The model runs `candidates` times with y given, and one
     run is chosen with probability proportional to its density of y, so that its latent vector comes from p(z|y). Where y
     comes first (G.Y) all runs weigh the same. The image is the mean of p(x|...) in the chosen run.
-
-    Raises:
-        InputError: the model has no p(x|...), or an argument is out of range.
     """
     check_integer("per_class", per_class, least=1, most=1000)
     check_integer("candidates", candidates, least=1)

@@ -84,16 +84,11 @@ def pareto_shape(log_weights: Tensor) -> Tensor:
 
 
 def per_class(
-    factorization: DeepBayes,
-    x: Tensor,
-    noise: Tensor,
-    y: Tensor | None = None,
-    term: tuple[str, ...] | None = None,
+    factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor | None = None, term: tuple[str, ...] | None = None
 ) -> Tensor:
     """log p(x, z, y) - log q(z|x, y) at z ~ q(z|x, y), [K, C, B] nats, differentiable in x.
 
     Args:
-        factorization: the model and its guide.
         x: images [B, channels, height, width] in [0, 1].
         noise: base noise of z, standard normal, [K, C or 1, B or 1, latent]: z = loc + scale * noise. Several latent
             variables share the numbers out, in the order that the guide draws them.
@@ -146,10 +141,7 @@ def draw_from_mixture(factorization: DeepBayes, x: Tensor, noise: Tensor) -> tup
 
 
 def latent_means(factorization: DeepBayes, x: Tensor) -> Tensor:
-    """The means of q(z|x, y) for every class, [B, C, latent], differentiable in x.
-
-    Several latent variables stand one after the other; one that depends on another takes the other's mean.
-    """
+    """The means of q(z|x, y) for every class, [B, C, latent]; a latent variable that depends on another takes its mean."""
     y = all_classes(factorization, x)
     with BaseNoise(torch.zeros(factorization.latent, device=x.device)), plates(classes=len(y)):
         values = drawn(poutine.trace(factorization.guide).get_trace(x, y)).values()
@@ -189,10 +181,7 @@ def drawn(trace: poutine.Trace) -> dict[str, Tensor]:
 
 
 def log_prob(trace: poutine.Trace, term: tuple[str, ...] | None = None) -> Tensor:
-    """The log-probability of a trace under plates, summed over its sites and over nothing else, [K, C, B] nats.
-
-    With a `term`, the sum is over the sites that it names; 0 where the trace has none of them.
-    """
+    """The log-probability of a trace under plates, [K, C, B] nats: the sum over its sites, or those of a `term`; else 0."""
     trace = prune_subsample_sites(trace)
     trace.compute_log_prob(lambda name, site: term is None or name in term)
     sites = [site["log_prob"] for site in trace.nodes.values() if "log_prob" in site]

@@ -64,7 +64,7 @@ def _shifted(bits: Tensor, places: int) -> Tensor:
 
 
 def uniforms(key: Tensor, n: Tensor) -> Tensor:
-    """A number from 0 to 1, in float32, for each n."""
+    """A number from 0 to 1 in float32 for each n."""
     return (_shifted(splitmix(key, n), 40).float() + 0.5) / 2**24
 
 
@@ -90,12 +90,9 @@ def base_noise(keys: Tensor, first: int, last: int, guides: int, latent: int) ->
 
 
 class BaseNoise(Messenger):
-    """Draws every latent site as loc + scale * noise, so that the owner of the noise decides what is random.
+    """Draws every latent site as loc + scale * noise; enter it outside the plates, which expand the distributions.
 
-    Enter it outside the plates, where the distributions have their full batch shape.
-
-    Args:
-        noise: [..., latent] standard normal; each site takes its numbers from it, in the order that they are drawn.
+    The sites share out the standard normal numbers `noise`, [..., latent], in the order that they are drawn.
     """
 
     def __init__(self, noise: Tensor):

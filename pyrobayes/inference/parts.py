@@ -24,15 +24,16 @@ def bytes_kept(compute: Callable[[], Tensor], network: nn.Module) -> int:
 class InParts(torch.autograd.Function):
     """Log weights [N, C, B] of which only the result is kept: each part is computed again for its gradient.
 
-    `torch.utils.checkpoint` keeps something of every part, however small, which lies between the large values of the next
-    ones, until the allocator finds no room for them and takes more: the memory grew with the number of parts.
+    With `torch.utils.checkpoint`, which keeps a little of every part, the memory grew with the number of parts.
 
     Called with the parts, the shape of the result, the images, and the weights that may ask for a gradient. A part is a
     slice of the images, one of the log weights, and these log weights as a function of these images.
     """
 
     @staticmethod
-    def forward(ctx, parts: list[tuple[slice, slice, Callable]], shape: tuple[int, ...], x: Tensor, *weights: Tensor) -> Tensor:
+    def forward(
+        ctx, parts: list[tuple[slice, slice, Callable]], shape: tuple[int, ...], x: Tensor, *weights: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(x, *weights)
         ctx.parts = parts
         result = x.new_empty(shape)

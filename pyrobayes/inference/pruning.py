@@ -14,18 +14,12 @@ FIRST_SHARE = 5  # a fifth of the particles goes to all classes
 
 
 def pruned_estimate(
-    log_weights: Callable[[Tensor, Tensor, Tensor, int, int], Tensor],
-    x: Tensor,
-    keys: Tensor,
-    y: Tensor,
-    particles: int,
-    prune: float,
+    log_weights: Callable[..., Tensor], x: Tensor, keys: Tensor, y: Tensor, particles: int, prune: float
 ) -> ImportanceEstimate:
     """An estimate whose first particles serve all classes, and the others the classes within `prune` nats of the best.
 
     Args:
-        log_weights: gives those of particles `first` to `last`, [last - first, C, B] nats, for
-            `(images, keys, classes, first, last)`.
+        log_weights: see :class:`pyrobayes.inference.log_weights.LogWeights`.
         x, keys: images [B, channels, height, width] and the keys of their noise [B].
         y: every class, [C, 1].
         particles: K.
