@@ -13,7 +13,7 @@ MULTIPLE = 64  # kernels are specialised per size: pad subsets to multiples of i
 
 
 def per_class_subset(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor, subset: Tensor) -> Tensor:
-    """:func:`per_class` of T particles, [T] nats, which `subset` [K, B, C] chooses; it draws the others' z too."""
+    """The log weights of T particles, [T] nats, which `subset` [K, B, C] chooses; the others' z are drawn too."""
     particle, image, class_ = subset.nonzero(as_tuple=True)
     guide_trace = trace_guide(factorization, x, noise, y)
     values = {name: value[particle, class_, image] for name, value in drawn(guide_trace).items()}  # [T, latent]
@@ -23,7 +23,7 @@ def per_class_subset(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tens
 
 
 def mixture_subset(factorization: DeepBayes, x: Tensor, noise: Tensor, subset: Tensor) -> Tensor:
-    """:func:`mixture` of T particles for every class, [T, C] nats, which `subset` [K C, B] chooses."""
+    """The log weights of T particles for every class, [T, C] nats, which `subset` [K C, B] chooses."""
     particle, image = subset.nonzero(as_tuple=True)
     y = all_classes(factorization, x)
     values, log_proposal = draw_from_mixture(factorization, x, noise)
