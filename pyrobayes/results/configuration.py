@@ -66,7 +66,7 @@ def _commands(found: Found) -> list[str]:
 
 
 def _training_flags(model: str, trained: Provenance) -> tuple[str, ...]:
-    """What makes `pyrobayes train` train a model like this, with the sizes of networks that take fewest options."""
+    """The options of `pyrobayes train` that train a model like this, with the preset of networks that takes fewest."""
     config = trained.config
     changes = {preset: flags(config.networks, sizes) for preset, sizes in NETWORKS.items()}
     nearest = min(changes, key=lambda preset: len(changes[preset]))
