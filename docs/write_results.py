@@ -31,7 +31,7 @@ from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.particles import Effect, references
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.evaluation.robustness.sheet import CHECKS, FAIL, NOT_APPLICABLE
+from pyrobayes.evaluation.robustness.checks import CHECKS, FAIL, NOT_APPLICABLE
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
 from pyrobayes.results import tables

@@ -9,7 +9,7 @@ from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.evaluation.robustness.sheet import CHECKS, FAIL, PASS, CheckResult
+from pyrobayes.evaluation.robustness.checks import CHECKS, FAIL, PASS, CheckResult
 from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP
 from pyrobayes.evaluation.robustness.verdict import Verdict
 

@@ -9,39 +9,27 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from pyrobayes import attacks, distributed
+from pyrobayes import attacks
 from pyrobayes.attacks import Attack, Problem
 from pyrobayes.attacks.base import lengths
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_eps, check_integer
 from pyrobayes.evaluation.diagnostics import CHECKED, diagnose
-from pyrobayes.evaluation.images import expect, validated_images
-from pyrobayes.evaluation.ranges import check_bounds, check_classes, check_lengths, check_range, require
+from pyrobayes.evaluation.images import expect, map_images, validated_images
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.evaluation.summary import Summarized, at_each
+from pyrobayes.evaluation.records import FINITE, Limits, Summarized, null_for, table
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, uniforms
 from pyrobayes.options import EPS
 from pyrobayes.progress import Progress, shows_progress
 
 
-def _finite(distances: list[float] | None) -> list[float | None] | None:
-    return distances and [distance if math.isfinite(distance) else None for distance in distances]
-
-
-def _infinite(saved: list[float | None] | None) -> list[float] | None:
-    return saved and [math.inf if distance is None else float(distance) for distance in saved]
-
-
 @dataclass(frozen=True, repr=False)
 class AttackResult(Summarized):
-    """How a classifier does on adversarial images.
+    """How a classifier does on adversarial images. Other fields are told in :mod:`pyrobayes.evaluation.records`.
 
     Attributes:
-        model, generative, attack, data: the classifier, the attack and the data set.
-        options: the attack's options, and those of the classifier that the attacker overrides.
-        eps: [E] the bounds.
         labels: [N] true classes.
         clean_predictions: [N] predicted classes of the clean images.
         predictions: [E][N] predicted classes of the adversarial images.
@@ -50,10 +38,6 @@ class AttackResult(Summarized):
             other than zero. None of an attack that does without.
         distances: [N] L2 lengths of the least changes that an attack which looks for them found; infinite where the
             classifier didn't fall for it; None for other attacks.
-        flipped_by_resampling: as in :class:`Evaluation`, of the first clean images; None for a classifier that isn't random.
-        approximation: as there, of the same images.
-        gradient_signs: share of the pixels of these whose gradient has another sign than that without approximations,
-            with the same noise; None where the attacker's options ask for none.
         classes: C; None in results of earlier versions, whose classes are only known to be from 0.
         clean_log_joint: [N, C] nats, of the clean images. This and what follows is None of a result read from its file.
         log_joint: [E, N, C] nats, of the adversarial images.
@@ -71,7 +55,7 @@ class AttackResult(Summarized):
     predictions: list[list[int]]
     posteriors: list[list[float]]
     unmoved: Rate
-    distances: list[float] | None = field(default=None, metadata=saved(encode=_finite, decode=_infinite))
+    distances: list[float] | None = field(default=None, metadata=null_for(math.inf))
     flipped_by_resampling: Rate | None = field(default=None, metadata=saved("changed"))
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
@@ -83,20 +67,15 @@ class AttackResult(Summarized):
         "clean_accuracy": lambda self: self.clean_accuracy,
         "rates": lambda self: [self._rates(i) for i in range(len(self.eps))],
     }
-
-    def __post_init__(self):
-        check_bounds(self.eps)
-        require(self.images > 0, "no images")
-        require(self.unmoved.total == self.images, f"unmoved must be of {self.images} images, got {self.unmoved.total}")
-        check_lengths(len(self.eps), self, "predictions", "posteriors")
-        check_lengths(self.images, self, "clean_predictions", "distances")
-        check_classes("labels", self.labels, self.classes)
-        check_classes("clean_predictions", self.clean_predictions, self.classes)
-        for predictions, posteriors in zip(self.predictions, self.posteriors):
-            require(len(predictions) == len(posteriors) == self.images, f"results must be of {self.images} images each")
-            check_classes("predictions", predictions, self.classes)
-            check_range("posteriors", posteriors, 1.0001)
-        check_range("distances", self.distances or [], math.inf)
+    LIMITS = {
+        "eps": Limits("E", most=FINITE),
+        "unmoved": Limits(),
+        "labels": Limits("N", below="classes"),
+        "clean_predictions": Limits("N", below="classes"),
+        "predictions": Limits("EN", below="classes"),
+        "posteriors": Limits("EN", most=1.0001),
+        "distances": Limits("N", most=math.inf),
+    }
 
     @classmethod
     def of(cls, *, clean_log_joint: Tensor, log_joint: Tensor, **others) -> "AttackResult":
@@ -112,10 +91,11 @@ class AttackResult(Summarized):
         )
 
     def _summary(self) -> tuple[str, list[list[str]]]:
+        places = range(len(self.eps))
         rates = {"misclassified (%)": self.success, "correct images flipped (%)": self.flipped}
-        rows = [[name, *(rate(i).percent() for i in range(len(self.eps)))] for name, rate in rates.items()]
-        title = f"{self.attack} on {self.model}, {self.images:,} images of {self.data}"
-        return f"{title}, clean accuracy {self.clean_accuracy.sentence()}", [["", *at_each(self.eps)], *rows]
+        title = f"{self.attack} on {self.model}, {self.images:,} images of {self.data}, clean accuracy"
+        rows = {name: list(map(rate, places)) for name, rate in rates.items()}
+        return f"{title} {self.clean_accuracy.sentence()}", table("", self.eps, rows)
 
     @property
     def images(self) -> int:
@@ -125,17 +105,16 @@ class AttackResult(Summarized):
     @property
     def clean_accuracy(self) -> Rate:
         """Share of the clean images classified correctly."""
-        return Rate(sum(p == y for p, y in zip(self.clean_predictions, self.labels)), self.images)
+        return Rate.among(p == y for p, y in zip(self.clean_predictions, self.labels))
 
     def success(self, index: int) -> Rate:
         """Success rate at `eps[index]`: share of all attacked images that end up misclassified."""
-        return Rate(sum(p != y for p, y in zip(self.predictions[index], self.labels)), self.images)
+        return Rate.among(p != y for p, y in zip(self.predictions[index], self.labels))
 
     def flipped(self, index: int) -> Rate:
         """Share of the initially correct images that end up misclassified at `eps[index]`."""
         triples = zip(self.predictions[index], self.clean_predictions, self.labels)
-        right = [p != y for p, clean, y in triples if clean == y]
-        return Rate(sum(right), len(right))
+        return Rate.among(p != y for p, clean, y in triples if clean == y)
 
     @property
     def median_distance(self) -> float | None:
@@ -145,8 +124,8 @@ class AttackResult(Summarized):
         """
         if self.distances is None:
             return None
-        each = zip(self.distances, self.clean_predictions, self.labels, strict=True)
-        right = [distance for distance, p, y in each if p == y != self.options.get("target")]
+        triples = zip(self.distances, self.clean_predictions, self.labels, strict=True)
+        right = [distance for distance, p, y in triples if p == y != self.options.get("target")]
         return statistics.median(right) if right else math.nan
 
     def reached(self, index: int) -> Rate | None:
@@ -154,8 +133,7 @@ class AttackResult(Summarized):
         target = self.options.get("target")
         if not isinstance(target, int):
             return None
-        others = [p == target for p, y in zip(self.predictions[index], self.labels) if y != target]
-        return Rate(sum(others), len(others))
+        return Rate.among(p == target for p, y in zip(self.predictions[index], self.labels) if y != target)
 
     def _rates(self, index: int) -> dict:
         """The rates at `eps[index]`, as the file has them."""
@@ -182,16 +160,12 @@ def attack(
 
     Args:
         classifier: such as :func:`pyrobayes.load` gives; it defends itself with its own particles, noise and seed.
-        data: labelled images.
+        data, images, batch_size, progress: as in :func:`pyrobayes.evaluate`.
         eps: bounds of the perturbation in the attack's norm.
         by: the attack, or its name.
         attacker: options of the classifier that the attacker overrides, such as particles.
-        images: take only the first so many images; all where None.
-        batch_size: images at a time; changes memory and speed, not results.
         examples: how many adversarial images to keep; all where None.
         checked: how many clean images the diagnostics look at; none where 0.
-        progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
-            :class:`pyrobayes.Progress` is called after every batch.
     """
     perturb = attacks.get(by) if isinstance(by, str) else by
     expect("attack", perturb, Attack)
@@ -205,18 +179,17 @@ def attack(
     if isinstance(perturb.target, int):
         check_integer("target", perturb.target, least=0, most=len(data.classes) - 1)
     keep = len(data) if examples is None else min(examples, len(data))
-    size, batches = min(batch_size, max(1, seen.images_at_once // perturb.eot)), []
-    for indices, x, y in distributed.share(data.batches(size)):
+
+    def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         towards = of_other_classes(everything, indices, perturb.seed).to(x.device) if perturb.matching else None
         problem = Problem(perturb, seen.for_images(indices, NoiseStream.ATTACKER), x, y, indices, towards)
-        found = _solved(problem, perturb, classifier.for_images(indices, NoiseStream.DEFENDER), bounds, len(eps))
-        found["examples"] = found["examples"][: max(0, keep - int(indices[0]))]
-        batches.append({name: value.cpu() for name, value in found.items()})
-        progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
-    batches = distributed.gather(batches)
-    found = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+        solved = _solved(problem, classifier.for_images(indices, NoiseStream.DEFENDER), bounds)
+        return solved | {"examples": solved["examples"][: max(0, keep - int(indices[0])), : len(eps)]}
+
+    size, name = min(batch_size, max(1, seen.images_at_once // perturb.eot)), classifier.factorization.name
+    found = map_images(measure, data, size, name, progress)
     return AttackResult.of(
-        model=classifier.factorization.name,
+        model=name,
         generative=classifier.factorization.structure.generative,
         attack=perturb.name,
         options=perturb.described() | ({"attacker": dict(attacker)} if attacker else {}),
@@ -226,30 +199,29 @@ def attack(
         unmoved=Rate.of(found["unmoved"]),
         distances=found["distances"].tolist() if perturb.least_distance else None,
         clean_log_joint=found["clean"],
-        log_joint=found["attacked"].transpose(0, 1),
+        log_joint=found["attacked"].transpose(0, 1)[: len(eps)],
         examples=found["examples"].transpose(0, 1),
         **diagnose(classifier, seen, data.head(min(checked, len(data))), batch_size) if checked else {},
     )
 
 
-def _solved(
-    problem: Problem, perturb: Attack, defender: BayesClassifier, bounds: Sequence[float], wanted: int
-) -> dict[str, Tensor]:
-    """One batch attacked within all bounds, and judged by the defender; the first `wanted` bounds are reported."""
-    x, y = problem.x, problem.y
+@torch.enable_grad()
+def _solved(problem: Problem, defender: BayesClassifier, bounds: Sequence[float]) -> dict[str, Tensor]:
+    """One batch attacked within all bounds, and judged by the defender."""
+    x, y, perturb = problem.x, problem.y, problem.attack
     adversarial = perturb.solve(problem, bounds)
     with torch.no_grad():
         clean = defender(x)
         # At eps 0 the image is the clean one, and so is its noise.
-        attacked = torch.stack([defender(image) if e else clean for e, image in zip(bounds, adversarial)])
-    last = attacked[-1].argmax(1)
+        attacked = torch.stack([defender(image) if e else clean for e, image in zip(bounds, adversarial)], dim=1)
+    last = attacked[:, -1].argmax(1)
     astray = last == perturb.target if isinstance(perturb.target, int) else last != y
     return {
         "clean": clean,
-        "attacked": attacked[:wanted].transpose(0, 1),
+        "attacked": attacked,
         "unmoved": problem.blind & (y != perturb.target) & perturb.follows_gradient,
         "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(astray, math.inf),
-        "examples": adversarial[:wanted].transpose(0, 1),
+        "examples": adversarial.transpose(0, 1),
     }
 
 

@@ -5,14 +5,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pyrobayes import distributed
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.evaluation.diagnostics import approximation
-from pyrobayes.evaluation.images import validated_images
-from pyrobayes.evaluation.ranges import check_finite, check_range, require
+from pyrobayes.evaluation.images import map_images, validated_images
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.evaluation.summary import Summarized
+from pyrobayes.evaluation.records import FINITE, Limits, Summarized, require
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.progress import Progress, shows_progress
@@ -20,21 +18,17 @@ from pyrobayes.progress import Progress, shows_progress
 
 @dataclass(frozen=True, repr=False)
 class Evaluation(Summarized):
-    """How a classifier does on clean images.
+    """How a classifier does on clean images. Other fields are told in :mod:`pyrobayes.evaluation.records`.
 
     Attributes:
-        model, data, images: the classifier, the data set, and how many images were taken.
+        images: how many were taken.
         accuracy: share of the images classified correctly.
-        flipped_by_resampling: share of the images whose predicted class another draw of the noise changes; fixed noise is
-            drawn anew for it.
         negative_log_likelihood: mean of -log p(y|x), nats.
         calibration_error: expected calibration error of the predicted class's posterior, 15 equal bins
             (Guo et al. 2017), from 0 to 1.
         log_evidence: mean log p(x), nats; None for a model without p(x|...).
         effective_sample_size: mean over images and classes, from 1 to the particles that serve each class.
         confusion: [C][C] counts, true class by predicted class.
-        approximation: share of the predicted classes that lower precision or pruning changes, with the same noise;
-            None where the classifier's options ask for neither.
     """
 
     model: str
@@ -48,15 +42,17 @@ class Evaluation(Summarized):
     effective_sample_size: float
     confusion: list[list[int]]
     approximation: Rate | None = None
+    LIMITS = dict.fromkeys(
+        ("negative_log_likelihood", "log_evidence", "effective_sample_size"), Limits(least=-FINITE, most=FINITE)
+    ) | {"calibration_error": Limits(most=1.0001)}
 
     def __post_init__(self):
+        super().__post_init__()
         counts = [count for row in self.confusion for count in row]
         totals = self.accuracy.total, self.flipped_by_resampling.total, sum(counts)
         require(totals == (self.images,) * 3, f"{self.images} images, but their rates and counts are of {totals}")
         require(min(counts, default=0) >= 0, "confusion must have counts from 0")
         require(all(len(row) == len(self.confusion) for row in self.confusion), "confusion must be [C][C]")
-        check_finite(self, "negative_log_likelihood", "log_evidence", "effective_sample_size")
-        check_range("calibration_error", [self.calibration_error], 1.0001)
 
     def _summary(self) -> tuple[str, list[list[str]]]:
         header = ["accuracy (%)", "changed (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS"]
@@ -94,30 +90,27 @@ def evaluate(
             :class:`pyrobayes.Progress` is called after every batch.
     """
     data = validated_images(classifier, data, images, batch_size)
-    batches, fresh = [], classifier.replaced(noise="fresh")
-    with torch.no_grad():
-        for indices, x, _ in distributed.share(data.batches(batch_size)):
-            estimate = classifier.for_images(indices, NoiseStream.DEFENDER).estimate(x)
-            other = fresh.for_images(indices, NoiseStream.SECOND_DRAW)(x).argmax(1)
-            batches.append([each.cpu() for each in (estimate.log_joint, estimate.effective_sample_size, other)])
-            progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
-    log_joint, sample_sizes, other = (torch.cat(parts) for parts in zip(*distributed.gather(batches)))
-    labels = data.labels.cpu()
-    predicted = log_joint.argmax(1)
-    posterior = log_joint.log_softmax(1)
-    classes = len(data.classes)
+    factorization, fresh = classifier.factorization, classifier.replaced(noise="fresh")
+
+    def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        estimate = classifier.for_images(indices, NoiseStream.DEFENDER).estimate(x)
+        other = fresh.for_images(indices, NoiseStream.SECOND_DRAW)(x).argmax(1)
+        return {"log_joint": estimate.log_joint, "sizes": estimate.effective_sample_size, "other": other}
+
+    found = map_images(measure, data, batch_size, factorization.name, progress)
+    log_joint, labels, classes = found["log_joint"], data.labels.cpu(), len(data.classes)
+    predicted, posterior = log_joint.argmax(1), log_joint.log_softmax(1)
     confusion = (labels * classes + predicted).bincount(minlength=classes**2).reshape(classes, classes)
-    models_images = classifier.factorization.structure.models_images
     return Evaluation(
-        model=classifier.factorization.name,
+        model=factorization.name,
         data=data.name,
         images=len(data),
         accuracy=Rate.of(predicted == labels),
-        flipped_by_resampling=Rate.of(predicted != other),
+        flipped_by_resampling=Rate.of(predicted != found["other"]),
         negative_log_likelihood=-posterior.gather(1, labels[:, None]).mean().item(),
         calibration_error=calibration_error(posterior.exp(), labels),
-        log_evidence=log_joint.logsumexp(1).mean().item() if models_images else None,
-        effective_sample_size=sample_sizes.mean().item(),
+        log_evidence=log_joint.logsumexp(1).mean().item() if factorization.structure.models_images else None,
+        effective_sample_size=found["sizes"].mean().item(),
         confusion=confusion.tolist(),
         approximation=approximation(classifier, data, batch_size),
     )

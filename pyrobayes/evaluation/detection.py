@@ -18,13 +18,15 @@ from pyrobayes.errors import InputError, check_fraction, choice
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.diagnostics import DIAGNOSTICS
 from pyrobayes.evaluation.images import expect, map_images, validated_images
-from pyrobayes.evaluation.ranges import check_bounds, check_lengths, check_range, require
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.evaluation.summary import Summarized, at_each
+from pyrobayes.evaluation.records import FINITE, Limits, Summarized, null_for, require, table
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import DETECTION_TESTS
 from pyrobayes.progress import Progress, shows_progress
+
+POINTS = 101  # of a ROC curve
+RATES = ("success", "detected", "undetected", "accepted_accuracy")
 
 
 @dataclass(frozen=True)
@@ -101,21 +103,18 @@ def fit_detector(
     """The tests of a classifier, with thresholds that a share of the training images exceeds.
 
     Args:
-        classifier: such as :func:`pyrobayes.load` gives.
+        classifier, images, batch_size, progress: as in :func:`pyrobayes.evaluate`.
         data: training images.
         false_alarms: the share of them that each test may reject, above 0 and below 1.
-        images: take only the first so many of them.
-        batch_size: images at a time; changes memory and speed, not results.
-        progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
-            :class:`pyrobayes.Progress` is called after every batch.
     """
     check_fraction("false alarms", false_alarms)
     data, name = validated_images(classifier, data, images, batch_size), f"{classifier.factorization.name} thresholds"
 
-    def log_joint(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return classifier.for_images(indices, NoiseStream.CALIBRATION)(x)
+    def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        return {"log_joint": classifier.for_images(indices, NoiseStream.CALIBRATION)(x)}
 
-    return detector_of(map_images(log_joint, data, batch_size, name, progress), data.labels.cpu(), false_alarms)
+    found = map_images(measure, data, batch_size, name, progress)
+    return detector_of(found["log_joint"], data.labels.cpu(), false_alarms)
 
 
 def detector_of(log_joint: Tensor, y: Tensor, false_alarms: float) -> Detector:
@@ -139,31 +138,11 @@ def detector_of(log_joint: Tensor, y: Tensor, false_alarms: float) -> Detector:
     return Detector(posteriors, means, deviations, thresholds)
 
 
-POINTS = 101  # of a ROC curve
-
-
-def _known_areas(auc: list[float]) -> list[float | None]:
-    return [None if math.isnan(area) else area for area in auc]
-
-
-def _areas(saved: list[float | None]) -> list[float]:
-    return [math.nan if area is None else float(area) for area in saved]
-
-
-def _known_curves(roc: list[list[float]]) -> list[list[float] | None]:
-    return [None if math.isnan(curve[0]) else curve for curve in roc]
-
-
-def _curves(saved: list[list[float] | None]) -> list[list[float]]:
-    return [[math.nan] * POINTS if curve is None else [float(share) for share in curve] for curve in saved]
-
-
 @dataclass(frozen=True, repr=False)
 class Detection(Summarized):
-    """How much of one attack one test catches.
+    """How much of one attack one test catches. Other fields are told in :mod:`pyrobayes.evaluation.records`.
 
     Attributes:
-        model, attack, options, data, eps: as in :class:`pyrobayes.evaluation.AttackResult`.
         test: its name.
         meaningful: False for a test of p(x) or p(x, y) where the model has no p(x|...): the marginal test sees the error of
             the estimate there, the logit test p(y|x).
@@ -174,7 +153,6 @@ class Detection(Summarized):
         accepted_accuracy: [E] share of the accepted images, adversarial or not, that are classified correctly.
         auc: [E] area under the ROC curve, successful adversarial images against clean ones; NaN without any.
         roc: [E][101] share of the successful images above thresholds that 0, 1, ... 100% of the clean ones exceed.
-        flipped_by_resampling, approximation, gradient_signs: as in :class:`pyrobayes.evaluation.AttackResult`.
     """
 
     model: str
@@ -189,36 +167,39 @@ class Detection(Summarized):
     detected: list[Rate]
     undetected: list[Rate]
     accepted_accuracy: list[Rate]
-    auc: list[float] = field(metadata=saved(encode=_known_areas, decode=_areas))
-    roc: list[list[float]] = field(metadata=saved(encode=_known_curves, decode=_curves))
+    auc: list[float] = field(metadata=null_for(math.nan))
+    roc: list[list[float]] = field(metadata=null_for([math.nan] * POINTS))
     flipped_by_resampling: Rate | None = field(default=None, metadata=saved("changed"))
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
 
+    LIMITS = {
+        "eps": Limits("E", most=FINITE),
+        "success": Limits("E"),
+        "detected": Limits("E", part=True),
+        "undetected": Limits("E"),
+        "accepted_accuracy": Limits("E", part=True),
+        "auc": Limits("E", undefined=True),
+        "roc": Limits("EP", undefined=True),
+    }
+
     def __post_init__(self):
-        check_bounds(self.eps)
+        super().__post_init__()
         require("norm" in self.options, "the attack's options have no norm")
-        check_lengths(len(self.eps), self, *RATES, "auc", "roc")
         for success, detected, undetected in zip(self.success, self.detected, self.undetected):
-            missed = success.count - detected.count
-            agree = (detected.total, undetected) == (success.count, Rate(missed, success.total))
-            require(agree and success.total == self.images, f"{success}, {detected} and {undetected} don't agree")
-        for name, values in (("auc", self.auc), *(("roc", curve) for curve in self.roc)):
-            check_range(name, [value for value in values if not math.isnan(value)])
+            agree = (detected.total, undetected.count) == (success.count, success.count - detected.count)
+            require(agree, f"{success}, {detected} and {undetected} don't agree")
 
     def _summary(self) -> tuple[str, list[list[str]]]:
         shown = {"misclassified": self.success, "of these detected": self.detected, "undetected": self.undetected}
-        rows = [[f"{name} (%)", *map(Rate.percent, rates)] for name, rates in shown.items()]
+        rows = {f"{name} (%)": rates for name, rates in shown.items()}
         title = f"{self.test} test of {self.model} against {self.attack}, {self.images:,} images of {self.data}"
-        return f"{title}, {self.false_alarms.sentence()} false alarms", [["", *at_each(self.eps)], *rows]
+        return f"{title}, {self.false_alarms.sentence()} false alarms", table("", self.eps, rows)
 
     @property
     def images(self) -> int:
         """How many test images were attacked."""
         return self.false_alarms.total
-
-
-RATES = ("success", "detected", "undetected", "accepted_accuracy")
 
 
 def detect(detector: Detector, result: AttackResult, test: str, *, models_images: bool = True) -> Detection:

@@ -1,4 +1,9 @@
-"""How much of a result is due to the noise of the estimate, or to approximations."""
+"""How much of a result is due to the noise of the estimate, or to approximations: see :mod:`pyrobayes.evaluation.records`.
+
+The arguments are those of :func:`pyrobayes.evaluate`.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,65 +24,51 @@ def diagnose(
     classifier: BayesClassifier, seen: BayesClassifier, data: Images, batch_size: int
 ) -> dict[str, Rate | None]:
     """The diagnostics of clean images, by field: `classifier` defends itself, and `seen` is what its attacker sees."""
-    return {
-        "flipped_by_resampling": Rate.of(flipped_by_resampling(classifier, data, batch_size))
-        if classifier.random
-        else None,
-        "approximation": approximation(classifier, data, batch_size),
-        "gradient_signs": gradient_signs(seen, data, batch_size),
-    }
+    flipped = Rate.of(flipped_by_resampling(classifier, data, batch_size)) if classifier.random else None
+    exact = approximation(classifier, data, batch_size), gradient_signs(seen, data, batch_size)
+    return dict(zip(DIAGNOSTICS, (flipped, *exact)))
 
 
 def flipped_by_resampling(
     classifier: BayesClassifier, data: Images, batch_size: int = 100, name: str = "", progress: Progress = silent
 ) -> Tensor:
-    """Whether another draw of the noise changes each predicted class, [N]; the arguments are those of :func:`evaluate`."""
-    data = validated_images(classifier, data, None, batch_size)
-
-    def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        first, second = (
-            classifier.for_images(indices, draw)(x).argmax(1)
-            for draw in (NoiseStream.DEFENDER, NoiseStream.SECOND_DRAW)
-        )
-        return first != second
-
-    return map_images(differs, data, batch_size, name, progress)
+    """True where another draw of the noise changes the predicted class, [N]."""
+    pair = (classifier, NoiseStream.DEFENDER), (classifier, NoiseStream.SECOND_DRAW)
+    return _differs(_predicted, pair, data, batch_size, name, progress)
 
 
 def approximation(classifier: BayesClassifier, data: Images, batch_size: int = 100) -> Rate | None:
-    """Share of the predicted classes that lower precision or pruning changes, with the same noise.
-
-    None where the classifier's options ask for neither. The arguments are those of :func:`evaluate`.
-    """
+    """Share of the predicted classes that lower precision or pruning changes; None without either."""
     if classifier.options.exact:
         return None
-    data, exact = validated_images(classifier, data, None, batch_size), classifier.exact()
-
-    def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        ours, theirs = (each.for_images(indices, NoiseStream.DEFENDER)(x).argmax(1) for each in (classifier, exact))
-        return ours != theirs
-
-    return Rate.of(map_images(differs, data, batch_size))
+    pair = (classifier, NoiseStream.DEFENDER), (classifier.exact(), NoiseStream.DEFENDER)
+    return Rate.of(_differs(_predicted, pair, data, batch_size))
 
 
 def gradient_signs(classifier: BayesClassifier, data: Images, batch_size: int = 100) -> Rate | None:
-    """Share of the pixels whose gradient of the cross-entropy has another sign than that without approximations.
-
-    With the same noise. None where the classifier's options ask for no approximation. The arguments are those of
-    :func:`evaluate`.
-    """
+    """Share of the pixels whose gradient's sign approximations change; None without any."""
     if classifier.options.exact and not classifier.options.negligible:
         return None
-    data, exact = validated_images(classifier, data, None, batch_size), classifier.exact()
+    pair = (classifier, NoiseStream.ATTACKER), (classifier.exact(), NoiseStream.ATTACKER)
+    return Rate.of(_differs(_signs, pair, data, min(batch_size, classifier.images_at_once)).flatten())
 
-    def differs(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        with torch.enable_grad():
-            inputs = x.clone().requires_grad_()
-            losses = (
-                log_odds_against(each.for_images(indices, NoiseStream.ATTACKER)(inputs), y)
-                for each in (classifier, exact)
-            )
-            ours, theirs = (torch.autograd.grad(loss.sum(), inputs)[0].sign() for loss in losses)
-        return ours != theirs
 
-    return Rate.of(map_images(differs, data, min(batch_size, classifier.images_at_once)).flatten())
+def _predicted(classifier: BayesClassifier, x: Tensor, y: Tensor) -> Tensor:
+    return classifier(x).argmax(1)
+
+
+def _signs(classifier: BayesClassifier, x: Tensor, y: Tensor) -> Tensor:
+    inputs = x.clone().requires_grad_()
+    with torch.enable_grad():
+        return torch.autograd.grad(log_odds_against(classifier(inputs), y).sum(), inputs)[0].sign()
+
+
+def _differs(seen: Callable, pair, data: Images, batch_size: int, *told) -> Tensor:
+    """True where `seen` gives other values, [N, ...], for the second pair of a classifier and a draw than for the first."""
+
+    def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        ours, theirs = (seen(classifier.for_images(indices, draw), x, y) for classifier, draw in pair)
+        return {"differs": ours != theirs}
+
+    data = validated_images(pair[0][0], data, None, batch_size)
+    return map_images(measure, data, batch_size, *told)["differs"]

@@ -11,21 +11,20 @@ from pyrobayes.errors import LARGEST_BATCH, InputError, check_integer
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.progress import Progress, silent
 
+Measure = Callable[[Tensor, Tensor, Tensor], dict[str, Tensor]]
+
 
 @torch.no_grad()
 def map_images(
-    measure: Callable[[Tensor, Tensor, Tensor], Tensor],
-    data: Images,
-    batch_size: int,
-    name: str = "",
-    progress: Progress = silent,
-) -> Tensor:
-    """The values of `measure(indices, x, y)` for every image, [N, ...], on the CPU; all processes share the work."""
+    measure: Measure, data: Images, batch_size: int, name: str = "", progress: Progress = silent
+) -> dict[str, Tensor]:
+    """The values of `measure(indices, x, y)` for every image, each [N, ...] on the CPU; all processes share the work."""
     parts = []
     for indices, x, y in distributed.share(data.batches(batch_size)):
-        parts.append(measure(indices, x, y).cpu())
+        parts.append({key: value.cpu() for key, value in measure(indices, x, y).items()})
         progress.images(name, int(indices[-1]) + 1, len(data))
-    return torch.cat(distributed.gather(parts))
+    parts = distributed.gather(parts)
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def validated_images(classifier: BayesClassifier, data: Images, images: int | None, batch_size: int) -> Images:

@@ -1,6 +1,5 @@
 """How many particles are enough: what their number K does to a classifier."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,9 +9,9 @@ from torch import Tensor
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_integer
-from pyrobayes.evaluation.images import validated_images
-from pyrobayes.evaluation.ranges import check_range, require
+from pyrobayes.evaluation.images import map_images, validated_images
 from pyrobayes.evaluation.rates import NORMAL_95, Rate
+from pyrobayes.evaluation.records import FINITE, Limits, Record, require
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.importance import ImportanceEstimate
 from pyrobayes.inference.noise import NoiseStream
@@ -39,24 +38,18 @@ class Mean:
         return self.value - self.half, self.value + self.half
 
 
-def _to_four_places(values: list[float]) -> list[float]:
-    return [round(value, 4) for value in values]
-
-
 @dataclass(frozen=True)
-class Effect:
-    """A classifier's results with K particles a class.
+class Effect(Record):
+    """A classifier's results with K particles a class. Other fields are told in :mod:`pyrobayes.evaluation.records`.
 
     Attributes:
-        model, estimator, data: names.
-        generative: nothing depends on the image, see :attr:`pyrobayes.factorizations.Structure.generative`.
         particles: K.
         serving: how many particles log p(x, y) is the estimate of: K, or C K under the mixture, where all classes share them.
         accuracy: share of images classified correctly.
-        flipped_by_resampling: share of images whose class another draw changes.
         effective_sample_size: from 1 to `serving`, of an image the mean over its classes.
-        pareto_k: the quantiles of 5, 50 and 95% over images and classes, see :func:`pyrobayes.inference.importance.pareto_shape`; None where
-            fewer than 21 serve, or all weights of an image and class are the same.
+        pareto_k: the quantiles of 5, 50 and 95% over images and classes, see
+            :func:`pyrobayes.inference.importance.pareto_shape`; None where fewer than 21 serve, or all weights of an
+            image and class are the same.
         log_joint: [N] nats, log p(x, y) of every image with its true class.
     """
 
@@ -70,17 +63,25 @@ class Effect:
     flipped_by_resampling: Rate = field(metadata=saved("changed"))
     effective_sample_size: Mean
     pareto_k: tuple[float, float, float] | None
-    log_joint: list[float] = field(metadata=saved(encode=_to_four_places))
+    log_joint: list[float] = field(metadata=saved(encode=lambda values: [round(value, 4) for value in values]))
+    LIMITS = {
+        "accuracy": Limits(),
+        "flipped_by_resampling": Limits(),
+        "pareto_k": Limits("Q", least=-FINITE, most=FINITE),
+        "log_joint": Limits("N", least=-FINITE, most=FINITE),
+    }
 
     def __post_init__(self):
-        images = len(self.log_joint)
-        require(
-            images > 1 and all(map(math.isfinite, self.log_joint)), "log_joint must be finite, of two images at least"
-        )
-        require(self.accuracy.total == self.flipped_by_resampling.total == images, f"rates must be of {images} images")
+        super().__post_init__()
+        require(self.images > 1, f"an effect needs two images at least, got {self.images}")
         require(1 <= self.particles <= self.serving, f"{self.serving} particles can't serve for {self.particles}")
-        check_range("effective_sample_size", [self.effective_sample_size.value], 1.0001 * self.serving)
-        require(all(map(math.isfinite, self.pareto_k or ())), "pareto_k must be finite")
+        size = self.effective_sample_size.value
+        require(0 <= size <= 1.0001 * self.serving, f"effective_sample_size must be up to {self.serving}, got {size}")
+
+    @property
+    def images(self) -> int:
+        """The number of images."""
+        return len(self.log_joint)
 
     def bias(self, reference: "Effect") -> Mean:
         """log p(x, y) less that of a better estimate, nats: the mean over the images that both are of."""
@@ -109,12 +110,7 @@ def effects(
         classifier: such as :func:`pyrobayes.load` gives; its own number of particles and pruning don't matter.
         data: labelled images, two at least.
         counts: numbers K of particles.
-        batch_size: images at a time; changes memory and speed, not results.
-        progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
-            :class:`pyrobayes.Progress` is called after every batch.
-
-    Raises:
-        InputError: the data or the counts can't be used.
+        batch_size, progress: as in :func:`pyrobayes.evaluate`.
     """
     for count in counts:
         check_integer("counts", count, least=1)
@@ -124,41 +120,48 @@ def effects(
         raise InputError(f"counts and two images at least are needed, got counts {counts} and {len(data)} images")
     most = classifier.replaced(particles=counts[-1], prune=None, noise="fresh")
     shared = classifier.factorization.num_classes if most.options.estimator == "mixture" else 1
-    found: list[list[tuple[Tensor, ...]]] = [[] for _ in counts]
-    with torch.no_grad():
-        for indices, x, y in data.batches(batch_size):
-            y = y.cpu()
-            draws = [
-                most.for_images(indices, draw).estimate(x).log_weights.cpu()
-                for draw in (NoiseStream.DEFENDER, NoiseStream.SECOND_DRAW)
-            ]
-            for batches, count in zip(found, counts):
-                ours, others = (ImportanceEstimate(log_weights[: count * shared]) for log_weights in draws)
-                predicted, again = (each.log_joint.argmax(1) for each in (ours, others))
-                log_joint = ours.log_joint.gather(1, y[:, None])[:, 0]
-                sizes = ours.effective_sample_size.mean(1)
-                batches.append((predicted == y, predicted != again, sizes, log_joint, ours.pareto_k))
-            progress.images(classifier.factorization.name, int(indices[-1]) + 1, len(data))
+
+    def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        draws = NoiseStream.DEFENDER, NoiseStream.SECOND_DRAW
+        weights = [most.for_images(indices, draw).estimate(x).log_weights.cpu() for draw in draws]
+        return {
+            (count, name): value
+            for count in counts
+            for name, value in _compared(*(each[: count * shared] for each in weights), y.cpu()).items()
+        }
+
+    found = map_images(measure, data, batch_size, classifier.factorization.name, progress)
     return [
-        _effect(most, data, count, count * shared, *(torch.cat(parts) for parts in zip(*batches)))
-        for count, batches in zip(counts, found)
+        Effect(
+            model=classifier.factorization.name,
+            estimator=most.options.estimator,
+            data=data.name,
+            generative=classifier.factorization.structure.generative,
+            particles=count,
+            serving=count * shared,
+            accuracy=Rate.of(found[count, "right"]),
+            flipped_by_resampling=Rate.of(found[count, "flipped"]),
+            effective_sample_size=Mean.of(found[count, "sizes"]),
+            pareto_k=_quantiles(found[count, "pareto_k"]),
+            log_joint=found[count, "log_joint"].tolist(),
+        )
+        for count in counts
     ]
 
 
-def _effect(
-    classifier: BayesClassifier, data: Images, count: int, serving: int, right, changed, sizes, log_joint, tails
-):
+def _compared(ours: Tensor, others: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Results [B] of images by their log weights [K, C, B]; other draws tell which predictions change."""
+    estimate = ImportanceEstimate(ours)
+    predicted = estimate.log_joint.argmax(1)
+    return {
+        "right": predicted == y,
+        "flipped": predicted != ImportanceEstimate(others).log_joint.argmax(1),
+        "sizes": estimate.effective_sample_size.mean(1),
+        "log_joint": estimate.log_joint.gather(1, y[:, None])[:, 0],
+        "pareto_k": estimate.pareto_k,
+    }
+
+
+def _quantiles(tails: Tensor) -> tuple[float, ...] | None:
     quantiles = tails.flatten().quantile(tails.new_tensor([0.05, 0.5, 0.95])).tolist()
-    return Effect(
-        model=classifier.factorization.name,
-        estimator=classifier.options.estimator,
-        data=data.name,
-        generative=classifier.factorization.structure.generative,
-        particles=count,
-        serving=serving,
-        accuracy=Rate.of(right),
-        flipped_by_resampling=Rate.of(changed),
-        effective_sample_size=Mean.of(sizes),
-        pareto_k=tuple(quantiles) if tails.isfinite().all() else None,
-        log_joint=log_joint.tolist(),
-    )
+    return tuple(quantiles) if tails.isfinite().all() else None

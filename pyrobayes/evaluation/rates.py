@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,12 @@ class Rate:
     def of(cls, chosen: Tensor) -> "Rate":
         """The share of images for which `chosen` [N] is true."""
         return cls(int(chosen.sum()), len(chosen))
+
+    @classmethod
+    def among(cls, chosen: Iterable[bool]) -> "Rate":
+        """The share of those that are true."""
+        chosen = list(chosen)
+        return cls(sum(chosen), len(chosen))
 
     @classmethod
     def of_share(cls, share: float, total: int) -> "Rate":

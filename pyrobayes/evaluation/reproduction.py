@@ -5,6 +5,7 @@ Li, Bradshaw and Sharma (2019): FGSM on all 10,000 test images of Fashion-MNIST.
 """
 
 import csv
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ import torch
 
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import Evaluation
-from pyrobayes.evaluation.ranges import check_bounds, check_range, require
 from pyrobayes.evaluation.rates import NORMAL_95, Rate, difference, in_percent
+from pyrobayes.evaluation.records import FINITE, Limits, Record, require
 from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
 from pyrobayes.training.metrics import Epoch
 
@@ -34,21 +35,17 @@ def student_95(seeds: int) -> float:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A share of the same images that was measured for one or several training seeds.
-
-    Attributes:
-        shares: of each seed.
-        images: how many they are shares of.
-    """
+class Spread(Record):
+    """A share of the same `images` that was measured for one or several training seeds."""
 
     shares: tuple[float, ...]
     images: int
     DERIVED = {"mean": lambda self: self.share, "interval_95": lambda self: self.interval}
+    LIMITS = {"shares": Limits("S")}
 
     def __post_init__(self):
+        super().__post_init__()
         require(self.images > 0 and len(self.shares) > 0, "a share needs images and a seed")
-        check_range("shares", self.shares)
 
     @classmethod
     def of(cls, rates: Sequence[Rate]) -> "Spread":
@@ -79,7 +76,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Record):
     """The success rate of FGSM on one model at one eps, published and ours.
 
     Attributes:
@@ -96,9 +93,7 @@ class Comparison:
     worst: Spread | None = None
     judged: Spread | None = None
 
-    def __post_init__(self):
-        check_bounds([self.eps])
-        check_range("published", [] if self.published is None else [self.published])
+    LIMITS = {"eps": Limits(most=FINITE), "published": Limits()}
 
     @property
     def difference(self) -> tuple[float, float] | None:
@@ -111,7 +106,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Claim(Record):
     """A claim of the poster, tested on a generative and a discriminative model, on the same images.
 
     Attributes:
@@ -132,23 +127,18 @@ class Claim:
     gap: float
     half: float
 
+    LIMITS = {"eps": Limits(most=FINITE), "gap": Limits(least=-2, most=2), "half": Limits()}
+
     def __post_init__(self):
+        super().__post_init__()
         require(self.outcome in OUTCOMES, f"outcome must be one of {', '.join(OUTCOMES)}, got {self.outcome!r}")
-        check_bounds([self.eps])
-        check_range("gap", [self.gap], least=-2, most=2)
-        check_range("half", [self.half])
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The results of a recipe, for every seed.
+    """The results of a recipe, for every seed: its folder, the epochs of its models by name, and their results in one order.
 
-    Attributes:
-        seeds: of the trainings.
-        folders: of each seed's models and results.
-        trained: the epochs of each seed's models, by name.
-        evaluations, attacks, verdicts: each seed's results, the same models in the same order.
-        comparisons, claims: with what is published; none where the recipe takes other images.
+    Where the recipe takes other images than the poster, there are no comparisons and claims.
     """
 
     seeds: list[int]
@@ -161,14 +151,12 @@ class Reproduction:
     claims: list[Claim]
 
     def summary(self) -> dict:
-        """The results of all seeds together: the fields of :class:`pyrobayes.results.store.SavedReproduction` that are measured."""
+        """The fields of :class:`pyrobayes.results.store.SavedReproduction` that are measured, of all seeds together."""
         return {
             "data": self.attacks[0][0].data,
             "seeds": self.seeds,
-            "images": len(self.attacks[0][0].labels),
-            "clean": {
-                models[0].model: Spread.of([each.accuracy for each in models]) for models in zip(*self.evaluations)
-            },
+            "images": self.attacks[0][0].images,
+            "clean": {each[0].model: Spread.of([one.accuracy for one in each]) for each in zip(*self.evaluations)},
             "comparisons": self.comparisons,
             "claims": self.claims,
         }
@@ -189,8 +177,7 @@ def compare(results: Sequence[Sequence[AttackResult]], verdicts: Sequence[Sequen
 
     Verdicts likewise, whose worst cases stand beside FGSM.
     """
-    theirs = published()
-    judged = {each[0].model: each for each in zip(*verdicts, strict=True)}
+    theirs, judged = published(), {each[0].model: each for each in zip(*verdicts, strict=True)}
 
     def beside(row: str, model: str, eps: float) -> Spread | None:
         known = [dict(zip(verdict.eps, verdict.rows[row])).get(eps) for verdict in judged.get(model, ())]
@@ -198,12 +185,12 @@ def compare(results: Sequence[Sequence[AttackResult]], verdicts: Sequence[Sequen
 
     return [
         Comparison(
-            model=models[0].model,
+            model=(model := models[0].model),
             eps=eps,
-            published=theirs.get(models[0].model, {}).get(eps),
+            published=theirs.get(model, {}).get(eps),
             ours=Spread.of([result.success(i) for result in models]),
-            worst=beside(WORST, models[0].model, eps),
-            judged=beside("fgsm", models[0].model, eps),
+            worst=beside(WORST, model, eps),
+            judged=beside("fgsm", model, eps),
         )
         for models in zip(*results, strict=True)
         for i, eps in enumerate(models[0].eps)
@@ -219,22 +206,20 @@ def claims(results: Sequence[Sequence[AttackResult]], seeds: Sequence[int]) -> l
         results: of FGSM for every seed, the same models in the same order.
         seeds: of the trainings.
     """
+    by_model = [dict(zip((result.model for result in each), each)) for each in results]
+    generative, discriminative = ([each.model for each in results[0] if each.generative is g] for g in (True, False))
     found = []
-    generative, discriminative = (
-        [result.model for result in results[0] if result.generative is g] for g in (True, False)
-    )
     for statement, relative in (("success rate stays below", False), ("degradation is slower", True)):
-        for ours in generative:
-            for theirs in discriminative:
-                gaps = [
-                    (*_gap(_named(each, ours), _named(each, theirs), eps, relative), seed, eps)
-                    for seed, each in zip(seeds, results, strict=True)
-                    for eps in each[0].eps
-                    if CLAIMED[0] <= eps <= CLAIMED[1]
-                ]
-                if gaps:
-                    outcome, (gap, half, seed, eps) = _outcome(gaps)
-                    found.append(Claim(statement, ours, theirs, outcome, seed, eps, gap, half))
+        for ours, theirs in itertools.product(generative, discriminative):
+            gaps = [
+                (*difference(*(_broken(each[name], eps, relative) for name in (theirs, ours))), seed, eps)
+                for seed, each in zip(seeds, by_model, strict=True)
+                for eps in each[ours].eps
+                if CLAIMED[0] <= eps <= CLAIMED[1]
+            ]
+            if gaps:
+                outcome, (gap, half, seed, eps) = _outcome(gaps)
+                found.append(Claim(statement, ours, theirs, outcome, seed, eps, gap, half))
     return found
 
 
@@ -250,16 +235,10 @@ def _outcome(gaps: Sequence[tuple[float, float, int, float]]) -> tuple[str, tupl
     return ("fails", worst) if worst[0] + wider * worst[1] < 0 else ("not decided", closest)
 
 
-def _named(results: Sequence[AttackResult], model: str) -> AttackResult:
-    return next(result for result in results if result.model == model)
-
-
-def _gap(ours: AttackResult, theirs: AttackResult, eps: float, relative: bool) -> tuple[float, float]:
-    return difference(*(_broken(result, eps, relative) for result in (theirs, ours)))
-
-
 def _broken(result: AttackResult, eps: float, relative: bool) -> torch.Tensor:
-    """Whether each image is misclassified at an eps, [N]; less whether it is at eps 0 if `relative`."""
-    labels = torch.tensor(result.labels)
-    broken = (torch.tensor(result.predictions[result.eps.index(eps)]) != labels).double()
-    return broken - (torch.tensor(result.clean_predictions) != labels).double() if relative else broken
+    """1 for each image that is misclassified at an eps, [N]; less 1 if it is at eps 0 too and `relative` is asked for."""
+    wrong, clean = (
+        (torch.tensor(predicted) != torch.tensor(result.labels)).double()
+        for predicted in (result.predictions[result.eps.index(eps)], result.clean_predictions)
+    )
+    return wrong - clean if relative else wrong

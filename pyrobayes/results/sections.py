@@ -7,7 +7,7 @@ are there, and the saved results of all commands by name. Its text is in `resour
 from collections.abc import Mapping, Sequence
 
 from pyrobayes.evaluation.clean import Evaluation
-from pyrobayes.evaluation.robustness.sheet import NOT_APPLICABLE
+from pyrobayes.evaluation.robustness.checks import NOT_APPLICABLE
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.results import tables
 from pyrobayes.results.markdown import Markdown, listed

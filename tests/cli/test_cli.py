@@ -16,7 +16,7 @@ from support import invoke
 from pyrobayes import factorizations, load, load_data
 from pyrobayes.attacks.attack_options import AttackOptions
 from pyrobayes.codec import encode
-from pyrobayes.evaluation.robustness.sheet import CHECKS
+from pyrobayes.evaluation.robustness.checks import CHECKS
 from pyrobayes.options import COMPARATORS, EPS, MODELS
 from pyrobayes.results.store import Provenance
 from pyrobayes.tensor_files import digest, read_tensors

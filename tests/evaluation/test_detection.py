@@ -30,7 +30,7 @@ def training():
 
 def result_of(clean, attacked, labels, options=None):
     return AttackResult.of(
-        model="gbz", generative=True, attack="fgsm", options={"evade": None} | (options or {}), data="tiny", eps=(0.1,),
+        model="gbz", generative=True, attack="fgsm", options={"norm": "linf", "evade": None} | (options or {}), data="tiny", eps=(0.1,),
         labels=labels, clean_log_joint=clean, log_joint=attacked[None], unmoved=Rate(0, len(labels)),
         examples=torch.empty(1, 0, 1, 7, 7),
     )  # fmt: skip

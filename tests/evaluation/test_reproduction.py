@@ -117,11 +117,11 @@ def test_a_claim_fails_beyond_an_interval_for_all_comparisons():
 
 
 def test_what_a_reproduction_can_not_do_is_refused_before_anything_is_trained(tmp_path, monkeypatch, mini):
-    few = {"train": mini.head(200), "test": mini.head(60)}
+    few = dict.fromkeys(("train", "test"), mini.head(200))  # as many as the quick recipe evaluates
     monkeypatch.setattr(Context, "images", lambda self, name, split: few[split])
     monkeypatch.setattr(reproducing, "train", lambda *given, **named: pytest.fail("trained"))
-    with pytest.raises(InputError, match="images must be at most 60"):
-        reproduce("quick", images=61, context=Context(runs=tmp_path))
+    with pytest.raises(InputError, match="images must be at most 200.*got 201"):
+        reproduce("quick", images=201, context=Context(runs=tmp_path))
     (tmp_path / "one" / "gbz").mkdir(parents=True), (tmp_path / "three" / "seed-0" / "gbz").mkdir(parents=True)
     for folder in ("one", "three/seed-0"):
         (tmp_path / folder / "gbz" / "config.json").write_text("{}")

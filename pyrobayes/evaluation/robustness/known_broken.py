@@ -80,14 +80,13 @@ def _measured(run, model: str) -> dict[str, Tensor]:
             result = evaluation.attack(victim, run.few, EPS, by=by, examples=0, progress=label)
             return result.log_joint.argmax(2)[0] != run.few.labels.cpu()
 
-        def flat(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
-            return zero_or_undefined(plain_gradient(victim, x, y))[0]
+        def flat(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            return {"flat": zero_or_undefined(plain_gradient(victim, x, y))[0]}
 
         return {
             "broken": min((broken(by) for by in chosen), key=torch.count_nonzero),
             "single": broken(run.suite["fgsm"].attack),
-            "flat": run.map_images("known", run.few, flat),
-        }
+        } | run.map_images("known", run.few, flat)
 
     return run.cache.get(key, make)
 

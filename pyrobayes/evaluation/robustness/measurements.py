@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,12 +15,12 @@ from pyrobayes.attacks import Attack, Problem
 from pyrobayes.attacks.base import worst
 from pyrobayes.attacks.losses import margin
 from pyrobayes.data.images import Images
-from pyrobayes.evaluation import images
 from pyrobayes.evaluation.diagnostics import flipped_by_resampling
+from pyrobayes.evaluation.images import Measure, map_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.known_broken import plain_gradient, zero_or_undefined
-from pyrobayes.evaluation.robustness.suite import CLIMBING, GRADIENT_FREE, SNAPSHOT, SuiteEntry, square, suite
+from pyrobayes.evaluation.robustness.suite import CLIMBING, SNAPSHOT, SuiteEntry, suite
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import RobustnessOptions
@@ -30,7 +30,6 @@ from pyrobayes.version import __version__
 
 EOT = 2, 4, 8  # how many estimates PGD's gradient is averaged over, beside one
 MORE = 2, 4  # times the defender's particles, for gradients with more of them
-SQUARE_EOT = 4  # draws by which Square judges an image against a random classifier
 
 
 class RobustnessRun:
@@ -85,22 +84,14 @@ class RobustnessRun:
     @cached_property
     def middle(self) -> float:
         """The eps of the checks: PGD breaks nearest to half of the images there, which leaves room for more and for less."""
-        distance = dict(zip(self.eps, (self.broken_by_pgd.double().mean(1) - 0.5).abs().tolist()))
+        by_pgd = (self.result("pgd")["predictions"] != self.labels).double().mean(1)
+        distance = dict(zip(self.eps, (by_pgd - 0.5).abs().tolist()))
         return min(filter(None, distance), key=distance.get)
 
-    @property
-    def broken_by_pgd(self) -> Tensor:
-        """The images [E, N] that PGD has misclassified."""
-        return self.result("pgd")["predictions"] != self.labels
-
-    @property
-    def at_middle(self) -> int:
-        """The index of the checks' eps."""
-        return self.eps.index(self.middle)
-
-    def few_at_middle(self, name: str, what: str) -> Tensor:
-        """The part `what` of an attack's result, on the few images at the checks' eps, [N, ...]."""
-        return self.result(name)[what][self.at_middle][: len(self.few)]
+    def few_of(self, name: str) -> dict[str, Tensor]:
+        """An attack of the suite on the few images at the checks' eps, as :meth:`on_few` has it."""
+        at, found = self.eps.index(self.middle), self.result(name)
+        return self._few(*(found[part][at][: len(self.few)] for part in ("predictions", "adversarial")))
 
     # One attack.
 
@@ -165,39 +156,35 @@ class RobustnessRun:
         made = [other.attacked("pgd", other.suite["pgd"], data, eps)["adversarial"] for other in others]
         return _Made(made=torch.stack(made))
 
-    def on_few(self, name: str, entry: SuiteEntry) -> dict[str, Tensor]:
-        """An attack's result on the few images, at the checks' eps alone."""
-        return self.attacked(name, entry, self.few, (self.middle,))
+    def on_few(self, name: str, entry: SuiteEntry, eps: float | None = None, **how) -> dict[str, Tensor]:
+        """An attack on the few images at one eps, by default the checks': predictions, adversarial, and broken, [N, ...]."""
+        found = self.attacked(name, entry, self.few, (eps or self.middle,), **how)
+        return self._few(found["predictions"][0], found["adversarial"][0])
 
-    def broken_of_few(self, name: str, entry: SuiteEntry, eps: float) -> Tensor:
-        """The few images that an attack has misclassified, [N]."""
-        return self.attacked(name, entry, self.few, (eps,))["predictions"][0] != self.few_labels
+    def _few(self, predictions: Tensor, adversarial: Tensor) -> dict[str, Tensor]:
+        return {"predictions": predictions, "adversarial": adversarial, "broken": predictions != self.few_labels}
 
     # Further draws of the noise.
 
-    def strength(self, name: str, predictions: Tensor, adversarial: Tensor) -> Tensor:
+    def strength(self, name: str, found: Mapping[str, Tensor]) -> Tensor:
         """How well an attack did on each of the few images, [N].
 
         For a random classifier this is the share of further draws under which the image is misclassified, so that the
         luck of one draw has no part in it. For others it is whether the attack broke the image.
         """
         if self.random:
-            return self.share_of_draws(f"{name} redrawn", adversarial, self.few)
-        return predictions != self.few_labels
+            return self.share_of_draws(f"{name} redrawn", found["adversarial"], self.few)
+        return found["broken"]
 
-    def strength_on_few(self, name: str, entry: SuiteEntry) -> Tensor:
-        """How well an attack that isn't in the suite does on each of the few images, [N]."""
-        found = self.on_few(name, entry)
-        return self.strength(name, found["predictions"][0], found["adversarial"][0])
+    def strengths_of(self, label: str, entries: Mapping) -> dict[Any, Tensor]:
+        """How well attacks that aren't in the suite do on each of the few images, [N]."""
+        names = {key: f"{label} {key}".strip() for key in entries}
+        return {key: self.strength(names[key], self.on_few(names[key], entry)) for key, entry in entries.items()}
 
     @cached_property
     def strengths(self) -> dict[str, Tensor]:
         """How well each iterative attack of the suite does on each of the few images, [N]."""
-        return {
-            name: self.strength(name, *(self.few_at_middle(name, what) for what in ("predictions", "adversarial")))
-            for name in CLIMBING
-            if name in self.suite
-        }
+        return {name: self.strength(name, self.few_of(name)) for name in CLIMBING if name in self.suite}
 
     @property
     def strongest(self) -> str:
@@ -237,78 +224,77 @@ class RobustnessRun:
         self, name: str, what: str, measure: Callable, adversarial: Tensor, data: Images, draws: range
     ) -> Tensor:
         """The values of `measure(log_joint, y)` for images [N, ...] under draws of the noise, [draws, N]."""
-        checksum = hashlib.sha256(adversarial.numpy().tobytes()).hexdigest()
-        key = self.key(name, images=checksum, draws=[draws.start, draws.stop], measured=what)
 
-        def measured(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        def measured(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
             ours = adversarial[indices].to(x.device)
-            return torch.stack([measure(self.fresh.for_images(indices, draw)(ours), y) for draw in draws], dim=1)
+            return {what: torch.stack([measure(self.fresh.for_images(indices, draw)(ours), y) for draw in draws], 1)}
 
-        return self.cache.get(key, lambda: {what: self.map_images(name, data, measured)})[what].T
+        checksum = hashlib.sha256(adversarial.numpy().tobytes()).hexdigest()
+        key = {"images": checksum, "draws": [draws.start, draws.stop], "measured": what}
+        return self.measured(name, data, measured, **key)[what].T
+
+    def measured(self, name: str, data: Images, measure: Measure, **key) -> dict[str, Tensor]:
+        """The values of `measure(indices, x, y)` for every image, each [N, ...], which are kept under the key."""
+        return self.cache.get(self.key(name, **key), lambda: self.map_images(name, data, measure))
 
     # What the checks look at.
-
-    def square_of_random(self) -> Tensor:
-        """The few images that random search breaks, [N]; it judges by several draws, not by what one draw falls for."""
-        entry = SuiteEntry(square(self.options, eot=SQUARE_EOT), kind=GRADIENT_FREE)
-        return self.broken_of_few("square", entry, self.middle)
 
     def doubled(self) -> dict[str, Tensor]:
         """How well the strongest attack does on each of the few images with twice the steps, and with two starts, [N]."""
         entry = self.suite[self.strongest]
-        more = {
-            "twice the steps": entry.with_options(steps=2 * entry.attack.steps),
-            "twice the restarts": entry.with_options(restarts=2),
-        }
-        return {name: self.strength_on_few(name, other) for name, other in more.items()}
+        more = {"twice the steps": {"steps": 2 * entry.attack.steps}, "twice the restarts": {"restarts": 2}}
+        return self.strengths_of("", {name: entry.with_options(**options) for name, options in more.items()})
 
     def more_estimates(self) -> dict[str, list[tuple[int, Tensor]]]:
         """How well PGD and Auto-PGD do as their gradient averages over more estimates, or has more particles."""
         particles, pgd, snapshot = self.classifier.options.particles, self.suite["pgd"], self.suite[SNAPSHOT]
-
-        def row(label: str, first: int, known: str, more: Mapping[int, SuiteEntry]) -> list[tuple[int, Tensor]]:
-            others = [(n, self.strength_on_few(f"{label} {n}", entry)) for n, entry in more.items()]
-            return [(first, self.strengths[known]), *others]
-
-        with_particles = {k * particles: SuiteEntry(pgd.attack, {"particles": k * particles}) for k in MORE}
-        of_snapshot = {k * particles: snapshot.with_options(eot=k) for k in MORE}
+        rows = {
+            "EOT": (1, "pgd", {n: pgd.with_options(eot=n) for n in EOT}),
+            "particles": (
+                particles,
+                "pgd",
+                {k * particles: SuiteEntry(pgd.attack, {"particles": k * particles}) for k in MORE},
+            ),
+            "particles of the snapshot": (
+                particles,
+                SNAPSHOT,
+                {k * particles: snapshot.with_options(eot=k) for k in MORE},
+            ),
+        }
         return {
-            "EOT": row("EOT", 1, "pgd", {n: pgd.with_options(eot=n) for n in EOT}),
-            "particles": row("particles", particles, "pgd", with_particles),
-            "particles of the snapshot": row("snapshot", particles, SNAPSHOT, of_snapshot),
+            row: [(first, self.strengths[known]), *self.strengths_of(row, more).items()]
+            for row, (first, known, more) in rows.items()
         }
 
     def fixed_noise(self) -> tuple[Tensor, Tensor]:
         """The few images that PGD breaks under fixed noise, and their share of fresh draws that misclassify, [N] each."""
         fixed = self.classifier.replaced(noise="fixed")
-        found = self.attacked("pgd, fixed noise", self.suite["pgd"], self.few, (self.middle,), classifier=fixed)
-        fresh = self.share_of_draws("fixed noise redrawn", found["adversarial"][0], self.few)
-        return found["predictions"][0] != self.few_labels, fresh
+        found = self.on_few("pgd, fixed noise", self.suite["pgd"], classifier=fixed)
+        return found["broken"], self.share_of_draws("fixed noise redrawn", found["adversarial"], self.few)
 
-    def gradients(self) -> tuple[Rate, Rate, Rate]:
+    def gradients(self) -> tuple[Rate, ...]:
         """How many gradients are zero, how many aren't finite, and how many of the plain cross-entropy are zero."""
 
-        def measured(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
             pinned = self.classifier.for_images(indices, NoiseStream.ATTACKER)
             _, gradient = Problem(self.suite["fgsm"].attack, pinned, x, y, indices).raw_gradient(x)
             zero, undefined = zero_or_undefined(gradient)
-            return torch.stack([zero, undefined, zero_or_undefined(plain_gradient(pinned, x, y))[0]], dim=1)
+            return {"zero": zero, "undefined": undefined, "plain": zero_or_undefined(plain_gradient(pinned, x, y))[0]}
 
-        key = self.key("gradients", images=len(self.few))
-        found = self.cache.get(key, lambda: {"found": self.map_images("gradients", self.few, measured)})["found"]
-        return tuple(Rate.of(each) for each in found.T)
+        found = self.measured("gradients", self.few, measure, images=len(self.few))
+        return tuple(Rate.of(found[name]) for name in ("zero", "undefined", "plain"))
 
     def losses(self, name: str) -> Tensor:
         """The loss at every step of an iterative attack, [steps, N] nats."""
         attack, seen = self.suite[name].attack, self.classifier.replaced(**self.suite[name].attacker)
 
-        def followed(indices: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
             problem = _Followed(attack, seen, x, y, indices)
             attack.perturb(problem, self.middle)
-            return torch.stack(problem.losses, dim=1)
+            return {"losses": torch.stack(problem.losses, dim=1)}
 
-        key = self.key("losses", options=attack.described(), eps=self.middle, images=len(self.few))
-        return self.cache.get(key, lambda: {"losses": self.map_images("losses", self.few, followed)})["losses"].T
+        key = {"options": attack.described(), "eps": self.middle, "images": len(self.few)}
+        return self.measured("losses", self.few, measure, **key)["losses"].T
 
     def flipped(self) -> Rate:
         """The share of predictions on clean images that another draw changes; fixed noise is drawn anew for it."""
@@ -328,9 +314,8 @@ class RobustnessRun:
         if possible == 1:
             return None
         size = min(7, possible - 1)
-        label = f"{name} in batches of {size}"
-        other = self.attacked(label, self.suite[name], self.few, (self.middle,), batch_size=size)
-        return self.few_at_middle(name, "predictions"), other["predictions"][0]
+        other = self.on_few(f"{name} in batches of {size}", self.suite[name], batch_size=size)
+        return self.few_of(name)["predictions"], other["predictions"]
 
     # Helpers.
 
@@ -343,10 +328,10 @@ class RobustnessRun:
         """The caller's progress, which names the measurement beside the model."""
         return _Labelled(self.progress, label)
 
-    def map_images(self, label: str, data: Images, measure: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        """The values of `measure(indices, x, y)` for every image, [N, ...], on the CPU."""
+    def map_images(self, label: str, data: Images, measure: Measure) -> dict[str, Tensor]:
+        """The values of `measure(indices, x, y)` for every image, each [N, ...] on the CPU."""
         size = min(self.options.batch_size, self.classifier.images_at_once)
-        return images.map_images(measure, data.to(self.device), size, self.name, self.labelled(label))
+        return map_images(measure, data.to(self.device), size, self.name, self.labelled(label))
 
 
 def misclassified(log_joint: Tensor, y: Tensor) -> Tensor:

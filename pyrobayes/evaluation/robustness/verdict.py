@@ -15,28 +15,28 @@ from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.evaluation import diagnostics
 from pyrobayes.evaluation.images import expect, validated_images
-from pyrobayes.evaluation.ranges import check_bounds, check_classes, check_lengths, check_range, require
 from pyrobayes.evaluation.rates import Rate
-from pyrobayes.evaluation.robustness import checks  # noqa: F401  (they register themselves)
+from pyrobayes.evaluation.records import FINITE, Limits, Summarized, require, table
+from pyrobayes.evaluation.robustness import checks
 from pyrobayes.evaluation.robustness.cache import ResultCache
+from pyrobayes.evaluation.robustness.checks import ALL, FAIL, CheckResult
 from pyrobayes.evaluation.robustness.measurements import RobustnessRun
-from pyrobayes.evaluation.robustness.sheet import ALL, CHECKS, FAIL, CheckResult
 from pyrobayes.evaluation.robustness.suite import ITERATIVE
-from pyrobayes.evaluation.summary import Summarized, at_each
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import RobustnessOptions
 from pyrobayes.progress import Progress, shows_progress
 
-WORST = "worst case"
+WORST, RESAMPLING = "worst case", "further draws"
 
 
 @dataclass(frozen=True, repr=False)
 class Verdict(Summarized):
     """A classifier's robustness: success rates of every attack and of the worst case, with the numbers in doubt.
 
+    Other fields are told in :mod:`pyrobayes.evaluation.records`.
+
     Attributes:
-        model, generative, data, images: the classifier, the data set, and how many of its images were attacked.
-        eps: [E] the bounds, L-infinity.
+        images: how many were attacked.
         clean_accuracy: share of the clean images classified correctly.
         success: [E] share of all images that end up misclassified, by attack.
         worst: [E] share of all images that any of the attacks has misclassified.
@@ -44,10 +44,8 @@ class Verdict(Summarized):
             adversarial image is misclassified. Other draws choose the worst, so that no luck is counted. None for a
             classifier that draws nothing.
         broken_in_most: [E] share of all images that stay misclassified in most of those draws; None likewise.
-        options: the attacks' options, by name.
-        kinds: the attacks' kinds, SINGLE_STEP, ITERATIVE or GRADIENT_FREE, by name.
+        options, kinds: those of the attacks, by name; kinds are SINGLE_STEP, ITERATIVE and GRADIENT_FREE.
         checks: the sheet.
-        approximation, gradient_signs: as in :class:`pyrobayes.evaluation.AttackResult`.
         broken: [E] the places in the data set of the images that end up misclassified, by attack.
         resampled: [E][N] the share of the further draws for each image; None as above.
     """
@@ -71,37 +69,37 @@ class Verdict(Summarized):
     resampled: list[list[float]] | None = dataclasses.field(default=None, metadata=saved("redrawn"))
     DERIVED = {"doubts": lambda self: {row: self.doubts(row) for row in self.rows}}
 
+    LIMITS = {
+        "eps": Limits("E", most=FINITE),
+        "clean_accuracy": Limits(),
+        "success": Limits("E"),
+        "worst": Limits("E"),
+        "share_of_draws": Limits("E"),
+        "broken_in_most": Limits("E"),
+        "broken": Limits("EB", below="images"),
+        "resampled": Limits("EN"),
+    }
+
     def __post_init__(self):
-        check_bounds(self.eps)
-        check_lengths(len(self.eps), self, "worst", "share_of_draws", "broken_in_most", "resampled")
-        check_lengths(len(self.success), self, "kinds", "options")
-        require(
-            self.success.keys() == self.kinds.keys() == self.options.keys(), "attacks must have a kind and options each"
-        )
+        super().__post_init__()
+        for name in ("kinds", "options"):
+            ours = getattr(self, name).keys()
+            require(ours == self.success.keys(), f"{name} must have {len(self.success)} entries, those of success")
         require(set(self.kinds.values()) <= set(ALL), f"kinds of attacks must be among {', '.join(ALL)}")
-        everything = [[self.clean_accuracy], *self.success.values(), self.worst, self.broken_in_most or []]
-        wrong = [rate for rates in everything for rate in rates if rate.total != self.images]
-        require(not wrong, f"rates must be of {self.images} images, got {wrong}")
+        require(self.broken.keys() <= self.success.keys(), "broken has other attacks than success")
         for name, rates in self.success.items():
-            require(len(rates) == len(self.eps), f"{name} must have {len(self.eps)} rates, got {len(rates)}")
             least = all(rate.count <= worst.count for rate, worst in zip(rates, self.worst))
             require(least, f"{name} has broken more images than the worst case")
-        require(self.broken.keys() <= self.success.keys(), "broken has other attacks than success")
-        for name, places in self.broken.items():
-            counts = [len(each) for each in places]
-            require(
-                counts == [rate.count for rate in self.success[name]], f"{name} has other broken images than success"
-            )
-            check_classes(f"broken by {name}", [place for each in places for place in each], self.images)
-        check_range("share_of_draws", self.share_of_draws or [])
-        for shares in self.resampled or []:
-            require(len(shares) == self.images, f"resampled must be of {self.images} images")
-            check_range("resampled", shares)
+            places = self.broken.get(name, ())
+            agree = all(len(each) == rate.count for each, rate in zip(places, rates))
+            require(agree, f"{name} has other broken images than success")
 
     def _summary(self) -> tuple[str, list[list[str]]]:
-        rows = [[name, *map(Rate.percent, rates), _listed(self.doubts(name))] for name, rates in self.rows.items()]
-        title = f"{self.model} on {self.images:,} images of {self.data}, {len(self.failed)} of {len(self.checks)} checks failed"
-        return title, [["misclassified (%)", *at_each(self.eps), "doubted by checks"], *rows]
+        header, *rows = table("misclassified (%)", self.eps, self.rows)
+        doubted = [", ".join(map(str, self.doubts(name))) or "none" for name in self.rows]
+        failed = f"{len(self.failed)} of {len(self.checks)} checks failed"
+        title = f"{self.model} on {self.images:,} images of {self.data}, {failed}"
+        return title, [[*header, "doubted by checks"], *([*row, doubts] for row, doubts in zip(rows, doubted))]
 
     @property
     def rows(self) -> dict[str, list[Rate]]:
@@ -121,11 +119,8 @@ class Verdict(Summarized):
     @property
     def clean_doubts(self) -> list[int]:
         """The numbers of the failed checks that put the clean accuracy in doubt."""
-        return [number for number in self.failed if number in CHECKS and CHECKS[number].doubts_clean]
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers)) or "none"
+        known = checks.CHECKS
+        return [number for number in self.failed if number in known and known[number].doubts_clean]
 
 
 @shows_progress
@@ -142,13 +137,11 @@ def assess(
     """Run the suite on a classifier, and the checks on the suite.
 
     Args:
-        classifier: such as :func:`pyrobayes.load` gives; it defends itself with its own particles, noise and seed.
-        data: labelled test images.
+        classifier, data, progress: as in :func:`pyrobayes.attack`; progress is also told when another part begins.
         training: training images, for the classifiers known to be broken.
         options: see :class:`pyrobayes.options.RobustnessOptions`.
         sources: other classifiers, for attacks by transfer.
         cache: keeps what was computed.
-        progress: as in :func:`pyrobayes.attack`; it is also told when another part of the verdict begins.
     """
     expect("training images", training, Images)
     expect("options", options, RobustnessOptions)
@@ -166,14 +159,18 @@ def verdict_of(run: RobustnessRun) -> Verdict:
     for name in run.suite:
         with schedule.part(name):
             run.result(name)
+    resampled = None
     if run.latent:
         with schedule.part(RESAMPLING):
             resampled = run.resampled
     sheet = []
-    for number, check in CHECKS.items():
+    for number, check in checks.CHECKS.items():
         with schedule.part(f"check {number}"):
             sheet.append(check.judge(*check.measure(run)))
-    most = resampled > 0.5 if run.latent else None
+    drawn = {}
+    if run.latent:
+        drawn = {"share_of_draws": resampled.double().mean(1).tolist(), "resampled": resampled.tolist()}
+        drawn["broken_in_most"] = list(map(Rate.of, resampled > 0.5))
     diagnosed = (run.classifier, run.few, run.options.batch_size)
     return Verdict(
         model=run.name,
@@ -182,10 +179,8 @@ def verdict_of(run: RobustnessRun) -> Verdict:
         images=len(run.data),
         eps=run.eps,
         clean_accuracy=Rate.of(run.result("pgd")["clean"] == run.labels),
-        success={name: [Rate.of(each) for each in rows] for name, rows in run.broken.items()},
-        worst=[Rate.of(each) for each in torch.stack(list(run.broken.values())).any(0)],
-        share_of_draws=resampled.double().mean(1).tolist() if run.latent else None,
-        broken_in_most=[Rate.of(each) for each in most] if run.latent else None,
+        success={name: list(map(Rate.of, rows)) for name, rows in run.broken.items()},
+        worst=list(map(Rate.of, torch.stack(list(run.broken.values())).any(0))),
         options={
             name: entry.attack.described() | {"name": entry.attack.name, "attacker": dict(entry.attacker)}
             for name, entry in run.suite.items()
@@ -195,11 +190,8 @@ def verdict_of(run: RobustnessRun) -> Verdict:
         approximation=diagnostics.approximation(*diagnosed),
         gradient_signs=diagnostics.gradient_signs(*diagnosed),
         broken={name: [each.nonzero()[:, 0].tolist() for each in rows] for name, rows in run.broken.items()},
-        resampled=resampled.tolist() if run.latent else None,
+        **dict.fromkeys(("share_of_draws", "broken_in_most", "resampled")) | drawn,
     )
-
-
-RESAMPLING = "further draws"
 
 
 class Schedule:
@@ -215,7 +207,7 @@ class Schedule:
         if run.latent:
             self.work[RESAMPLING] = images * run.options.redraws * (1 + len(run.suite) / 2)
         unit = few * run.suite["pgd"].passes
-        self.work |= {f"check {number}": check.work * unit for number, check in CHECKS.items()}
+        self.work |= {f"check {number}": check.work * unit for number, check in checks.CHECKS.items()}
         self.whole = sum(self.work.values())
 
     @contextlib.contextmanager

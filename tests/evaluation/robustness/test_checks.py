@@ -24,12 +24,8 @@ from pyrobayes.attacks.losses import margin
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.rates import Rate, difference, larger
 from pyrobayes.evaluation.robustness import checks, known_broken
-from pyrobayes.evaluation.robustness import sheet as sheet_of_checks
-from pyrobayes.evaluation.robustness import verdict as robustness
 from pyrobayes.evaluation.robustness.cache import ResultCache
-from pyrobayes.evaluation.robustness.known_broken import KnownBroken, attack_known_broken, known_broken_model
-from pyrobayes.evaluation.robustness.measurements import RobustnessRun
-from pyrobayes.evaluation.robustness.sheet import (
+from pyrobayes.evaluation.robustness.checks import (
     ALL,
     BY_GRADIENT,
     CHECKS,
@@ -40,6 +36,8 @@ from pyrobayes.evaluation.robustness.sheet import (
     CheckResult,
     register,
 )
+from pyrobayes.evaluation.robustness.known_broken import KnownBroken, attack_known_broken, known_broken_model
+from pyrobayes.evaluation.robustness.measurements import RobustnessRun
 from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP, suite
 from pyrobayes.evaluation.robustness.verdict import Verdict, verdict_of
 from pyrobayes.factorizations.comparators import BNN, CNN
@@ -68,46 +66,46 @@ def made_up(success, masked=True):
 ONES = torch.ones(100)
 PASSING_AND_FAILING = {
     1: (
-        checks.IterativeAtLeastAsStrong().judge(EPS, rows(0.2, 0.3, 0.4), rows(0.2, 0.5, 0.9)),
-        checks.IterativeAtLeastAsStrong().judge(EPS, rows(0.2, 0.3, 0.4), rows(0.3, 0.5, 0.2)),
+        CHECKS[1].judge(EPS, rows(0.2, 0.3, 0.4), rows(0.2, 0.5, 0.9)),
+        CHECKS[1].judge(EPS, rows(0.2, 0.3, 0.4), rows(0.3, 0.5, 0.2)),
     ),
     2: (
-        checks.NeverFalls().judge(EPS, {"pgd": rows(0.2, 0.3, 0.3), "fgsm": rows(0.1, 0.1, 0.2)}),
-        checks.NeverFalls().judge(EPS, {"pgd": rows(0.2, 0.3, 0.3), "fgsm": rows(0.1, 0.3, 0.2)}),
+        CHECKS[2].judge(EPS, {"pgd": rows(0.2, 0.3, 0.3), "fgsm": rows(0.1, 0.1, 0.2)}),
+        CHECKS[2].judge(EPS, {"pgd": rows(0.2, 0.3, 0.3), "fgsm": rows(0.1, 0.3, 0.2)}),
     ),
-    3: (checks.ReachesChance().judge(of(0.95), 10), checks.ReachesChance().judge(of(0.85), 10)),
+    3: (CHECKS[3].judge(of(0.95), 10), CHECKS[3].judge(of(0.85), 10)),
     4: (
-        checks.Converged().judge(of(0.5), {"twice the steps": of(0.51)}, 0.1),
-        checks.Converged().judge(of(0.5), {"twice the steps": of(0.51), "twice the restarts": of(0.6)}, 0.1),
+        CHECKS[4].judge(of(0.5), {"twice the steps": of(0.51)}, 0.1),
+        CHECKS[4].judge(of(0.5), {"twice the steps": of(0.51), "twice the restarts": of(0.6)}, 0.1),
     ),
     5: (
-        checks.WhiteBoxStrongest().judge({"pgd": of(0.5), "fgsm": of(0.3)}, {"noise": of(0.2), "square": of(0.3)}, 0.1),
-        checks.WhiteBoxStrongest().judge({"pgd": of(0.5), "fgsm": of(0.3)}, {"noise": of(0.2), "square": of(0.6)}, 0.1),
+        CHECKS[5].judge({"pgd": of(0.5), "fgsm": of(0.3)}, {"noise": of(0.2), "square": of(0.3)}, 0.1),
+        CHECKS[5].judge({"pgd": of(0.5), "fgsm": of(0.3)}, {"noise": of(0.2), "square": of(0.6)}, 0.1),
     ),
     6: (
-        checks.Plateaus().judge({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.51))]}, of(0.5), 0.1),
-        checks.Plateaus().judge({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.53))]}, of(0.53), 0.1),
+        CHECKS[6].judge({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.51))]}, of(0.5), 0.1),
+        CHECKS[6].judge({"EOT": [(1, of(0.4)), (4, of(0.5)), (8, of(0.53))]}, of(0.53), 0.1),
     ),
     7: (
-        checks.HoldsWhenFresh().judge(of(0.5), of(0.5) * 0.98, 0.1),
-        checks.HoldsWhenFresh().judge(of(0.5), of(0.5) * 0.8, 0.1),
+        CHECKS[7].judge(of(0.5), of(0.5) * 0.98, 0.1),
+        CHECKS[7].judge(of(0.5), of(0.5) * 0.8, 0.1),
     ),
     8: (
-        checks.GradientsExist().judge(Rate(1, 200), Rate(0, 200), Rate(90, 200)),
-        checks.GradientsExist().judge(Rate(1, 200), Rate(3, 200), Rate(90, 200)),
+        CHECKS[8].judge(Rate(1, 200), Rate(0, 200), Rate(90, 200)),
+        CHECKS[8].judge(Rate(1, 200), Rate(3, 200), Rate(90, 200)),
     ),
     9: (
-        checks.LossSettled().judge(torch.linspace(0, 1, 40).sqrt().clamp(max=0.8)[:, None], 0.1),
-        checks.LossSettled().judge(torch.linspace(0, 1, 40)[:, None], 0.1),
+        CHECKS[9].judge(torch.linspace(0, 1, 40).sqrt().clamp(max=0.8)[:, None], 0.1),
+        CHECKS[9].judge(torch.linspace(0, 1, 40)[:, None], 0.1),
     ),
-    10: (checks.StableWhenClean().judge(Rate(7, 400)), checks.StableWhenClean().judge(Rate(8, 400))),
+    10: (CHECKS[10].judge(Rate(7, 400)), CHECKS[10].judge(Rate(8, 400))),
     11: (
-        checks.BreaksWhatIsBroken().judge({"one": made_up(100), "other": made_up(90)}, 0.3),
-        checks.BreaksWhatIsBroken().judge({"one": made_up(100), "other": made_up(89)}, 0.3),
+        CHECKS[11].judge({"one": made_up(100), "other": made_up(90)}, 0.3),
+        CHECKS[11].judge({"one": made_up(100), "other": made_up(89)}, 0.3),
     ),
     12: (
-        checks.SameInOtherBatches().judge((ONES, ONES), (ONES, torch.cat([ONES[3:], 2 * ONES[:3]])), torch.zeros(100)),
-        checks.SameInOtherBatches().judge((ONES, torch.cat([ONES[2:], 0 * ONES[:2]])), (ONES, ONES), torch.zeros(100)),
+        CHECKS[12].judge((ONES, ONES), (ONES, torch.cat([ONES[3:], 2 * ONES[:3]])), torch.zeros(100)),
+        CHECKS[12].judge((ONES, torch.cat([ONES[2:], 0 * ONES[:2]])), (ONES, ONES), torch.zeros(100)),
     ),
 }
 
@@ -122,7 +120,7 @@ def test_a_check_passes_and_fails(number):
 
 def test_other_batches_must_not_change_the_success_of_pgd():
     fewer = torch.cat([ONES[10:], 0 * ONES[:10]])
-    assert checks.SameInOtherBatches().judge((ONES, ONES), (ONES, fewer), torch.zeros(100)).status == FAIL
+    assert CHECKS[12].judge((ONES, ONES), (ONES, fewer), torch.zeros(100)).status == FAIL
 
 
 def test_a_difference_counts_beyond_its_interval():
@@ -154,39 +152,39 @@ def test_few_images_that_differ_may_be_chance():
 
 def test_a_loss_that_does_not_rise_fails():
     for losses in (torch.zeros(40, 5), -torch.arange(40.0)[:, None], torch.full((40, 5), torch.nan)):
-        assert checks.LossSettled().judge(losses, 0.1).status == FAIL
-    assert checks.LossSettled().judge(torch.arange(9.0)[:, None], 0.1).status == NOT_APPLICABLE
+        assert CHECKS[9].judge(losses, 0.1).status == FAIL
+    assert CHECKS[9].judge(torch.arange(9.0)[:, None], 0.1).status == NOT_APPLICABLE
 
 
 def test_two_points_are_two_points_and_what_may_be_chance_is_told():
     few = torch.arange(100)
-    found = checks.Converged().judge(few < 50, {"twice the steps": few < 52}, 0.1)
+    found = CHECKS[4].judge(few < 50, {"twice the steps": few < 52}, 0.1)
     assert found.status == FAIL and found.finding.endswith(
         "twice the steps 52.0% (+2.0 ± 3.3 points), which may be chance on so few images"
     )
-    found = checks.Converged().judge(few < 50, {"twice the steps": few < 51}, 0.1)
+    found = CHECKS[4].judge(few < 50, {"twice the steps": few < 51}, 0.1)
     assert found.status == PASS and found.finding.endswith("don't show that it is under 2 points")
-    assert checks.Converged().judge(of(0.5), {"twice the steps": of(0.5)}, 0.1).finding.endswith("(+0.0 ± 0.5 points)")
+    assert CHECKS[4].judge(of(0.5), {"twice the steps": of(0.5)}, 0.1).finding.endswith("(+0.0 ± 0.5 points)")
     for more in (60, 40):
-        found = checks.Converged().judge(few < 50, {"twice the steps": few < more}, 0.1)
+        found = CHECKS[4].judge(few < 50, {"twice the steps": few < more}, 0.1)
         assert found.status == FAIL and "chance" not in found.finding
 
 
 def test_more_particles_must_not_find_more_either():
     eot = [(1, of(0.4)), (4, of(0.5)), (8, of(0.5))]
     settled = [(10, of(0.4)), (20, of(0.45)), (40, of(0.46))]
-    assert checks.Plateaus().judge({"EOT": eot, "particles": settled}, of(0.5), 0.1).status == PASS
+    assert CHECKS[6].judge({"EOT": eot, "particles": settled}, of(0.5), 0.1).status == PASS
     for particles in ((0.4, 0.4, 0.45), (0.4, 0.6, 0.6)):  # still rising; above the suite
         row = [(10 * 2**i, of(share)) for i, share in enumerate(particles)]
-        assert checks.Plateaus().judge({"EOT": eot, "particles": row}, of(0.5), 0.1).status == FAIL
+        assert CHECKS[6].judge({"EOT": eot, "particles": row}, of(0.5), 0.1).status == FAIL
 
 
 def test_a_single_step_that_finds_less_than_the_blind_is_called_masked():
     white = {"pgd": of(0.9), "fgsm": of(0.1)}
-    found = checks.WhiteBoxStrongest().judge(white, {"uniform noise": of(0.2), "transfer": of(0.05)}, 0.3)
+    found = CHECKS[5].judge(white, {"uniform noise": of(0.2), "transfer": of(0.05)}, 0.3)
     assert found.status == FAIL and found.concerns == (SINGLE_STEP,)
     assert "fgsm finds less, 10.0%, than uniform noise: its gradient is masked" in found.finding
-    found = checks.WhiteBoxStrongest().judge(white, {"uniform noise": of(0.05), "transfer": of(0.2)}, 0.3)
+    found = CHECKS[5].judge(white, {"uniform noise": of(0.05), "transfer": of(0.2)}, 0.3)
     assert (
         found.status == FAIL and "than transfer: a single step is weak here, or its gradient is masked" in found.finding
     )
@@ -195,33 +193,31 @@ def test_a_single_step_that_finds_less_than_the_blind_is_called_masked():
 
 
 def test_what_did_not_come_out_broken_says_nothing():
-    found = checks.BreaksWhatIsBroken().judge({"one": made_up(100), "other": made_up(100, masked=False)}, 0.3)
+    found = CHECKS[11].judge({"one": made_up(100), "other": made_up(100, masked=False)}, 0.3)
     assert found.status == NOT_APPLICABLE and "not all of them came out masked" in found.finding
 
 
 def test_one_image_of_few_may_be_rounded():
     none = Rate(0, 50)
-    assert [checks.GradientsExist().judge(Rate(n, 50), none, none).status for n in (1, 2)] == [PASS, FAIL]
+    assert [CHECKS[8].judge(Rate(n, 50), none, none).status for n in (1, 2)] == [PASS, FAIL]
     predicted, labels = torch.zeros(50), torch.zeros(50)
     other = [torch.arange(50) < n for n in (1, 2)]
-    found = [
-        checks.SameInOtherBatches().judge((predicted, each), (predicted, predicted), labels).status for each in other
-    ]
+    found = [CHECKS[12].judge((predicted, each), (predicted, predicted), labels).status for each in other]
     assert found == [PASS, FAIL]
 
 
 def test_what_is_found_under_fixed_noise_concerns_a_defender_with_fixed_noise():
-    assert checks.HoldsWhenFresh().judge(of(0.5), of(0.4), 0.1, concerned=True).concerns == ALL
-    assert checks.HoldsWhenFresh().judge(of(0.5), of(0.4), 0.1).concerns == ()
+    assert CHECKS[7].judge(of(0.5), of(0.4), 0.1, concerned=True).concerns == ALL
+    assert CHECKS[7].judge(of(0.5), of(0.4), 0.1).concerns == ()
 
 
 def test_what_does_not_apply_says_so():
     for check in (
-        checks.Plateaus().judge({}, of(0.5), 0.1),
-        checks.HoldsWhenFresh().judge(None, None, 0.1),
-        checks.NeverFalls().judge((0.1,), {}),
-        checks.Converged().judge(of(1), {"twice the steps": of(1)}, 0.1),  # where all are broken no more can be
-        checks.Plateaus().judge({"EOT": [(1, of(1)), (2, of(1))]}, of(1), 0.1),
+        CHECKS[6].judge({}, of(0.5), 0.1),
+        CHECKS[7].judge(None, None, 0.1),
+        CHECKS[2].judge((0.1,), {}),
+        CHECKS[4].judge(of(1), {"twice the steps": of(1)}, 0.1),  # where all are broken no more can be
+        CHECKS[6].judge({"EOT": [(1, of(1)), (2, of(1))]}, of(1), 0.1),
     ):
         assert check.status == NOT_APPLICABLE and check.finding
 
@@ -441,7 +437,7 @@ def test_a_suite_that_is_too_weak_is_found_out(weak, status, broken, mini, monke
         for name in ("pgd", "apgd, margin"):
             attack = attacks.get("pgd", steps=2, step_size=1e-4)
             run.suite[name] = dataclasses.replace(run.suite[name], attack=attack)
-    found = checks.BreaksWhatIsBroken().judge(attack_known_broken(run), 0.3)
+    found = CHECKS[11].judge(attack_known_broken(run), 0.3)
     assert found.status == status and "FGSM" in found.finding and "plain gradient zero" in found.finding
 
 
@@ -576,17 +572,11 @@ def test_bad_options_are_named():
 
 def test_a_new_check_is_one_object(monkeypatch, make, tiny_images):
     """Registered, it is on the sheet, beside the rates that it doubts, and in what is printed."""
-    monkeypatch.setattr(sheet_of_checks, "CHECKS", others := {4: CHECKS[4]})
-    monkeypatch.setattr(robustness, "CHECKS", others)
+    monkeypatch.setattr(checks, "CHECKS", {4: CHECKS[4]})
+    declared = register(99, "no image is all zeroes", "clean accuracy", (GRADIENT_FREE,), doubts_clean=True)
 
-    @register
+    @declared
     class NoZeroes(Check):
-        number = 99
-        name = "no image is all zeroes"
-        doubts = "clean accuracy"
-        concerns = (GRADIENT_FREE,)
-        doubts_clean = True
-
         def measure(self, run):
             return (Rate.of(run.data.pixels.flatten(1).sum(1) == 0),)
 
@@ -594,7 +584,7 @@ def test_a_new_check_is_one_object(monkeypatch, make, tiny_images):
             return self.result(zeroes.count > 0, f"{zeroes.count} of {zeroes.total} images")
 
     with pytest.raises(InputError, match="there is a check 99 already: no image is all zeroes"):
-        register(NoZeroes)
+        declared(NoZeroes)
     parts = []
 
     class Told(Progress):
@@ -618,7 +608,7 @@ def test_a_new_check_is_one_object(monkeypatch, make, tiny_images):
 
 
 def test_a_fall_that_may_be_chance_is_named():
-    found = checks.NeverFalls().judge(EPS, {"pgd": rows(0.2, 0.3, 0.29), "fgsm": rows(0.1, 0.1, 0.2)})
+    found = CHECKS[2].judge(EPS, {"pgd": rows(0.2, 0.3, 0.29), "fgsm": rows(0.1, 0.1, 0.2)})
     assert found.status == PASS and found.finding == (
         "no significant fall in 2 attacks: pgd falls from 30.0% at eps 0.2 to 29.0% at 0.3, the largest, may be chance"
     )
@@ -627,5 +617,5 @@ def test_a_fall_that_may_be_chance_is_named():
 
 def test_images_that_no_white_box_attack_breaks_are_told():
     white = {"pgd": of(0.5), "fgsm": of(0.3)}
-    found = checks.WhiteBoxStrongest().judge(white, {"noise": of(0.2), "square": of(0.6)}, 0.1)
+    found = CHECKS[5].judge(white, {"noise": of(0.2), "square": of(0.6)}, 0.1)
     assert "noise breaks 20.0%; square breaks 60.0% (40 of them by no white-box attack)" in found.finding
