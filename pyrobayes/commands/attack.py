@@ -14,7 +14,7 @@ from pyrobayes.commands.context import Context
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError
 from pyrobayes.evaluation.attacked import AttackResult
-from pyrobayes.evaluation.diagnostics import CHECKED, DIAGNOSTICS
+from pyrobayes.evaluation.images import CHECKED, DIAGNOSTICS
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.progress import Progress
 from pyrobayes.results import figures

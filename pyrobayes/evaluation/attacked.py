@@ -15,8 +15,7 @@ from pyrobayes.attacks.base import lengths
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_eps, check_integer
-from pyrobayes.evaluation.diagnostics import CHECKED, diagnose
-from pyrobayes.evaluation.images import expect, map_images, validated_images
+from pyrobayes.evaluation.images import CHECKED, diagnose, expect, map_images, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, null_for, table
 from pyrobayes.inference.classifier import BayesClassifier

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
-from pyrobayes.evaluation.diagnostics import approximation
-from pyrobayes.evaluation.images import map_images, validated_images
+from pyrobayes.evaluation.images import approximation, map_images, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, require
 from pyrobayes.inference.classifier import BayesClassifier
@@ -55,19 +54,15 @@ class Evaluation(Summarized):
         require(all(len(row) == len(self.confusion) for row in self.confusion), "confusion must be [C][C]")
 
     def _summary(self) -> tuple[str, list[list[str]]]:
-        header = ["accuracy (%)", "changed (%)", "NLL (nats)", "ECE", "log p(x) (nats)", "ESS"]
-        return f"{self.model} on {self.images:,} images of {self.data}", [header, self.cells()]
-
-    def cells(self) -> list[str]:
-        """For a table: accuracy (%), changed (%), negative log-likelihood, calibration error, log p(x), effective sample size."""
-        return [
-            self.accuracy.percent(),
-            self.flipped_by_resampling.percent(),
-            f"{self.negative_log_likelihood:.3f}",
-            f"{self.calibration_error:.3f}",
-            "-" if self.log_evidence is None else f"{self.log_evidence:.2f}",
-            f"{self.effective_sample_size:.2f}",
-        ]
+        cells = {
+            "accuracy (%)": self.accuracy.percent(),
+            "changed (%)": self.flipped_by_resampling.percent(),
+            "NLL (nats)": f"{self.negative_log_likelihood:.3f}",
+            "ECE": f"{self.calibration_error:.3f}",
+            "log p(x) (nats)": "-" if self.log_evidence is None else f"{self.log_evidence:.2f}",
+            "ESS": f"{self.effective_sample_size:.2f}",
+        }
+        return f"{self.model} on {self.images:,} images of {self.data}", [list(cells), list(cells.values())]
 
 
 @shows_progress

@@ -16,8 +16,7 @@ from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_fraction, choice
 from pyrobayes.evaluation.attacked import AttackResult
-from pyrobayes.evaluation.diagnostics import DIAGNOSTICS
-from pyrobayes.evaluation.images import expect, map_images, validated_images
+from pyrobayes.evaluation.images import DIAGNOSTICS, expect, map_images, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, null_for, require, table
 from pyrobayes.inference.classifier import BayesClassifier
@@ -58,7 +57,7 @@ class Detector:
         return (self.statistic(test, log_joint) - self.means[test][predicted]) / self.deviations[test][predicted]
 
     def rejects(self, test: str, log_joint: Tensor) -> Tensor:
-        """Whether a test takes an image for adversarial, [B]."""
+        """True where a test takes an image for adversarial, [B]."""
         return self.score(test, log_joint) > self.thresholds[test]
 
     def evading(self, test: str) -> "Evasion":
@@ -119,23 +118,21 @@ def fit_detector(
 
 def detector_of(log_joint: Tensor, y: Tensor, false_alarms: float) -> Detector:
     """The tests of a classifier, from the log joints of training images, [N, C] nats, of classes y [N]."""
-    predicted, posterior = log_joint.argmax(1), log_joint.softmax(1)
+    posterior = log_joint.softmax(1)
     of_class = [y == c for c in range(log_joint.shape[1])]
     everywhere = torch.ones_like(of_class[0])
     # A class with hardly any image takes the statistics of all images.
     of_class = [chosen if chosen.sum() > 1 else everywhere for chosen in of_class]
     posteriors = torch.stack([posterior[chosen].mean(0) for chosen in of_class])
-    means, deviations, thresholds = {}, {}, {}
+    detector = Detector(posteriors, {}, {}, {})
     for test in DETECTION_TESTS:
         statistic = _statistic(test, log_joint, y, posteriors)
         groups = [statistic[everywhere if test == "marginal" else chosen] for chosen in of_class]
-        means[test] = torch.stack([group.mean() for group in groups])
-        deviations[test] = torch.stack([group.std() for group in groups]).clamp_min(1e-6)
-        statistic = _statistic(test, log_joint, predicted, posteriors)
-        score = (statistic - means[test][predicted]) / deviations[test][predicted]
-        allowed = math.floor(false_alarms * len(score))
-        thresholds[test] = score.sort(descending=True).values[allowed].item()
-    return Detector(posteriors, means, deviations, thresholds)
+        detector.means[test] = torch.stack([group.mean() for group in groups])
+        detector.deviations[test] = torch.stack([group.std() for group in groups]).clamp_min(1e-6)
+        allowed = math.floor(false_alarms * len(log_joint))
+        detector.thresholds[test] = detector.score(test, log_joint).sort(descending=True).values[allowed].item()
+    return detector
 
 
 @dataclass(frozen=True, repr=False)
@@ -221,13 +218,11 @@ def detect(detector: Detector, result: AttackResult, test: str, *, models_images
     found: dict[str, list] = {name: [] for name in (*RATES, "auc", "roc")}
     for log_joint in result.log_joint:
         rejected, wrong = detector.rejects(test, log_joint), log_joint.argmax(1) != labels
-        found["success"].append(Rate.of(wrong))
-        found["detected"].append(Rate.of(rejected[wrong]))
-        found["undetected"].append(Rate.of(wrong & ~rejected))
-        found["accepted_accuracy"].append(Rate.of(~wrong[~rejected]))
+        shares = wrong, rejected[wrong], wrong & ~rejected, ~wrong[~rejected]
         suspicious = detector.score(test, log_joint[wrong])
-        found["auc"].append(area_under_roc(suspicious, clean))
-        found["roc"].append(roc(suspicious, clean))
+        curve = area_under_roc(suspicious, clean), roc(suspicious, clean)
+        for values, value in zip(found.values(), (*map(Rate.of, shares), *curve)):
+            values.append(value)
     return Detection(
         **{name: getattr(result, name) for name in ("model", "attack", "options", "data", "eps", *DIAGNOSTICS)},
         test=test,
@@ -252,7 +247,6 @@ def roc(positive: Tensor, negative: Tensor, points: int = POINTS) -> Sequence[fl
         return [math.nan] * points
     shares = torch.linspace(1, 0, points, dtype=torch.float64)
     thresholds = torch.quantile(negative.double(), shares, interpolation="lower")
-    above = positive.double()[:, None] > thresholds
-    found = above.double().mean(0)
-    found[-1] = 1.0  # below all of them, and of the positives
-    return found.tolist()
+    shares = (positive.double()[:, None] > thresholds).double().mean(0)
+    shares[-1] = 1.0  # below all of them, and of the positives
+    return shares.tolist()

@@ -90,7 +90,7 @@ def difference(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
 
 
 def larger(ours: Tensor, theirs: Tensor, comparisons: int = 1) -> bool:
-    """Whether ours [N] exceeds theirs [N] by more than chance, at a level of 5% over all comparisons.
+    """True if ours [N] exceeds theirs [N] by more than chance, at a level of 5% over all comparisons.
 
     Broken images are compared by the exact test of McNemar (1947), shares of draws by the interval of the mean difference.
     """
@@ -106,7 +106,7 @@ def larger(ours: Tensor, theirs: Tensor, comparisons: int = 1) -> bool:
 
 
 def matters(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether ours [N] exceeds theirs [N] by two points, and by more than chance."""
+    """True if ours [N] exceeds theirs [N] by two points, and by more than chance."""
     return larger(ours, theirs) and difference(ours, theirs)[0] >= POINTS
 
 

@@ -77,13 +77,9 @@ class Spread(Record):
 
 @dataclass(frozen=True)
 class Comparison(Record):
-    """The success rate of FGSM on one model at one eps, published and ours.
+    """The success rate of FGSM on one model at one eps: a published share where the poster has one, and ours of all seeds.
 
-    Attributes:
-        published: share, or None where the poster has none.
-        ours: shares of all seeds.
-        worst: of the worst case over the attacks of the verdicts on the same models; None where there is none at this eps.
-        judged: of FGSM in the verdicts, on the images that `worst` is of, which are fewer than those of `ours`; None with `worst`.
+    On the fewer images of the verdicts, `worst` is their worst case and `judged` FGSM; None without verdicts at this eps.
     """
 
     model: str
@@ -110,9 +106,9 @@ class Claim(Record):
     """A claim of the poster, tested on a generative and a discriminative model, on the same images.
 
     Attributes:
-        statement: what is claimed.
-        outcome: `holds` where it does for every seed and every eps from 0.05 to 0.3, beyond the interval of each; `fails` where
-            it doesn't at any, beyond an interval that allows for as many comparisons (Bonferroni's); else `not decided`.
+        outcome: `holds` where it does for every seed and every eps from 0.05 to 0.3, beyond the interval of each; `fails`
+            where it doesn't at any, beyond an interval that allows for as many comparisons (Bonferroni's); else
+            `not decided`.
         seed, eps: where it fails, or comes closest to failing.
         gap: by how much the discriminative model fares worse there, a share of all images.
         half: half the width of the 95% interval of the gap.

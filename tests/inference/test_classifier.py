@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrobayes import BayesClassifier, InputError, Networks, build, evaluation, factorizations
 from pyrobayes.codec import encode
-from pyrobayes.evaluation import diagnostics
+from pyrobayes.evaluation.images import approximation, gradient_signs
 from pyrobayes.factorizations import networks
 from pyrobayes.inference import classifier as classifier_module
 from pyrobayes.inference import importance
@@ -103,10 +103,8 @@ def test_a_gradient_without_what_is_negligible_of_any_loss(make, batch):
 
 def test_the_share_of_signs_that_an_approximation_changes(make, tiny_images):
     factorization, few = make("gbz").requires_grad_(False), tiny_images.head(20)
-    assert diagnostics.gradient_signs(BayesClassifier(factorization), few) is None
-    little, much = (
-        diagnostics.gradient_signs(BayesClassifier(factorization, negligible=part), few) for part in (1e-6, 0.5)
-    )
+    assert gradient_signs(BayesClassifier(factorization), few) is None
+    little, much = (gradient_signs(BayesClassifier(factorization, negligible=part), few) for part in (1e-6, 0.5))
     assert little.total == few.pixels.numel() and little.count < much.count < little.total / 2
     result = evaluation.attack(BayesClassifier(factorization, negligible=0.5), few, 0.1)
     assert result.gradient_signs == much and encode(result)["gradient_signs"]["total"] == much.total
@@ -217,10 +215,10 @@ def test_networks_in_bfloat16_give_log_probabilities_in_float32(name, make, tiny
 
 
 def test_the_share_that_an_approximation_changes(make, tiny_images):
-    assert diagnostics.approximation(BayesClassifier(make("gbz")), tiny_images) is None
-    rate = diagnostics.approximation(BayesClassifier(make("gbz"), prune=0.01, particles=20), tiny_images.head(100))
+    assert approximation(BayesClassifier(make("gbz")), tiny_images) is None
+    rate = approximation(BayesClassifier(make("gbz"), prune=0.01, particles=20), tiny_images.head(100))
     assert 0 < rate.count < rate.total == 100
-    assert diagnostics.approximation(BayesClassifier(make("gbz"), prune=1e6), tiny_images.head(100)).count == 0
+    assert approximation(BayesClassifier(make("gbz"), prune=1e6), tiny_images.head(100)).count == 0
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,9 @@ SINGLE_STEP_TRAINED, SATURATED = "single-step-trained CNN", "CNN with saturated 
 
 @dataclass(frozen=True)
 class KnownBroken:
-    """How the suite did on a classifier that is known to be broken.
+    """How the suite did on a classifier that is known to be broken: the success rate of its weakest attack.
 
-    Attributes:
-        success: success rate of the weakest of the attacks.
-        sign: a sign of its masked gradient, and the share of images that show it.
-        masked: whether its gradient is masked, by that sign.
+    A sign of the masked gradient comes with the share of images that show it, and with what it says.
     """
 
     success: Rate
@@ -49,10 +46,7 @@ def attack_known_broken(run) -> dict[str, KnownBroken]:
     Args:
         run: a :class:`pyrobayes.evaluation.robustness.measurements.RobustnessRun`.
     """
-    by_steps, saturated = (
-        {name: Rate.of(chosen) for name, chosen in _measured(run, model).items()}
-        for model in (SINGLE_STEP_TRAINED, SATURATED)
-    )
+    by_steps, saturated = (_measured(run, model) for model in (SINGLE_STEP_TRAINED, SATURATED))
     flat, single = saturated["flat"], by_steps["single"]
     return {
         SINGLE_STEP_TRAINED: KnownBroken(by_steps["broken"], ("FGSM", single), single.share < 0.7),
@@ -60,8 +54,8 @@ def attack_known_broken(run) -> dict[str, KnownBroken]:
     }
 
 
-def _measured(run, model: str) -> dict[str, Tensor]:
-    """The images [N] broken by the weakest iterative attack, and by FGSM; and those without a plain gradient."""
+def _measured(run, model: str) -> dict[str, Rate]:
+    """The images broken by the weakest iterative attack, and by FGSM; and those without a plain gradient."""
     chosen = [run.suite[name].attack for name in CLIMBING if name in run.suite]
     key = {
         "what": model,
@@ -76,8 +70,7 @@ def _measured(run, model: str) -> dict[str, Tensor]:
         victim = BayesClassifier(known_broken_model(run.training, model == SATURATED, run.device), 1)
 
         def broken(by: Attack) -> Tensor:
-            label = run.labelled("known")
-            result = evaluation.attack(victim, run.few, EPS, by=by, examples=0, progress=label)
+            result = evaluation.attack(victim, run.few, EPS, by=by, examples=0, progress=run.labelled("known"))
             return result.log_joint.argmax(2)[0] != run.few.labels.cpu()
 
         def flat(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -88,7 +81,7 @@ def _measured(run, model: str) -> dict[str, Tensor]:
             "single": broken(run.suite["fgsm"].attack),
         } | run.map_images("known", run.few, flat)
 
-    return run.cache.get(key, make)
+    return {name: Rate.of(chosen) for name, chosen in run.cache.get(key, make).items()}
 
 
 def known_broken_model(training: Images, saturated: bool, device: torch.device | str = "cpu") -> DeepBayes:
@@ -120,6 +113,6 @@ def plain_gradient(classifier: BayesClassifier, x: Tensor, y: Tensor) -> Tensor:
 
 
 def zero_or_undefined(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each of the gradients [N, ...] is zero, and whether it isn't finite, [N] each."""
+    """True where a gradient of [N, ...] is zero, and where it isn't finite, [N] each."""
     flat = gradients.flatten(1)
     return (flat == 0).all(1), ~torch.isfinite(flat).all(1)

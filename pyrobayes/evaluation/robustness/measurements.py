@@ -15,8 +15,7 @@ from pyrobayes.attacks import Attack, Problem
 from pyrobayes.attacks.base import worst
 from pyrobayes.attacks.losses import margin
 from pyrobayes.data.images import Images
-from pyrobayes.evaluation.diagnostics import flipped_by_resampling
-from pyrobayes.evaluation.images import Measure, map_images
+from pyrobayes.evaluation.images import Measure, flipped_by_resampling, map_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.known_broken import plain_gradient, zero_or_undefined
@@ -102,11 +101,10 @@ class RobustnessRun:
 
     def key(self, what: str, **more) -> dict:
         """The key of a measurement in the cache: everything that it depends on."""
-        classifier = self.classifier
         return {
             "what": what,
             "weights": self.weights,
-            "classifier": classifier.options.decisive,
+            "classifier": self.classifier.options.decisive,
             "version": __version__,
             "data": [self.data.name, self.data.split, self.data.sha256],
         } | more
@@ -130,11 +128,16 @@ class RobustnessRun:
         )
 
         def make() -> dict[str, Tensor]:
+            by = entry.attack
+            if sources:  # the verdicts on them have PGD's images too, so none is made twice
+                others = [RobustnessRun(each, data, self.options, (), self.cache, self.progress) for each in sources]
+                made = [other.attacked("pgd", other.suite["pgd"], data, eps)["adversarial"] for other in others]
+                by = _Made(made=torch.stack(made))
             result = evaluation.attack(
                 classifier,
                 self.test,
                 eps,
-                by=self.made_against(entry.attack, data, eps) if sources else entry.attack,
+                by=by,
                 attacker=entry.attacker,
                 images=len(data),
                 batch_size=batch_size or self.options.batch_size,
@@ -142,19 +145,10 @@ class RobustnessRun:
                 checked=0,
                 progress=self.labelled(name),
             )
-            return {
-                "clean": result.clean_log_joint.argmax(1),
-                "predictions": result.log_joint.argmax(2),
-                "adversarial": result.examples,
-            }
+            clean, predictions = result.clean_log_joint.argmax(1), result.log_joint.argmax(2)
+            return {"clean": clean, "predictions": predictions, "adversarial": result.examples}
 
         return self.cache.get(key, make)
-
-    def made_against(self, transfer: Attack, data: Images, eps: Sequence[float]) -> Attack:
-        """The transfer attack with the images that PGD makes for the verdicts on its sources, so that none is made twice."""
-        others = [RobustnessRun(each, data, self.options, (), self.cache, self.progress) for each in transfer.sources]
-        made = [other.attacked("pgd", other.suite["pgd"], data, eps)["adversarial"] for other in others]
-        return _Made(made=torch.stack(made))
 
     def on_few(self, name: str, entry: SuiteEntry, eps: float | None = None, **how) -> dict[str, Tensor]:
         """An attack on the few images at one eps, by default the checks': predictions, adversarial, and broken, [N, ...]."""
@@ -203,12 +197,9 @@ class RobustnessRun:
         made_by = {name: self.result(name)["adversarial"] for name in self.suite}
         for i, eps in enumerate(self.eps):
             made = torch.stack([adversarial[i] for adversarial in made_by.values()])  # [A, N, channels, height, width]
-            margins = torch.stack(
-                [
-                    self.over_draws(f"{name} redrawn at {eps:g}", "margins", margin, ours, self.data, telling)
-                    for name, ours in zip(made_by, made)
-                ]
-            ).nan_to_num(nan=-math.inf)  # [A, draws, N]
+            labels = [f"{name} redrawn at {eps:g}" for name in made_by]
+            margins = [self.over_draws(label, margin, ours, self.data, telling) for label, ours in zip(labels, made)]
+            margins = torch.stack(margins).nan_to_num(nan=-math.inf)  # [A, draws, N]
             told = (margins > 0).double().mean(1)
             most = told == told.amax(0)
             chosen = made[margins.mean(1).where(most, -math.inf).argmax(0), each]
@@ -218,20 +209,19 @@ class RobustnessRun:
     def share_of_draws(self, name: str, adversarial: Tensor, data: Images) -> Tensor:
         """The share of further draws under which images [N, ...] are misclassified, [N]."""
         draws = range(NoiseStream.REDRAWS, NoiseStream.REDRAWS + self.options.redraws)
-        return self.over_draws(name, "misclassified", misclassified, adversarial, data, draws).double().mean(0)
+        return self.over_draws(name, misclassified, adversarial, data, draws).double().mean(0)
 
-    def over_draws(
-        self, name: str, what: str, measure: Callable, adversarial: Tensor, data: Images, draws: range
-    ) -> Tensor:
-        """The values of `measure(log_joint, y)` for images [N, ...] under draws of the noise, [draws, N]."""
+    def over_draws(self, name: str, judge: Callable, adversarial: Tensor, data: Images, draws: range) -> Tensor:
+        """The values of `judge(log_joint, y)` for images [N, ...] under draws of the noise, [draws, N]."""
 
-        def measured(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
             ours = adversarial[indices].to(x.device)
-            return {what: torch.stack([measure(self.fresh.for_images(indices, draw)(ours), y) for draw in draws], 1)}
+            judged = [judge(self.fresh.for_images(indices, draw)(ours), y) for draw in draws]
+            return {"judged": torch.stack(judged, dim=1)}
 
         checksum = hashlib.sha256(adversarial.numpy().tobytes()).hexdigest()
-        key = {"images": checksum, "draws": [draws.start, draws.stop], "measured": what}
-        return self.measured(name, data, measured, **key)[what].T
+        key = {"images": checksum, "draws": [draws.start, draws.stop], "judge": judge.__name__}
+        return self.measured(name, data, measure, **key)["judged"].T
 
     def measured(self, name: str, data: Images, measure: Measure, **key) -> dict[str, Tensor]:
         """The values of `measure(indices, x, y)` for every image, each [N, ...], which are kept under the key."""
@@ -248,22 +238,19 @@ class RobustnessRun:
     def more_estimates(self) -> dict[str, list[tuple[int, Tensor]]]:
         """How well PGD and Auto-PGD do as their gradient averages over more estimates, or has more particles."""
         particles, pgd, snapshot = self.classifier.options.particles, self.suite["pgd"], self.suite[SNAPSHOT]
+        more = [k * particles for k in MORE]
         rows = {
             "EOT": (1, "pgd", {n: pgd.with_options(eot=n) for n in EOT}),
-            "particles": (
-                particles,
-                "pgd",
-                {k * particles: SuiteEntry(pgd.attack, {"particles": k * particles}) for k in MORE},
-            ),
+            "particles": (particles, "pgd", {n: SuiteEntry(pgd.attack, {"particles": n}) for n in more}),
             "particles of the snapshot": (
                 particles,
                 SNAPSHOT,
-                {k * particles: snapshot.with_options(eot=k) for k in MORE},
+                {n * particles: snapshot.with_options(eot=n) for n in MORE},
             ),
         }
         return {
-            row: [(first, self.strengths[known]), *self.strengths_of(row, more).items()]
-            for row, (first, known, more) in rows.items()
+            row: [(first, self.strengths[known]), *self.strengths_of(row, entries).items()]
+            for row, (first, known, entries) in rows.items()
         }
 
     def fixed_noise(self) -> tuple[Tensor, Tensor]:
@@ -299,11 +286,9 @@ class RobustnessRun:
     def flipped(self) -> Rate:
         """The share of predictions on clean images that another draw changes; fixed noise is drawn anew for it."""
 
-        def make() -> dict[str, Tensor]:
-            size, label = self.options.batch_size, self.labelled("clean")
-            return {"changed": flipped_by_resampling(self.fresh, self.data, size, self.name, label)}
-
-        return Rate.of(self.cache.get(self.key("changed", images=len(self.data)), make)["changed"])
+        told = (self.fresh, self.data, self.options.batch_size, self.name, self.labelled("clean"))
+        key = self.key("changed", images=len(self.data))
+        return Rate.of(self.cache.get(key, lambda: {"changed": flipped_by_resampling(*told)})["changed"])
 
     def other_batches(self, name: str) -> tuple[Tensor, Tensor] | None:
         """Classes [N] predicted after an attack of the suite, and after the same in batches of another size.
@@ -335,7 +320,7 @@ class RobustnessRun:
 
 
 def misclassified(log_joint: Tensor, y: Tensor) -> Tensor:
-    """Whether a class other than y [B] is predicted from log p(x, y) [B, C]."""
+    """True where a class other than y [B] is predicted from log p(x, y) [B, C]."""
     return log_joint.argmax(1) != y
 
 

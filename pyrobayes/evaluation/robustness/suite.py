@@ -1,5 +1,6 @@
 """The attacks of a verdict: several kinds of gradients, and attacks that need none."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -87,11 +88,8 @@ def _other_gradients(classifier: BayesClassifier, pgd: Attack) -> dict[str, Suit
 
 
 def _mixes(classifier: BayesClassifier) -> bool:
-    """Whether the mixture estimator gives the attacker one more gradient."""
-    if classifier.options.estimator == "mixture":
-        return False
-    try:
+    """True if the mixture estimator gives the attacker one more gradient."""
+    with contextlib.suppress(InputError):
         classifier.replaced(**MIXTURE)
-    except InputError:
-        return False
-    return True
+        return classifier.options.estimator != "mixture"
+    return False

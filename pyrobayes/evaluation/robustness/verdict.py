@@ -13,8 +13,7 @@ import torch
 
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
-from pyrobayes.evaluation import diagnostics
-from pyrobayes.evaluation.images import expect, validated_images
+from pyrobayes.evaluation.images import approximation, expect, gradient_signs, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, require, table
 from pyrobayes.evaluation.robustness import checks
@@ -159,18 +158,16 @@ def verdict_of(run: RobustnessRun) -> Verdict:
     for name in run.suite:
         with schedule.part(name):
             run.result(name)
-    resampled = None
+    drawn = dict.fromkeys(("share_of_draws", "broken_in_most", "resampled"))
     if run.latent:
         with schedule.part(RESAMPLING):
-            resampled = run.resampled
+            shares = run.resampled
+        drawn = {"share_of_draws": shares.double().mean(1).tolist(), "resampled": shares.tolist()}
+        drawn["broken_in_most"] = list(map(Rate.of, shares > 0.5))
     sheet = []
     for number, check in checks.CHECKS.items():
         with schedule.part(f"check {number}"):
             sheet.append(check.judge(*check.measure(run)))
-    drawn = {}
-    if run.latent:
-        drawn = {"share_of_draws": resampled.double().mean(1).tolist(), "resampled": resampled.tolist()}
-        drawn["broken_in_most"] = list(map(Rate.of, resampled > 0.5))
     diagnosed = (run.classifier, run.few, run.options.batch_size)
     return Verdict(
         model=run.name,
@@ -187,10 +184,10 @@ def verdict_of(run: RobustnessRun) -> Verdict:
         },
         kinds={name: entry.kind for name, entry in run.suite.items()},
         checks=sheet,
-        approximation=diagnostics.approximation(*diagnosed),
-        gradient_signs=diagnostics.gradient_signs(*diagnosed),
+        approximation=approximation(*diagnosed),
+        gradient_signs=gradient_signs(*diagnosed),
         broken={name: [each.nonzero()[:, 0].tolist() for each in rows] for name, rows in run.broken.items()},
-        **dict.fromkeys(("share_of_draws", "broken_in_most", "resampled")) | drawn,
+        **drawn,
     )
 
 
