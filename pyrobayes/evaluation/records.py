@@ -64,7 +64,7 @@ class Record:
                 self._check(f"{name} {key}", each, limits, shape)
             return
         if shape:
-            length = {"E": lambda: len(self.eps), "N": lambda: self.images}.get(shape[0], value.__len__)()
+            length = len(self.eps) if shape[0] == "E" else self.images if shape[0] == "N" else len(value)
             require(len(value) == length, f"{name} must have {length} entries, got {len(value)}")
         if len(shape) > 1:
             for each in value:
