@@ -155,7 +155,7 @@ def record(kind: type, given: dict):
 
 
 def given_on_command_line(name: str) -> bool:
-    """Whether the user gave a parameter of the current command."""
+    """True if the user gave a parameter of the current command."""
     return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 

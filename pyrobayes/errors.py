@@ -1,4 +1,4 @@
-"""What is raised where the user can mend it, and the checks of what users give. Nothing here imports torch."""
+"""Errors that users can mend, and the checks of users' values. Nothing here imports torch."""
 
 import difflib
 import functools
@@ -12,7 +12,7 @@ LARGEST = 1_000_000  # count, step size, or eps in L2
 
 
 class PyrobayesError(Exception):
-    """What went wrong in a way that its message explains."""
+    """An error whose message explains what went wrong."""
 
 
 class InputError(PyrobayesError, ValueError):
@@ -67,7 +67,7 @@ check_negligible = functools.partial(_check_number, "a part from 0 to below 1", 
 
 
 def is_number(value) -> bool:
-    """Whether a value is one number: Python's, numpy's or a tensor without dimensions. True and False are none."""
+    """True if a value is one number: Python's, numpy's or a tensor without dimensions. True and False are none."""
     return not _is_flag(value) and (isinstance(value, numbers.Real) or getattr(value, "ndim", None) == 0)
 
 

@@ -28,7 +28,7 @@ class Interrupted(KeyboardInterrupt):
 
     @classmethod
     def after(cls, interrupt: KeyboardInterrupt, message: str) -> "Interrupted":
-        """The same signal with another message; use it to say what was kept."""
+        """This signal with another message, such as what was kept."""
         return cls(message, getattr(interrupt, "number", signal.SIGINT))
 
 

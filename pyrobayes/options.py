@@ -204,7 +204,7 @@ class ClassifierOptions:
 
     @property
     def exact(self) -> bool:
-        """Whether log p(x, y) comes from all particles without approximation, to the rounding of float32."""
+        """True if log p(x, y) comes from all particles without approximation, to the rounding of float32."""
         return self.precision == "fp32" and self.prune is None
 
     @property

@@ -32,7 +32,8 @@ def test_files_and_functions_are_short(path):
 def test_docstrings_begin_as_people_speak(path):
     documented = nodes(path, ast.Module, ast.ClassDef, ast.FunctionDef)
     docstrings = [ast.get_docstring(node) or "" for node in documented]
-    assert not [text for text in docstrings if UNSPOKEN.match(text)]
+    unspoken = [text.splitlines()[0] for text in docstrings if UNSPOKEN.match(text)]
+    assert not unspoken, "begin with the subject, as one says it aloud: 'True if ...', 'This ...', 'An error that ...'"
 
 
 def test_tests_mirror_the_folders():

@@ -100,7 +100,7 @@ class Attack:
 
     @property
     def matching(self) -> bool:
-        """Whether the attack goes towards images of other classes."""
+        """True if the attack goes towards images of other classes."""
         return self.loss in MATCHING
 
     def described(self) -> dict:

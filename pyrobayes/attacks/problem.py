@@ -51,20 +51,20 @@ class Problem:
         return classifier.of_term(self.attack.term)
 
     def against(self, classifier: nn.Module) -> "Problem":
-        """The same problem with another classifier, which has noise of its own for each image."""
+        """This problem with another classifier, which has noise of its own for each image."""
         other = copy.copy(self)
         other._classifier = self._seen(self._with_noise(classifier, keep_pinned=False))
         return other
 
     def towards(self, target: int) -> "Problem":
-        """The same problem with a target for all images."""
+        """This problem with a target for all images."""
         other = copy.copy(self)
         other.target = torch.full_like(self.y, target)
         return other
 
     @property
     def random(self) -> bool:
-        """Whether the loss depends on the draw."""
+        """True if the loss depends on the draw."""
         return getattr(self._classifier, "random", False)
 
     @property

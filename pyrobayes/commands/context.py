@@ -106,7 +106,7 @@ class Context:
 
 
 def is_trained(run: Path) -> bool:
-    """Whether a folder holds a trained model."""
+    """True if a folder holds a trained model."""
     return all((run / file).is_file() for file in (CONFIG, MODEL))
 
 

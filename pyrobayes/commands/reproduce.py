@@ -34,7 +34,7 @@ from pyrobayes.training.run_folder import check_same_config, has_run, saved_conf
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is trained and measured: a recipe, for every seed in a folder of its own."""
+    """A recipe to train and measure, for every seed in a folder of its own."""
 
     recipe: Recipe
     preset: str
@@ -55,7 +55,7 @@ class _Plan:
 
     @property
     def published(self) -> bool:
-        """Whether there are published results to compare with."""
+        """True if there are published results to compare with."""
         return self.recipe.data == "fashion-mnist"
 
     def options(self, kind: type, **fields) -> list:

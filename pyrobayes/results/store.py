@@ -152,7 +152,7 @@ class ResultStore:
         return [result for result in self.results if result.model in self.named]
 
     def has(self, model: str, attack: str | None = None) -> bool:
-        """Whether there are results of a unit."""
+        """True if there are results of a unit."""
         return bool(self._made.get((model, attack)))
 
     def get(self, model: str, make: Callable[[], list], attack: str | None = None) -> tuple[list, bool]:
@@ -242,7 +242,7 @@ def unit_of(result) -> tuple[str, str | None]:
 
 
 def is_drawn(path: Path) -> bool:
-    """Whether a figure is there. It is drawn after its results are written, so an interruption may leave them without."""
+    """True if a figure is there. It is drawn after its results are written, so an interruption may leave them without."""
     return path.with_name(f"{path.name}.png").is_file()
 
 
