@@ -42,10 +42,7 @@ def configuration_section(found: Found) -> Markdown:
 
 def trainings(found: Found) -> list[tuple[str, Provenance]]:
     """Models and how they were trained; a model with results of several trainings is there with each."""
-    distinct = []
-    for each in found.values():
-        distinct += [pair for pair in each.trained.items() if pair not in distinct]
-    return distinct
+    return list(dict.fromkeys(pair for each in found.values() for pair in each.trained.items()))
 
 
 def names_of(trained: Sequence[tuple[str, Provenance | None]]) -> list[str]:

@@ -21,16 +21,13 @@ DEFENDER = ("particles", "noise", "estimator", "prune")  # options that tell one
 Found = Mapping[str, SavedResults]
 
 
+def _section(command: str, saved: SavedResults, figures: Sequence[str], **values) -> list[str]:
+    return [render(command, figures, saved=saved, tables=tables, caveats=caveats(saved.results), **values)]
+
+
 def evaluations_section(saved: SavedResults, figures: Sequence[str], found: Found) -> list[str]:
     """Models on clean images."""
-    models, table = [result.model for result in saved.results], tables.evaluations(saved.results)
-    return [render("evaluate", figures, table=table, caveats=caveats(saved.results), models=models)]
-
-
-def samples_section(models: Sequence[str], figures: Sequence[str]) -> list[str]:
-    """Images that models drew and reconstructed, where they did."""
-    drawn = any(f"{stem}-{model}.png" in figures for stem in ("samples", "reconstructions") for model in models)
-    return [render("samples", figures, models=models)] if drawn else []
+    return _section("evaluate", saved, figures)
 
 
 def attacks_section(saved: SavedResults, figures: Sequence[str], found: Found) -> list[str]:
@@ -40,23 +37,26 @@ def attacks_section(saved: SavedResults, figures: Sequence[str], found: Found) -
         norm = results[0].options.get("norm")
         verdicts = {result.model: same_verdict(found, result.model) if norm == "linf" else None for result in results}
         worst = {model: worst_case(each) if each else "No verdict is known." for model, each in verdicts.items()}
-        table = tables.success_rates(results, verdicts)
-        title = f"{attack.upper()}, {NORMS.get(norm, norm)}"
-        parts.append({"name": attack.upper(), "title": title, "table": table, "results": results, "worst": worst})
-    return [render("attack", figures, saved=saved, attacks=parts, caveats=caveats(saved.results))]
+        part = {"name": attack.upper(), "norm": NORMS.get(norm, norm), "results": results, "worst": worst}
+        parts.append(part | {"table": tables.success_rates(results, verdicts)})
+    return _section("attack", saved, figures, attacks=parts)
 
 
 def detections_section(saved: SavedResults, figures: Sequence[str], found: Found) -> list[str]:
     """Tests that reject adversarial images."""
     evading = grouped(((each.model, each.attack), each.options["evade"]) for each in saved.results)
-    values = {"table": tables.detections(saved.results), "caveats": caveats(saved.results)}
-    return [render("detect", figures, saved=saved, evading=evading, **values)]
+    return _section("detect", saved, figures, evading=evading)
 
 
 def verdicts_section(saved: SavedResults, figures: Sequence[str], found: Found) -> list[str]:
     """Verdicts, each with its sheet of checks."""
-    verdicts = [(each, tables.verdict_rates(each), tables.sheet(each)) for each in saved.results]
-    return [render("robustness", figures, verdicts=verdicts, caveats=caveats(saved.results))]
+    return _section("robustness", saved, figures)
+
+
+def samples_section(models: Sequence[str], figures: Sequence[str]) -> list[str]:
+    """Images that models drew and reconstructed, where they did."""
+    drawn = any(f"{stem}-{model}.png" in figures for stem in ("samples", "reconstructions") for model in models)
+    return [render("samples", figures, models=models)] if drawn else []
 
 
 def reproduction_section(saved: SavedReproduction, figures: Sequence[str], page: str) -> Markdown:
@@ -74,8 +74,7 @@ def reproduction_section(saved: SavedReproduction, figures: Sequence[str], page:
         reports=listed(Markdown(f"[seed {seed}](seed-{seed}/{page})") for seed in saved.seeds),
         clean=Table(["model", "clean accuracy (%)", "test images"], [MODEL, NUMBER, NUMBER], clean),
         judged=next((each.worst.images for each in saved.comparisons if each.worst), None),
-        compared=tables.comparisons(saved.comparisons),
-        claims=tables.claims(saved.claims),
+        tables=tables,
     )
 
 

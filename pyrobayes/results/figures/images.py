@@ -30,7 +30,13 @@ def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int
     grid = figure.subplots(len(chosen), len(columns), squeeze=False)
     for row, i in zip(grid, chosen):
         for axes, column in zip(row, columns):
-            _adversarial_example(axes, result, classes, i, column)
+            _image(axes, result.examples[column, i])
+            predicted = result.predictions[column][i]
+            wrong = predicted != result.labels[i]
+            title = f"{'✗ ' if wrong else ''}{classes[predicted]}\n{result.posteriors[column][i]:.2f}"
+            axes.set_title(title, fontsize=8, color=style.WRONG if wrong else "black", pad=2)
+            if wrong:
+                axes.spines[:].set(visible=True, color=style.WRONG, linewidth=1.5)
         row[0].set_ylabel(classes[result.labels[i]], fontsize=8)
     for axes, column in zip(grid[-1], columns):
         axes.set_xlabel(rf"$\epsilon$ = {result.eps[column]:g}", fontsize=8.5)
@@ -39,16 +45,6 @@ def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int
     explained = f"above: predicted class, posterior\nleft: true class;{space}✗, frame: misclassified"
     figure.suptitle(f"{title}\n{explained}", fontsize=8)
     return figure
-
-
-def _adversarial_example(axes, result: AttackResult, classes: Sequence[str], image: int, eps: int) -> None:
-    _image(axes, result.examples[eps, image])
-    predicted = result.predictions[eps][image]
-    wrong = predicted != result.labels[image]
-    title = f"{'✗ ' if wrong else ''}{classes[predicted]}\n{result.posteriors[eps][image]:.2f}"
-    axes.set_title(title, fontsize=8, color=style.WRONG if wrong else "black", pad=2)
-    if wrong:
-        axes.spines[:].set(visible=True, color=style.WRONG, linewidth=1.5)
 
 
 @style.styled
