@@ -19,6 +19,7 @@ import atexit, json, os, sys
 import torch
 from pyrobayes import BayesClassifier, Networks, Progress, TrainingOptions, attack, build, evaluate, fit, load_data
 from pyrobayes import distributed
+from pyrobayes.codec import encode
 
 torch.set_num_threads(1)
 out, words = sys.argv[1:]
