@@ -220,8 +220,9 @@ def test_robustness(runs, tmp_path, monkeypatch):
     result = invoke("robustness", "--runs", runs, "--out", tmp_path, *few)
     assert result.exit_code == 0, result.output
     assert "gbz: clean accuracy" in result.stdout and "dbx: clean accuracy" in result.stdout
-    assert len(re.findall(r"^ *\d+  (?:pass|FAIL|not applicable)  ", result.stdout, re.MULTILINE)) == 2 * len(CHECKS)
-    for row in ("fgsm", "pgd", "transfer", "worst case", "  in most of further draws", "  share of further draws"):
+    told = re.findall(r"^\d+\. .*\n    (?:pass|FAIL|not applicable): ", result.stdout, re.MULTILINE)
+    assert len(told) == 2 * len(CHECKS)
+    for row in ("fgsm", "pgd", "transfer", "worst case", "in most of further draws", "share of further draws"):
         assert len(re.findall(f"^{row} ", result.stdout, re.MULTILINE)) == 2, row
     report = json.loads((tmp_path / "robustness.json").read_text())
     assert [each["model"] for each in report["results"]] == ["gbz", "dbx"]
