@@ -68,8 +68,12 @@ def write_json(path: str | os.PathLike, content, aside: Path | None = None) -> N
 
 def parse_json(text: str | bytes):
     """The value of a JSON text; ValueError for any text that is none, however deep it is nested."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number of JSON")
+
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=refuse)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
 

@@ -30,6 +30,9 @@ class Progress:
     def note(self, message: str) -> None:
         """Something that the user should know, such as a damaged file that is made anew."""
 
+    def written(self, what: str, path) -> None:
+        """The path of a result worth a look at once, such as figure 1 of a reproduction that goes on."""
+
 
 silent = Progress()
 
@@ -79,6 +82,9 @@ class ProgressBar(Progress, contextlib.AbstractContextManager):
 
     def note(self, message: str) -> None:
         self._write(f"warning: {message}")
+
+    def written(self, what: str, path) -> None:
+        self._write(f"{what}: {path}")
 
     def close(self) -> None:
         """End the bar; the next model starts another one."""

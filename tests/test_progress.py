@@ -34,6 +34,11 @@ EPOCH = SimpleNamespace(
 )
 
 
+def test_a_result_worth_a_look_is_told_with_its_path(capsys):
+    ProgressBar(lines=True).written("Figure 1", "runs-quick/figure1.png")
+    assert capsys.readouterr().err == "Figure 1: runs-quick/figure1.png\n"
+
+
 def test_another_pass_over_the_images_starts_anew(clock, capsys):
     progress = ProgressBar(lines=True)
     for _ in range(2):

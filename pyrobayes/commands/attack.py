@@ -17,28 +17,25 @@ from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.images import CHECKED, DIAGNOSTICS
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.progress import Progress
-from pyrobayes.results import figures
+from pyrobayes.results import figures, sections
 from pyrobayes.results.registry import ResultCommand, register
-from pyrobayes.results.sections import attacks_section
-from pyrobayes.results.store import ResultStore, is_drawn
+from pyrobayes.results.store import is_drawn
 from pyrobayes.tensor_files import save_tensors
 
 EXAMPLES = 32  # adversarial images that are kept, among which figure 2 finds several classes
 
-
-ATTACK = register(
-    ResultCommand(
-        "attack",
-        "attack.json",
-        AttackOptions,
-        AttackResult,
-        done="attacked",
-        section=attacks_section,
-        figures=("figure1.*", "figure2-*"),
-        overview="figure1",
-        beside="adversarial-*.safetensors",
-    )
+ATTACK = ResultCommand(
+    "attack",
+    "attack.json",
+    AttackOptions,
+    AttackResult,
+    done="attacked",
+    section=sections.attacks_section,
+    figures=("figure1.*", "figure2-*"),
+    overview="figure1",
+    beside="adversarial-*.safetensors",
 )
+register(ATTACK)
 
 
 def attack(
@@ -49,33 +46,26 @@ def attack(
     save_adversarial: bool = False,
     resume: bool = False,
 ) -> list[AttackResult]:
-    """Attack trained models; writes `attack.json`, `figure1` and a `figure2-MODEL` each (PDF and PNG).
+    """Attack trained models; writes `attack.json`, `figure1` and a `figure2-MODEL` each.
 
-    With several attacks, figure 1 has a panel for each, and figure 2 is `figure2-MODEL-ATTACK`.
+    With several attacks, figure 1 has a panel for each, and figure 2 is `figure2-MODEL-ATTACK`. Attacks by transfer are
+    never reused, since they depend on other models too.
 
     Args:
-        models: their names, in any case; every trained model where left out.
-        options: see :class:`pyrobayes.AttackOptions`.
-        context: where the models are, and where results go.
         save_adversarial: write all adversarial images to `adversarial-MODEL.safetensors` (`-MODEL-ATTACK`) too.
-        resume: reuse results of an earlier run that have the same options, versions, data and weights. Attacks by transfer
-            are made anew, since they depend on other models too.
     """
     if resume and save_adversarial:
         raise InputError("reused results have no adversarial images: leave resume or save-adversarial out")
     planned, test = planned_attacks(models, options, context)
     attacked, examples = attacker_of(test, options, context.progress), None if save_adversarial else EXAMPLES
-    trained = context.provenance(classifier for _, classifier in planned)
-    units = [(classifier.factorization.name, by.name) for by, classifier in planned]
 
     def is_reusable(result: AttackResult) -> bool:
         """Figure 2 shows images that the file lacks, so a result without it is made again."""
         figure2 = context.results / f"figure2-{options.file_suffix(result.model, result.attack)}"
         return result.attack != "transfer" and is_drawn(figure2)
 
-    given = (ATTACK, context.results, options, test, trained, units)
-    with ResultStore(*given, resume=resume, reusable=is_reusable, progress=context.progress) as store:
-        for by, classifier in planned:
+    with context.store(ATTACK, options, test, planned, resume=resume, reusable=is_reusable) as store:
+        for classifier, by in planned:
             name = classifier.factorization.name
             if store.has(name, by.name):
                 continue
@@ -97,8 +87,8 @@ def attack(
 
 def planned_attacks(
     models: Sequence[str], options: AttackOptions, context: Context
-) -> tuple[list[tuple[Attack, BayesClassifier]], Images]:
-    """Pairs of an attack and the model that it attacks, and the test images."""
+) -> tuple[list[tuple[BayesClassifier, Attack]], Images]:
+    """Pairs of a model and an attack on it, and the test images."""
     context.join()
     classifiers, test = context.open(models, options)
     sources = context.open([options.source], options)[0] if options.source else classifiers
@@ -119,28 +109,20 @@ def planned_attacks(
                     "as source, or attack several models"
                 )
             by = dataclasses.replace(by, sources=others)
-        planned.append((by, classifier))
+        planned.append((classifier, by))
     return planned, test
 
 
 def attacker_of(test: Images, options: AttackOptions, progress: Progress) -> Callable[..., AttackResult]:
-    """Attacks a classifier with all options; what noise and approximations change of clean images is looked at once."""
-    looked_at: dict[BayesClassifier, dict] = {}
+    """A function that attacks a classifier with all options; it diagnoses the clean images of each classifier once."""
+    diagnosed: dict[BayesClassifier, dict] = {}
+    shared = {"attacker": options.attacker, "images": options.images, "batch_size": options.batch_size}
+    shared["progress"] = progress
 
     def attacked(classifier: BayesClassifier, by: Attack, examples: int | None) -> AttackResult:
-        result = evaluation.attack(
-            classifier,
-            test,
-            options.eps,
-            by=by,
-            attacker=options.attacker,
-            images=options.images,
-            batch_size=options.batch_size,
-            examples=examples,
-            progress=progress,
-            checked=0 if classifier in looked_at else CHECKED,
-        )
-        once = looked_at.setdefault(classifier, {name: getattr(result, name) for name in DIAGNOSTICS})
+        checked = 0 if classifier in diagnosed else CHECKED
+        result = evaluation.attack(classifier, test, options.eps, by=by, examples=examples, checked=checked, **shared)
+        once = diagnosed.setdefault(classifier, {name: getattr(result, name) for name in DIAGNOSTICS})
         return dataclasses.replace(result, **once)
 
     return attacked

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyrobayes import distributed, factorizations
+from pyrobayes.attacks import Attack
 from pyrobayes.data.declared import DATASETS, MINI
 from pyrobayes.data.images import Images
 from pyrobayes.data.sources import load_data
@@ -14,7 +15,8 @@ from pyrobayes.errors import InputError, choice
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import PRETRAINED, EvaluationOptions
 from pyrobayes.progress import Progress, silent
-from pyrobayes.results.store import Provenance
+from pyrobayes.results.registry import ResultCommand
+from pyrobayes.results.store import Provenance, ResultStore
 from pyrobayes.training.checkpoint import CONFIG, MODEL, Config, choose_device, load
 
 
@@ -23,8 +25,8 @@ class Context:
     """Where a command finds models and data, where its results go, and who is told how far it is.
 
     Attributes:
-        data: the data set: the one that the models were trained on, or a subset of it. None stands for the former, and
-            for the embedded subset with the models that come with the package. Training takes `fashion-mnist` for None.
+        data: the data set that the models were trained on, or a subset of it. None stands for the former, and for the
+            embedded subset with the models that come with the package. Training takes `fashion-mnist` for None.
         data_dir: see :func:`pyrobayes.load_data`.
         runs: the folder of the trained models, one folder each; `pyrobayes.options.PRETRAINED` has those of the package.
         out: the folder for results. None stands for `runs`, and for the folder "runs" with models of the package.
@@ -69,40 +71,51 @@ class Context:
             )
         if folder == PRETRAINED and (others := [name for name in names if name not in there]):
             raise InputError(f"no trained model in the package for {', '.join(others)}: it has {', '.join(there)}")
-        self._hint_at_pretrained(names)
-        test = self.images(self._test_data(names, all_of_them=not models), "test")
+        missing = [name for name in names if not (folder / name).is_dir()]
+        if missing and all(is_trained(PRETRAINED / name) for name in names):
+            raise InputError(
+                f"no trained model in {folder / missing[0]}: train one with 'pyrobayes train', or take the one that "
+                "comes with the package with --pretrained"
+            )
+        test = self.images(self._test_data(names, hint="" if models else "; name the models to take"), "test")
         test.head(options.images)  # refused before anything is computed
         return [load(folder / name, device=self.device, **vars(options.classifier)) for name in names], test
 
-    def provenance(self, classifiers: Iterable[BayesClassifier]) -> dict[str, Provenance]:
-        """By name, how each model was trained. Ask when they are loaded: whoever trains on replaces the files."""
-        names = dict.fromkeys(classifier.factorization.name for classifier in classifiers)
-        return {name: Provenance.read(Path(self.runs) / name) for name in names}
+    def _test_data(self, names: Sequence[str], hint: str) -> str:
+        """The name of the data set to test on, which the models must have been trained on, or on more of the same.
 
-    def _hint_at_pretrained(self, names: Sequence[str]) -> None:
-        """Refuse models that aren't trained here but come with the package, and say how they are taken."""
-        missing = [name for name in names if not (Path(self.runs) / name).is_dir()]
-        if missing and all(is_trained(PRETRAINED / name) for name in names):
-            raise InputError(
-                f"no trained model in {Path(self.runs) / missing[0]}: train one with 'pyrobayes train', or take the one that "
-                "comes with the package with --pretrained"
-            )
-
-    def _test_data(self, names: Sequence[str], all_of_them: bool) -> str:
-        """The name of the data set to test on, which the models must have been trained on, or on more of the same."""
+        The hint ends the error where some models fit and others don't.
+        """
         folder = Path(self.runs)
         configs = {name: Config.read(folder / name) for name in names}
         expected = MINI if folder == PRETRAINED else configs[names[0]].data
         expected = choice("data set", self.data, DATASETS) if self.data else expected
-        known = {expected, DATASETS[expected].part_of} if expected in DATASETS else {expected}
-        fits = {name: config.data in known for name, config in configs.items()}
+        fitting = {expected, DATASETS[expected].part_of} if expected in DATASETS else {expected}
         for name, config in configs.items():
             if config.model != name:
                 raise InputError(f"{folder / name} holds a '{config.model}'; a run's folder must have its model's name")
-            if not fits[name]:
-                hint = "; name the models to take" if all_of_them and any(fits.values()) else ""
+            if config.data not in fitting:
+                hint = hint if any(each.data in fitting for each in configs.values()) else ""
                 raise InputError(f"{folder / name} was trained on {config.data}, not on {expected}{hint}")
         return expected
+
+    def provenance(self, classifiers: Iterable[BayesClassifier]) -> dict[str, Provenance]:
+        """How each model was trained, by name. Ask when they are loaded: whoever trains on replaces the files."""
+        names = dict.fromkeys(classifier.factorization.name for classifier in classifiers)
+        return {name: Provenance.read(Path(self.runs) / name) for name in names}
+
+    def store(
+        self,
+        command: ResultCommand,
+        options: EvaluationOptions,
+        test: Images,
+        planned: Sequence[tuple[BayesClassifier, Attack | None]],
+        **more,
+    ) -> ResultStore:
+        """The results of a command on models, and on the attacks planned on each; `more` goes to the store."""
+        units = [(classifier.factorization.name, attack and attack.name) for classifier, attack in planned]
+        trained = self.provenance(classifier for classifier, _ in planned)
+        return ResultStore(command, self.results, options, test, trained, units, progress=self.progress, **more)
 
 
 def is_trained(run: Path) -> bool:

@@ -8,9 +8,7 @@ from pyrobayes import distributed, factorizations
 from pyrobayes.commands.context import Context
 from pyrobayes.files import writable_folder
 from pyrobayes.inference import generation
-from pyrobayes.options import (
-    EvaluationOptions,
-)
+from pyrobayes.options import EvaluationOptions
 from pyrobayes.results import figures
 
 
@@ -29,18 +27,11 @@ def draw_samples(model: str, context: Context = Context(), *, per_class: int = 8
     (classifier,), test = context.open([name], EvaluationOptions(seed=seed))
     if distributed.rank():
         return []  # the first process draws
-    factorization = classifier.factorization
-    samples = generation.generate(factorization, per_class, seed=seed)
+    samples = generation.generate(classifier.factorization, per_class, seed=seed)
     first = torch.stack([torch.nonzero(test.labels == c)[0, 0] for c in range(len(test.classes))])
     x, y = (each.to(samples.device) for each in test.batch(first))
-    reconstructed = generation.reconstruct(factorization, x, y, seed=seed)
-    folder = writable_folder(context.results)
-    data = figures.data_name(test.name)
-    title = f"{name.upper()}, {data}: mean of p(x|...) at z drawn from p(z|y)"
-    return [
-        *figures.save(figures.image_grid(samples, test.classes, title), folder / f"samples-{name}"),
-        *figures.save(
-            figures.reconstructions(x, reconstructed, test.classes, f"{name.upper()}, {data}: test images"),
-            folder / f"reconstructions-{name}",
-        ),
-    ]
+    reconstructed = generation.reconstruct(classifier.factorization, x, y, seed=seed)
+    folder, title = writable_folder(context.results), f"{name.upper()}, {figures.data_name(test.name)}: "
+    grid = figures.image_grid(samples, test.classes, f"{title}mean of p(x|...) at z drawn from p(z|y)")
+    pairs = figures.reconstructions(x, reconstructed, test.classes, f"{title}test images")
+    return [*figures.save(grid, folder / f"samples-{name}"), *figures.save(pairs, folder / f"reconstructions-{name}")]

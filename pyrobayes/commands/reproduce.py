@@ -1,6 +1,7 @@
 """`pyrobayes reproduce`: train, evaluate, attack and judge all seven models, and compare with what is published."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,58 +17,41 @@ from pyrobayes.errors import InputError, check_integer, choice
 from pyrobayes.evaluation.reproduction import Reproduction, claims, compare
 from pyrobayes.factorizations import Structure
 from pyrobayes.files import writable_folder
-from pyrobayes.options import (
-    NETWORKS,
-    RECIPES,
-    EvaluationOptions,
-    Networks,
-    Recipe,
-    RobustnessOptions,
-    TrainingOptions,
-)
+from pyrobayes.options import NETWORKS, RECIPES, EvaluationOptions, Networks, Recipe, RobustnessOptions, TrainingOptions
 from pyrobayes.results import figures, report
 from pyrobayes.results.store import SavedReproduction, write_reproduction
 from pyrobayes.training.checkpoint import CONFIG, versions
-from pyrobayes.training.metrics import Epoch
 from pyrobayes.training.run_folder import check_same_config, has_run, saved_config
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """A recipe to train and measure, for every seed in a folder of its own."""
+class _Run:
+    """A recipe for one seed, in a folder of its own."""
 
     recipe: Recipe
-    preset: str
     particles: int
-    seeds: range
+    seed: int
     context: Context
 
     @property
-    def folders(self) -> list[Path]:
-        runs = Path(self.context.runs)
-        return [runs / f"seed-{seed}" if len(self.seeds) > 1 else runs for seed in self.seeds]
+    def folder(self) -> Path:
+        return Path(self.context.runs)
 
     @property
-    def contexts(self) -> list[Context]:
-        """The context of each seed."""
-        changes = {"data": self.recipe.data, "out": None}
-        return [dataclasses.replace(self.context, runs=folder, **changes) for folder in self.folders]
+    def options(self) -> tuple[AttackOptions, EvaluationOptions, RobustnessOptions]:
+        """The options of attack, evaluation and verdict."""
+        shared = {"particles": self.particles, "seed": self.seed}
+        return (
+            AttackOptions(images=self.recipe.attacked, eps=self.recipe.eps, **shared),
+            EvaluationOptions(images=self.recipe.evaluated, **shared),
+            RobustnessOptions(**self.recipe.verdict, **shared),
+        )
 
-    @property
-    def published(self) -> bool:
-        """True if there are published results to compare with."""
-        return self.recipe.data == "fashion-mnist"
-
-    def options(self, kind: type, **fields) -> list:
-        """Options of a command for each seed."""
-        return [kind(particles=self.particles, seed=seed, **fields) for seed in self.seeds]
-
-    def networks(self, name: str) -> Networks:
-        return dataclasses.replace(NETWORKS[self.preset], **self.recipe.changes(name, Networks))
-
-    def training(self, name: str, seed: int) -> dict:
-        """Fields of a model's training options that differ from its own."""
-        return self.recipe.changes(name, TrainingOptions) | {"seed": seed}
+    def config(self, name: str) -> tuple[Networks, TrainingOptions]:
+        """The sizes of a model, and how it is trained."""
+        networks = dataclasses.replace(NETWORKS[self.recipe.networks], **self.recipe.changes(name, Networks))
+        changes = self.recipe.changes(name, TrainingOptions) | {"seed": self.seed}
+        return networks, TrainingOptions.of(name, **changes)
 
 
 def reproduce(
@@ -81,92 +65,76 @@ def reproduce(
     images: int | None = None,
     resume: bool = True,
 ) -> Reproduction:
-    """Train, evaluate, attack and judge all seven models, draw every figure, and compare with what is published.
+    """Train, attack, evaluate and judge all seven models, draw every figure, and compare with what is published.
 
-    Writes what the commands `train`, `evaluate`, `attack`, `robustness`, `generate` and `report` write into the folder of
+    Writes what the commands `train`, `attack`, `evaluate`, `robustness`, `generate` and `report` write into the folder of
     runs, or with several seeds into `seed-N` there. Where the recipe takes the published images, `reproduction.json` and
-    `reproduction` (PDF and PNG) compare FGSM's success rates with the published ones and the worst cases.
+    `reproduction` compare FGSM's success rates with the published ones and the worst cases.
 
     Args:
         recipe: of :data:`pyrobayes.options.RECIPES`, or one of your own.
-        context: the folder of runs, the cache of data sets and the device.
-        networks: `paper` or `small`; the recipe's where left out.
+        networks: `paper`, `small` or `tiny`; the recipe's where left out.
         seeds: how many trainings, with seeds that count up from `seed`.
         particles: K per class, of evaluation, attack and verdict.
         images: how many test images FGSM attacks; as many as the recipe says where left out.
-        resume: reuse results of an earlier run that have the same options, versions, data and weights. Trainings that were
-            begun go on in any case.
+        resume: as elsewhere. Trainings that were begun go on in any case.
     """
     recipe = recipe if isinstance(recipe, Recipe) else RECIPES[choice("recipe", recipe, RECIPES)]
     check_integer("seeds", seeds, least=1)
-    recipe = recipe if images is None else dataclasses.replace(recipe, attacked=images)
     preset = choice("networks", networks or recipe.networks, NETWORKS)
-    plan = _Plan(recipe, preset, particles, range(seed, seed + seeds), context)
-    judged = plan.options(RobustnessOptions, **recipe.verdict)
+    recipe = dataclasses.replace(recipe, networks=preset, attacked=recipe.attacked if images is None else images)
+    folder = Path(context.runs)
+    folders = {each: folder / f"seed-{each}" if seeds > 1 else folder for each in range(seed, seed + seeds)}
+    runs = [
+        _Run(recipe, particles, each, dataclasses.replace(context, data=recipe.data, runs=folders[each], out=None))
+        for each in folders
+    ]
     context.join()
     test = context.images(recipe.data, "test")
-    for few in (recipe.evaluated, recipe.attacked, judged[0].images):
-        test.head(few)
-    _refuse_what_is_there(plan)
-    trained = [_train(plan, *each) for each in zip(plan.contexts, plan.seeds)]
-    evaluated = zip(plan.options(EvaluationOptions, images=recipe.evaluated), plan.contexts)
-    evaluations = [evaluate(["all"], *each, resume=resume) for each in evaluated]
-    attacked = zip(plan.options(AttackOptions, images=recipe.attacked, eps=recipe.eps), plan.contexts)
-    attacks = [attack(["all"], *each, resume=resume) for each in attacked]
-    verdicts = [
-        run_verdicts(*where.open(["all"], options), options, where, resume=resume)
-        for options, where in zip(judged, plan.contexts)
-    ]
-    for where, each in zip(plan.contexts, plan.seeds):
-        for name in factorizations.names():
-            if Structure.of_formula(factorizations.get(name).formula()).models_images:
-                draw_samples(name, where, seed=each)
-    compared = (compare(attacks, verdicts), claims(attacks, plan.seeds)) if plan.published else ([], [])
-    result = Reproduction(list(plan.seeds), plan.folders, trained, evaluations, attacks, verdicts, *compared)
-    _write(plan, result)
+    for options in runs[0].options:
+        test.head(options.images)  # refused before anything is trained
+    published = recipe.data == "fashion-mnist"
+    _refuse_what_is_there(folder, runs, ["reproduce"] if published and seeds == 1 else [])
+    trained, attacks, evaluations, verdicts = map(list, zip(*(_measure(run, resume) for run in runs)))
+    compared = (compare(attacks, verdicts), claims(attacks, list(folders))) if published else ([], [])
+    result = Reproduction(list(folders), list(folders.values()), trained, evaluations, attacks, verdicts, *compared)
+    if published and not distributed.rank():
+        how = {"recipe": dataclasses.asdict(recipe), "particles": particles, "versions": versions()}
+        saved = SavedReproduction(**how, **result.summary())
+        write_reproduction(writable_folder(folder), saved)
+        figures.save(figures.reproduction(saved), folder / "reproduction")
+    for each in dict.fromkeys([*result.folders, *([folder] if published else [])]):
+        report.write(each)
     return result
 
 
-def _refuse_what_is_there(plan: _Plan) -> None:
+def _refuse_what_is_there(folder: Path, runs: Sequence[_Run], written: Sequence[str]) -> None:
     """Refuse folders that hold something else, before the first model is trained."""
-    runs, names = Path(plan.context.runs), factorizations.names()
-    elsewhere = "asked for: give another folder (--runs)"
-    if len(plan.seeds) > 1 and any(has_run(runs / name) for name in names):
-        raise InputError(f"{runs} holds one training of the models, and several {elsewhere}")
-    if len(plan.seeds) == 1 and any(runs.glob(f"seed-*/*/{CONFIG}")):
-        raise InputError(f"{runs} holds several trainings, in seed-N each, of the models, and one {elsewhere}")
-    for seed, folder in zip(plan.seeds, plan.folders):
-        here = ("reproduce",) if plan.published and len(plan.seeds) == 1 else ()
-        report.refuse_damaged(folder, written=("evaluate", "attack", "robustness", *here))
-        for name in filter(lambda name: has_run(folder / name), names):
-            saved = saved_config(folder / name)
-            training = TrainingOptions.of(name, **plan.training(name, seed))
-            changes = {"data": plan.recipe.data, "networks": plan.networks(name), "training": training}
-            check_same_config(saved, dataclasses.replace(saved, **changes), folder / name)
+    names, elsewhere = factorizations.names(), "asked for: give another folder (--runs)"
+    if len(runs) > 1 and any(has_run(folder / name) for name in names):
+        raise InputError(f"{folder} holds one training of the models, and several {elsewhere}")
+    if len(runs) == 1 and any(folder.glob(f"seed-*/*/{CONFIG}")):
+        raise InputError(f"{folder} holds several trainings, in seed-N each, of the models, and one {elsewhere}")
+    for run in runs:
+        report.refuse_damaged(run.folder, written=("evaluate", "attack", "robustness", *written))
+        for name in filter(lambda name: has_run(run.folder / name), names):
+            saved, (networks, training) = saved_config(run.folder / name), run.config(name)
+            wanted = dataclasses.replace(saved, data=run.recipe.data, networks=networks, training=training)
+            check_same_config(saved, wanted, run.folder / name)
 
 
-def _train(plan: _Plan, context: Context, seed: int) -> dict[str, list[Epoch]]:
-    """Train all models for a seed, or go on with their trainings."""
-    trained = {}
+def _measure(run: _Run, resume: bool) -> tuple:
+    """Train all models for a seed, attack, evaluate and judge them. Figure 1 comes as early as it can, and is told."""
+    trained, context = {}, run.context
     for name in factorizations.names():
-        trained |= train(
-            [name],
-            context,
-            networks=plan.preset,
-            network_changes=plan.recipe.changes(name, Networks),
-            training_changes=plan.training(name, seed),
-            resume=True,
-        )
-    return trained
-
-
-def _write(plan: _Plan, result: Reproduction) -> None:
-    """Write the comparison with what is published, and the reports."""
-    runs = Path(plan.context.runs)
-    if plan.published and not distributed.rank():
-        how = dataclasses.asdict(plan.recipe) | {"networks": plan.preset}
-        saved = SavedReproduction(recipe=how, particles=plan.particles, versions=versions(), **result.summary())
-        write_reproduction(writable_folder(runs), saved)
-        figures.save(figures.reproduction(saved), runs / "reproduction")
-    for folder in dict.fromkeys([*plan.folders, *([runs] if plan.published else [])]):
-        report.write(folder)
+        networks, training = map(vars, run.config(name))
+        trained |= train([name], context, network_changes=networks, training_changes=training, resume=True)
+    attacking, evaluating, judging = run.options
+    attacks = attack(["all"], attacking, context, resume=resume)
+    context.progress.written("Figure 1", run.folder / "figure1.png")
+    evaluations = evaluate(["all"], evaluating, context, resume=resume)
+    verdicts = run_verdicts(*context.open(["all"], judging), judging, context, resume=resume)
+    for name in factorizations.names():
+        if Structure.of_formula(factorizations.get(name).formula()).models_images:
+            draw_samples(name, context, seed=run.seed)
+    return trained, attacks, evaluations, verdicts

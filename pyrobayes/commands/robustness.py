@@ -11,26 +11,24 @@ from pyrobayes.evaluation.robustness.verdict import Verdict, assess
 from pyrobayes.files import remove_leftovers
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import RobustnessOptions
-from pyrobayes.results import figures, report
+from pyrobayes.results import figures, report, sections
 from pyrobayes.results.registry import ResultCommand, register
-from pyrobayes.results.sections import verdicts_section
-from pyrobayes.results.store import ResultStore
 from pyrobayes.training.checkpoint import Config
 
-ROBUSTNESS = register(
-    ResultCommand(
-        "robustness",
-        "robustness.json",
-        RobustnessOptions,
-        Verdict,
-        done="attacked for a verdict on robustness",
-        section=verdicts_section,
-        figures=("robustness.p*", "robustness-*"),
-        overview="robustness",
-        joint=True,
-        resumed=True,
-    )
+ROBUSTNESS = ResultCommand(
+    "robustness",
+    "robustness.json",
+    RobustnessOptions,
+    Verdict,
+    done="attacked for a verdict on robustness",
+    section=sections.verdicts_section,
+    figures=("robustness.p*", "robustness-*"),
+    overview="robustness",
+    joint=True,
+    resumed=True,
 )
+register(ROBUSTNESS)
+
 PARTS = "robustness-parts"
 TRANSFERRING = ("dfx", "cnn")  # they decode nothing, so that their images cost little
 
@@ -44,16 +42,9 @@ def robustness(
 ) -> list[Verdict]:
     """Reach a verdict on the robustness of trained models; the others serve as sources of attacks by transfer.
 
-    Writes `robustness.json`, a `robustness-MODEL` each (PDF and PNG), `robustness` of several, and a report (see
+    Writes `robustness.json`, a `robustness-MODEL` each, `robustness` of several, and a report (see
     :mod:`pyrobayes.results.report`). Measurements are kept in `robustness-parts` until all is done, so that an interrupted
-    run goes on where it stopped.
-
-    Args:
-        models: their names, in any case; every trained model where left out.
-        options: see :class:`pyrobayes.options.RobustnessOptions`.
-        context: where the models are, and where results go.
-        resume: reuse verdicts and measurements of an earlier run that have the same options, versions, data and weights.
-            A verdict depends on the other models too, so all verdicts are reused or none.
+    run goes on where it stopped. A verdict depends on the other models too, so all verdicts are reused or none.
     """
     context.join()
     opened = context.open(models, options)
@@ -69,25 +60,24 @@ def run_verdicts(
     classifiers: Sequence[BayesClassifier], test: Images, options: RobustnessOptions, context: Context, *, resume: bool
 ) -> list[Verdict]:
     """Verdicts on opened models, written without a report; see :func:`robustness`."""
-    units, folder = [(classifier.factorization.name, None) for classifier in classifiers], context.results / PARTS
-    given = (ROBUSTNESS, context.results, options, test, context.provenance(classifiers), units)
-    with ResultStore(*given, resume=resume, progress=context.progress) as store:
+    folder, planned = context.results / PARTS, [(classifier, None) for classifier in classifiers]
+    with context.store(ROBUSTNESS, options, test, planned, resume=resume) as store:
         if store.writes:
             remove_leftovers(folder)
         if store.writes and not resume:
             for part in folder.glob("*.safetensors"):
                 part.unlink()
         training, cache = context.images(test.name, "train"), ResultCache(folder)
+
+        def judge(classifier: BayesClassifier) -> list[Verdict]:
+            others = [other for other in classifiers if other is not classifier]
+            sources = others or _another(classifier.factorization.name, options, context)
+            shared = {"cache": cache, "progress": context.progress}
+            return [assess(classifier, test, training, options, sources=sources, **shared)]
+
         for classifier in classifiers:
-
-            def make(classifier=classifier) -> list[Verdict]:
-                sources = [other for other in classifiers if other is not classifier]
-                sources = sources or _another(classifier.factorization.name, options, test, context)
-                progress = context.progress
-                return [assess(classifier, test, training, options, sources=sources, cache=cache, progress=progress)]
-
             name = classifier.factorization.name
-            (verdict,), new = store.get(name, make)
+            (verdict,), new = store.get(name, lambda each=classifier: judge(each))
             store.draw(f"robustness-{name}", new, figures.robustness, verdict)
         distributed.wait_for_all()  # before what the others may still read is removed
         if len(classifiers) > 1:
@@ -97,12 +87,11 @@ def run_verdicts(
         return store.results_of_named()
 
 
-def _another(name: str, options: RobustnessOptions, test: Images, context: Context) -> list[BayesClassifier]:
+def _another(name: str, options: RobustnessOptions, context: Context) -> list[BayesClassifier]:
     """A model beside the one of this name, trained on the same data, as the source of attacks by transfer."""
     folder = Path(context.runs)
     for other in TRANSFERRING:
-        if other == name or not is_trained(folder / other):
-            continue
-        if Config.read(folder / other).data_sha256 == Config.read(folder / name).data_sha256:
-            return context.open([other], options)[0]
+        if other != name and is_trained(folder / other):
+            if Config.read(folder / other).data_sha256 == Config.read(folder / name).data_sha256:
+                return context.open([other], options)[0]
     return []

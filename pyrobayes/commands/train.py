@@ -1,13 +1,13 @@
 """`pyrobayes train`: train models, each into a folder of its own."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 from pyrobayes import distributed, factorizations
 from pyrobayes.commands.context import Context, model_names
 from pyrobayes.data.declared import DATASETS
-from pyrobayes.data.images import Images
 from pyrobayes.errors import choice
 from pyrobayes.options import NETWORKS, TrainingOptions
 from pyrobayes.training.batches import adversarial_eps
@@ -31,9 +31,8 @@ def train(
     """Train models, each into a folder of its own under the folder of runs; returns their epochs by name.
 
     Args:
-        models: their names, in any case; `all` stands for the seven, and comparators may be named beside it.
-        context: the data, the folder of runs and the device.
-        networks: `paper` (where left out) or `small`.
+        models: as elsewhere, but at least one; `all` stands for the seven, and comparators may be named beside it.
+        networks: `paper` (where left out), `small` or `tiny`.
         network_changes: fields of :class:`pyrobayes.Networks` that differ from that.
         training_changes: fields of :class:`pyrobayes.TrainingOptions` that differ from the model's own.
         resume: go on with runs that were begun, by their own configuration, from which the arguments mustn't differ;
@@ -46,37 +45,25 @@ def train(
     sizes = dataclasses.replace(preset or NETWORKS["paper"], **network_changes)
     data = choice("data set", context.data, DATASETS) if context.data else None
 
-    def wanted(saved: Config) -> Config:
-        changed = dataclasses.replace(preset or saved.networks, **network_changes)
-        training = dataclasses.replace(saved.training, **training_changes)
-        return dataclasses.replace(saved, data=data or saved.data, networks=changed, training=training)
-
-    saved = {}
+    saved: dict[str, Config] = {}
     for name in names:  # refuse before the first is trained, not after hours
         adversarial_eps(factorizations.get(name), TrainingOptions.of(name, **training_changes))
-        if not has_run(folder / name) or overwrite:
+        if overwrite or not has_run(folder / name):
             continue
         if not resume:
             check_no_run(folder / name)
-        saved[name] = saved_config(folder / name)
-        check_same_config(saved[name], wanted(saved[name]), folder / name)
-    images: dict[str, Images] = {}
-    trained = {}
+        there = saved[name] = saved_config(folder / name)
+        changed = dataclasses.replace(preset or there.networks, **network_changes)
+        training = dataclasses.replace(there.training, **training_changes)
+        wanted = dataclasses.replace(there, data=data or there.data, networks=changed, training=training)
+        check_same_config(there, wanted, folder / name)
     distributed.join(device)
+    images = functools.cache(lambda source: context.images(source, "train"))
+    how = {"overwrite": overwrite, "tensorboard": tensorboard, "progress": context.progress}
+    trained = {}
     for name in names:
-        source = saved[name].data if name in saved else data or "fashion-mnist"
-        if source not in images:
-            images[source] = context.images(source, "train")
-        options = TrainingOptions.of(name, **training_changes)
-        config = saved.get(name) or Config.of(name, sizes, images[source], options)
-        trained[name] = fit(
-            config.build().to(device),
-            images[source],
-            config.training,
-            out=folder / name,
-            resume=name in saved,
-            overwrite=overwrite,
-            tensorboard=tensorboard,
-            progress=context.progress,
-        )
+        seen = images(saved[name].data if name in saved else data or "fashion-mnist")
+        config = saved.get(name) or Config.of(name, sizes, seen, TrainingOptions.of(name, **training_changes))
+        model = config.build().to(device)
+        trained[name] = fit(model, seen, config.training, out=folder / name, resume=name in saved, **how)
     return trained

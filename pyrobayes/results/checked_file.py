@@ -5,23 +5,19 @@ import json
 import re
 from pathlib import Path
 
-from pyrobayes.files import write_atomically
+from pyrobayes.files import parse_json, write_atomically
 
 CHECKSUM = re.compile(r',\n  "sha256": "(?P<checksum>[0-9a-f]{64})"\n}\n?')
 
 
 def write(path: Path, content: dict, aside: Path | None = None) -> None:
-    """Write plain JSON values with their checksum as last entry, atomically.
-
-    Args:
-        aside: a file that is there is kept under this name.
-    """
+    """Write plain JSON values atomically, with their checksum as last entry; an earlier file is moved to `aside`."""
     text = json.dumps(content, indent=2, allow_nan=False).removesuffix("\n}")
     write_atomically(path, f'{text},\n  "sha256": "{_checksum(text)}"\n}}\n', aside)
 
 
 def read(path: Path, entries: set[str]) -> dict:
-    """The content of a file that has these entries, without the checksum; a file from before there was one is read too.
+    """Read a file that has exactly these entries; the checksum, which early versions didn't write, is left out.
 
     Raises:
         ValueError: it isn't such a file, or its checksum is wrong.
@@ -30,10 +26,9 @@ def read(path: Path, entries: set[str]) -> dict:
     found = CHECKSUM.search(text)
     if found and (found.end() != len(text) or found["checksum"] != _checksum(text[: found.start()])):
         raise ValueError("its checksum is wrong")
-    content = json.loads(text, parse_constant=_refused)
+    content = parse_json(f"{text[: found.start()]}\n}}" if found else text)
     if not isinstance(content, dict):
         raise ValueError("it holds no object")
-    content = {name: value for name, value in content.items() if not found or name != "sha256"}
     if missing := sorted(entries - set(content)):
         raise ValueError(f"it has no {', '.join(missing)}")
     if unknown := sorted(set(content) - entries):
@@ -43,7 +38,3 @@ def read(path: Path, entries: set[str]) -> dict:
 
 def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")

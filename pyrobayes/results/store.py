@@ -5,8 +5,9 @@ A file has everything that is needed to get its results again, and a checksum.
 
 import contextlib
 import dataclasses
+import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pyrobayes.codec import decode, encode
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError
 from pyrobayes.evaluation.reproduction import Claim, Comparison, Spread
-from pyrobayes.files import locked, other_names, remove_leftovers, writable_folder
+from pyrobayes.files import locked, other_names, remove_leftovers
 from pyrobayes.interrupts import Interrupted
 from pyrobayes.options import EvaluationOptions
 from pyrobayes.progress import Progress, silent
@@ -48,23 +49,14 @@ class Provenance:
 
 @dataclass(frozen=True)
 class SavedResults:
-    """The content of a command's file.
-
-    Attributes:
-        options: the record of the command's options.
-        data: name, split and checksum of the test images.
-        versions: of the libraries.
-        models: the models that the command was given; an interruption leaves some without results.
-        trained: by model, its provenance.
-        results: records of the command's kind.
-    """
+    """The content of a command's file."""
 
     options: Any
-    data: dict[str, str]
-    versions: dict[str, str]
-    models: tuple[str, ...]
-    trained: dict[str, Provenance]
-    results: list
+    data: dict[str, str]  # name, split and checksum of the test images
+    versions: dict[str, str]  # of the libraries
+    models: tuple[str, ...]  # the command was given these; an interruption leaves some without results
+    trained: dict[str, Provenance]  # by model
+    results: list  # records of the command's kind
 
     def of(self, model: str) -> list:
         """The results of a model."""
@@ -88,14 +80,10 @@ class ResultStore:
     Of several processes the first one writes.
 
     Args:
-        command: the declaration of the command.
-        folder: for the file and its figures.
-        options, test: what the results are of.
         trained: the provenance of the models, by name.
         units: pairs of model and attack (None of commands that attack with none), in the order of the file.
         resume: reuse earlier results that fit, and keep those of models that aren't named now.
         reusable: tells an earlier result that may be reused; all may where left out.
-        progress: told of a damaged file.
     """
 
     def __init__(
@@ -112,32 +100,33 @@ class ResultStore:
         progress: Progress = silent,
     ):
         self.command, self.folder, self.path = command, folder, folder / command.file
-        self.options, self.test, self.named, self.resume = options, test, dict(trained), resume
+        self.options, self.named, self.resume = options, dict(trained), resume
+        self.data = {"name": test.name, "split": test.split, "sha256": test.sha256}
         self.trained, self.writes = dict(trained), distributed.rank() == 0
-        self._made: dict[tuple, list | None] = dict.fromkeys(units)
+        self._made: dict[tuple, list] = {unit: [] for unit in units}
         self._standing: list = []
-        self._reusable, self._progress, self._set_aside = reusable, progress, False
-        self._lock = self._within = None
+        self._reusable, self._progress, self._set_aside = reusable, progress, True
 
     def __enter__(self) -> "ResultStore":
-        self._within = contextlib.ExitStack()
-        if self.writes:
-            writable_folder(self.folder)
-            taken = f"is where another process writes the results of 'pyrobayes {self.command.name}'; choose another folder (--out)"
-            self._lock = self._within.enter_context(locked(self.folder, taken, f".{self.command.name}.lock"))
-            remove_leftovers(self.folder, self.path.name, *filter(None, [self.command.beside]), *self.command.figures)
-        try:
+        with contextlib.ExitStack() as entered:
+            if self.writes:
+                name = self.command.name
+                taken = (
+                    f"is where another process writes the results of 'pyrobayes {name}'; choose another folder (--out)"
+                )
+                self._lock = entered.enter_context(locked(self.folder, taken, f".{name}.lock"))
+                others = [self.command.beside] if self.command.beside else []
+                remove_leftovers(self.folder, self.path.name, *others, *self.command.figures)
             if self.path.exists() and not self.path.is_file():
                 raise InputError(f"{self.path} is where results are written, and is no file: move it elsewhere")
-            self._take_over(self._earlier())
-        except BaseException:
-            self._within.close()
-            raise
+            if saved := self._earlier():
+                self._take_over(saved)
+            self._within = entered.pop_all()
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         self._within.close()
-        if kind is not None and issubclass(kind, KeyboardInterrupt) and not str(error):
+        if isinstance(error, KeyboardInterrupt) and not str(error):
             finished = f"interrupted; the results of models that were finished are in {self.path}, and "
             more = "the same command" if self.command.resumed else "--resume"
             raise Interrupted.after(error, finished + f"{more} keeps them") from None
@@ -145,7 +134,7 @@ class ResultStore:
     @property
     def results(self) -> list:
         """All results, those of models that aren't named now too."""
-        return [result for made in self._made.values() if made for result in made]
+        return list(itertools.chain(*self._made.values()))
 
     def results_of_named(self) -> list:
         """The results of the models that are named now."""
@@ -157,11 +146,11 @@ class ResultStore:
 
     def get(self, model: str, make: Callable[[], list], attack: str | None = None) -> tuple[list, bool]:
         """The results of a unit, and whether they were made now and written."""
-        if self.has(model, attack):
-            return self._made[model, attack], False
-        self._made[model, attack] = make()
-        self._write()
-        return self._made[model, attack], True
+        new = not self.has(model, attack)
+        if new:
+            self._made[model, attack] = make()
+            self._write()
+        return self._made[model, attack], new
 
     def draw(self, stem: str, new: bool, drawn: Callable[..., Figure], *given) -> None:
         """Draw a figure of new results, or one that an interruption left out."""
@@ -180,14 +169,11 @@ class ResultStore:
                 f"{self.path} is damaged ({error.what}): it is set aside, and its results are made anew"
             )
         distributed.wait_for_all()  # before the first process writes what the others read
-        fits = saved and (described(self.test), versions()) == (saved.data, saved.versions)
+        fits = saved and (saved.data, saved.versions) == (self.data, versions())
         return saved if fits and saved.options.decisive == self.options.decisive else None
 
-    def _take_over(self, saved: SavedResults | None) -> None:
+    def _take_over(self, saved: SavedResults) -> None:
         """Find which earlier results stand, and which are reused."""
-        if saved is None:
-            self._set_aside = True
-            return
         same = {model: way for model, way in saved.trained.items() if self.named.get(model, way) == way}
         alike = saved.models == tuple(self.named)
         reused = [result for result in saved.results if self.resume and result.model in same]
@@ -200,34 +186,31 @@ class ResultStore:
         self._set_aside, self._standing = not stands, saved.results if stands else []
         for result in reused:
             if result.model not in self.named or self._reusable(result):
-                unit = unit_of(result)
-                self._made[unit] = [*(self._made.get(unit) or []), result]
+                self._made.setdefault(unit_of(result), []).append(result)
 
     def _write(self) -> None:
         """Write all results that there are."""
         if not self.writes:
             return
         self._lock.check()
-        results = self.results
-        made = {unit_of(result) for result in results}
-        results += [result for result in self._standing if unit_of(result) not in made]
-        moved = self._new_names() if self._set_aside else {}
-        beside = [path for path in moved if path != self.path]
-        for path in beside:
-            path.rename(moved[path])
+        made = self.results
+        units = {unit_of(result) for result in made}
+        results = made + [result for result in self._standing if unit_of(result) not in units]
+        done = {result.model: self.trained[result.model] for result in results}
+        content = SavedResults(self.options, self.data, versions(), tuple(self.trained), done, results)
+        beside = self._new_names() if self._set_aside else {}
+        aside = beside.pop(self.path, None)
+        for path, moved in beside.items():
+            path.rename(moved)
         try:
-            checked_file.write(self.path, encode(self._content(results)), moved.get(self.path))
+            checked_file.write(self.path, encode(content), aside)
         except InputError:  # nothing is replaced
-            for path in beside:
-                moved[path].rename(path)
+            for path, moved in beside.items():
+                moved.rename(path)
             raise
         self._set_aside = False
         if self.command.overview:
             figures.remove(self.folder / self.command.overview)  # until it is drawn of all that there are now
-
-    def _content(self, results: list) -> SavedResults:
-        done = {result.model: self.trained[result.model] for result in results}
-        return SavedResults(self.options, described(self.test), versions(), tuple(self.trained), done, results)
 
     def _new_names(self) -> dict[Path, Path]:
         """Names under which an earlier file, and what belongs to it, is set aside."""
@@ -237,7 +220,7 @@ class ResultStore:
 
 
 def unit_of(result) -> tuple[str, str | None]:
-    """The model and the attack that a result is of."""
+    """The model and the attack of a result."""
     return result.model, getattr(result, "attack", None)
 
 
@@ -246,70 +229,30 @@ def is_drawn(path: Path) -> bool:
     return path.with_name(f"{path.name}.png").is_file()
 
 
-def described(test: Images) -> dict[str, str]:
-    """Data as results name them."""
-    return {"name": test.name, "split": test.split, "sha256": test.sha256}
-
-
-def read_results(folder: str | os.PathLike, commands: Sequence[str] | None = None) -> dict[str, SavedResults]:
-    """The results in a folder, by command.
-
-    Args:
-        commands: names of commands; all that are registered where left out.
+def read_results(folder: str | os.PathLike, commands: Iterable[str] | None = None) -> dict[str, SavedResults]:
+    """The results in a folder, by command; of all registered commands where none are given.
 
     Raises:
         InputError: a file is damaged.
     """
-    known = registered()
-    chosen = {name: Path(folder) / known[name].file for name in (known if commands is None else commands)}
-    return {name: _read(path, known[name]) for name, path in chosen.items() if path.is_file()}
-
-
-def _read(path: Path, command: ResultCommand) -> SavedResults:
-    with _damages_named(path, command.name):
-        saved = checked_file.read(path, {field.name for field in dataclasses.fields(SavedResults)})
-        results = SavedResults(
-            options=decode(command.options, saved["options"]),
-            data={name: decode(str, saved["data"][name]) for name in ("name", "split", "sha256")},
-            versions=decode(dict[str, str], saved["versions"]),
-            models=decode(tuple[str, ...], saved["models"]),
-            trained=decode(dict[str, Provenance], saved["trained"]),
-            results=decode(list[command.record], saved["results"]),
-        )
-        if not results.results:
-            raise ValueError("it has no results")
-        return results
-
-
-@contextlib.contextmanager
-def _damages_named(path: Path, command: str) -> Iterator[None]:
-    """Turn what is wrong with a file's content into an error that names the file, and says what to do."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        what = {KeyError: f"it has no {error}", RecursionError: "it is nested too deep"}.get(type(error), str(error))
-        raise Damaged(path, command, what) from error
+    known, found = registered(), {}
+    for name in known if commands is None else commands:
+        kinds = {"options": known[name].options, "results": list[known[name].record]}
+        saved = _read(SavedResults, Path(folder) / known[name].file, name, "results", kinds)
+        found |= {name: saved} if saved else {}
+    return found
 
 
 @dataclass(frozen=True)
 class SavedReproduction:
-    """The content of `reproduction.json`.
+    """The content of `reproduction.json`; see :mod:`pyrobayes.evaluation.reproduction`."""
 
-    Attributes:
-        recipe: how the models were trained, attacked and judged: the fields of :class:`pyrobayes.options.Recipe`.
-        particles: K per class.
-        data, images: the data set, and how many of its test images FGSM attacked.
-        seeds: of the trainings.
-        clean: accuracy on clean images, by model.
-        comparisons, claims: see :mod:`pyrobayes.evaluation.reproduction`.
-    """
-
-    recipe: dict
+    recipe: dict  # the fields of :class:`pyrobayes.options.Recipe`
     particles: int
     data: str
-    seeds: list[int]
-    images: int
-    clean: dict[str, Spread]
+    seeds: list[int]  # of the trainings
+    images: int  # that FGSM attacked
+    clean: dict[str, Spread]  # accuracy by model
     comparisons: list[Comparison]
     claims: list[Claim]
     versions: dict[str, str]
@@ -317,19 +260,11 @@ class SavedReproduction:
 
 def read_reproduction(folder: str | os.PathLike) -> SavedReproduction | None:
     """The content of `reproduction.json`; None where there is none."""
-    path = Path(folder) / REPRODUCTION
-    if not path.is_file():
-        return None
-    names = {field.name for field in dataclasses.fields(SavedReproduction)}
-    with _damages_named(path, "reproduce"):
-        found = decode(SavedReproduction, checked_file.read(path, names))
-        if not found.comparisons:
-            raise ValueError("it has no comparisons")
-        return found
+    return _read(SavedReproduction, Path(folder) / REPRODUCTION, "reproduce", "comparisons", {})
 
 
 def write_reproduction(folder: Path, saved: SavedReproduction) -> None:
-    """Write `reproduction.json`; an earlier one of another recipe, or of other seeds, versions or images, is kept under another name."""
+    """Write `reproduction.json`; an earlier one that differs in SAME_REPRODUCTION is kept under another name."""
     path, encoded = folder / REPRODUCTION, encode(saved)
     try:
         there = encode(read_reproduction(folder))
@@ -337,3 +272,22 @@ def write_reproduction(folder: Path, saved: SavedReproduction) -> None:
         there = {}
     same = there is None or all(there.get(name) == encoded[name] for name in SAME_REPRODUCTION)
     checked_file.write(path, encoded, None if same else other_names(path)[0])
+
+
+def _read(record: type, path: Path, command: str, needed: str, kinds: Mapping[str, Any]) -> Any:
+    """The record that a command's file holds, or None where there is no file.
+
+    Args:
+        needed: the entry that mustn't be empty.
+        kinds: the kinds of entries for which the record's own is too general.
+    """
+    if not path.is_file():
+        return None
+    kinds = {field.name: field.type for field in dataclasses.fields(record)} | kinds
+    try:
+        saved = checked_file.read(path, set(kinds))
+        if not saved[needed]:
+            raise ValueError(f"it has no {needed}")
+        return record(**{name: decode(kind, saved[name]) for name, kind in kinds.items()})
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Damaged(path, command, str(error)) from error

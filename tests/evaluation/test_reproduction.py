@@ -23,6 +23,7 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import Spread, student_95
 from pyrobayes.evaluation.robustness import checks
 from pyrobayes.options import Recipe
+from pyrobayes.progress import Progress
 from pyrobayes.results.registry import registered
 from pyrobayes.training import checkpoint
 from pyrobayes_cli.reproduce import show_comparison
@@ -140,8 +141,16 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
     monkeypatch.setattr(Context, "images", lambda self, name, split: few[split])
     apart = {"gbz": {"latent": 3, "batch_size": 50}}
     recipe = Recipe("small", "no time", {"epochs": 1}, apart, eps=(0.0, 0.1), attacked=1, verdict=FEW)
-    found = reproduce(recipe, images=60, seeds=2, seed=3, context=Context(runs=tmp_path))
+    told = []
+
+    class Listening(Progress):
+        def written(self, what, path):
+            told.append((what, path))
+            assert path.is_file() and not (path.parent / "evaluation.json").exists()
+
+    found = reproduce(recipe, images=60, seeds=2, seed=3, context=Context(runs=tmp_path, progress=Listening()))
     assert [folder.name for folder in found.folders] == ["seed-3", "seed-4"]
+    assert told == [("Figure 1", folder / "figure1.png") for folder in found.folders]
     assert all(
         (folder / "samples-gbz.png").is_file() and (folder / "figure1.pdf").is_file() for folder in found.folders
     )
@@ -212,7 +221,7 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
 
     counted("attack", evaluation), counted("evaluate", evaluation), counted("assess", robustness)
     again = reproduce(recipe, images=60, seeds=2, seed=3, context=Context(runs=tmp_path))
-    assert made == [("evaluate", "gbz"), ("evaluate", "dfx"), ("attack", "dfx")]
+    assert made == [("attack", "dfx"), ("evaluate", "gbz"), ("evaluate", "dfx")]
     assert again.claims == found.claims and again.comparisons == found.comparisons
     assert before == {name: (tmp_path / name).read_bytes() for name in before}
     made.clear()
