@@ -44,7 +44,10 @@ napoleon_custom_sections = [("Attributes", "params_style")]
 # Names of other libraries can't be looked up without a network, and constants have no entry: both are left as text.
 nitpick_ignore_regex = [
     ("py:data", ".*"),
-    ("py:.*", r"(torch|nn|pyro|matplotlib|collections|contextlib|pathlib|os)\..*|Tensor|Module|Path|Figure|tuple\[float"),
+    (
+        "py:.*",
+        r"(torch|nn|pyro|matplotlib|collections|contextlib|pathlib|os)\..*|Tensor|Module|Path|Figure|tuple\[float",
+    ),
 ]
 
 
