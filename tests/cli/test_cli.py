@@ -483,7 +483,7 @@ def wait_for_a_save(run, process, since=0):
 def test_killed_and_interrupted_it_ends_with_the_same_weights(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     with start(whole) as process:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
 
     with start(broken) as process:
@@ -496,7 +496,7 @@ def test_killed_and_interrupted_it_ends_with_the_same_weights(tmp_path):
         assert process.returncode == 130 and "Traceback" not in errors
         assert "to go on: pyrobayes train gfz" in errors and "--resume" in errors
     with start(broken, "--resume") as process:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
 
     expected, got = (load(folder / "gfz").state_dict() for folder in (whole, broken))
