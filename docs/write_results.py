@@ -25,6 +25,7 @@ from pyrobayes import factorizations
 from pyrobayes.attacks import base
 from pyrobayes.codec import decode
 from pyrobayes.commands.report import read_reproduction, read_results
+from pyrobayes.data.declared import DATASETS
 from pyrobayes.errors import is_number
 from pyrobayes.evaluation import reproduction
 from pyrobayes.evaluation.clean import Evaluation
@@ -144,6 +145,15 @@ def declared_attacks() -> str:
         for attack, cls in everybody.items()
     ]
     return table(["name", "what", "norms", "own options and defaults"], rows, left=4)
+
+
+def data_sets() -> str:
+    """The declared data sets: by which name each is asked for, its classes, and which checksums its files are held to."""
+    rows = [
+        [code(name), data.title, ", ".join(data.classes), "the package's" if data.sums else "recorded when fetched"]
+        for name, data in DATASETS.items()
+    ]
+    return table([code("--data"), "images", "classes", "checksums"], rows, left=4)
 
 
 def checks() -> str:
@@ -365,6 +375,7 @@ TABLES = {
         worst_cases,
         attacks,
         declared_attacks,
+        data_sets,
         checks,
         sheet,
         findings,

@@ -142,7 +142,7 @@ def test_one_process_speaks_for_all_and_they_work_together_more_than_once(tmp_pa
     )
     done = torchrun(str(script), str(tmp_path))
     assert done.returncode == 0, done.stderr
-    for once in ("validation ELBO", "ECE", "success rate"):
+    for once in ("validation ELBO", "expected calibration error", "success rate"):
         assert done.stdout.count(once) == 1
     assert done.stderr.count("epoch 1/1") == 2
     assert all((tmp_path / file).is_file() for file in ("evaluation.json", "attack.json", "figure1.pdf"))

@@ -31,6 +31,7 @@ ATTACK = ResultCommand(
     AttackResult,
     done="attacked",
     section=sections.attacks_section,
+    sentences=sections.attack_sentences,
     figures=("figure1.*", "figure2-*"),
     overview="figure1",
     beside="adversarial-*.safetensors",

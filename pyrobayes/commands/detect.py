@@ -22,6 +22,7 @@ DETECT = ResultCommand(
     Detection,
     done="attacked and tested",
     section=sections.detections_section,
+    sentences=sections.detection_sentences,
     figures=("detection-*",),
 )
 register(DETECT)

@@ -22,6 +22,7 @@ ROBUSTNESS = ResultCommand(
     Verdict,
     done="attacked for a verdict on robustness",
     section=sections.verdicts_section,
+    sentences=sections.verdict_sentences,
     figures=("robustness.p*", "robustness-*"),
     overview="robustness",
     joint=True,

@@ -124,14 +124,22 @@ def _check_cache(name: str, folder: Path) -> None:
 
 
 def _read_by_torchvision(name: str, split: str, folder: Path) -> Images:
+    """Images of a class of torchvision with the attributes of CIFAR10: `data` [N, height, width, channels], `targets` [N]."""
     import torchvision.datasets
 
+    data = DATASETS[name]
     try:
-        read = getattr(torchvision.datasets, DATASETS[name].torchvision)(folder.parent, train=split == "train")
+        read = getattr(torchvision.datasets, data.torchvision)(folder.parent, train=split == "train")
+        pixels, labels = torch.as_tensor(read.data), torch.as_tensor(read.targets)
+        return Images(name, split, pixels.movedim(3, 1).contiguous(), labels.long(), data.classes)
     except RuntimeError as error:  # its checksums are torchvision's
         raise InputError(f"damaged data in {folder}: {error}; delete it and fetch the data again") from error
-    pixels = torch.from_numpy(read.data).permute(0, 3, 1, 2).contiguous()
-    return Images(name, split, pixels, torch.tensor(read.targets), DATASETS[name].classes)
+    except (AttributeError, TypeError, ValueError, IndexError, OSError) as error:
+        layout = "CIFAR10, with data [N, height, width, channels] and targets [N]"
+        raise InputError(
+            f"can't read the data set {name} in {folder}: {error}; expected a class of torchvision like {layout}. "
+            "Another layout needs a reader in pyrobayes/data/sources.py"
+        ) from error
 
 
 def _from_debian(data: DataSet) -> dict[str, bytes]:

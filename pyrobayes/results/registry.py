@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pyrobayes.errors import InputError
 
@@ -13,9 +14,10 @@ from pyrobayes.errors import InputError
 class ResultCommand:
     """A command that measures trained models and writes what it found.
 
-    The records of its results have `model`, `images` and, where several attacks are told apart, `attack`. The section gets
-    the command's :class:`pyrobayes.results.store.SavedResults`, the names of the figures that are there, and the results
-    of all commands by name; it gives the Markdown blocks of the report.
+    The records of its results have `model`, `images` and `data` (the name of the test images); where several attacks are
+    told apart, `attack`; and `accuracy` or `clean_accuracy` where the summary may tell it. The section gets the command's
+    :class:`pyrobayes.results.store.SavedResults`, the names of the figures that are there, and the results of all commands
+    by name; it gives the Markdown blocks of the report.
     """
 
     name: str  # as it is typed
@@ -24,6 +26,7 @@ class ResultCommand:
     record: type  # of one result
     done: str  # the report says that so many images were done
     section: Callable[..., list[str]]
+    sentences: Callable[[Any], list[str]] = lambda result: []  # on one result, for the summary of its model
     figures: tuple[str, ...] = ()  # patterns of the names of its figures
     overview: str | None = None  # the stem of the figure of all results, which is removed when one of them changes
     beside: str | None = None  # a pattern of other files that belong to the results, and are set aside with them

@@ -6,12 +6,15 @@ are there, and the saved results of all commands by name. Its text is in `resour
 
 from collections.abc import Mapping, Sequence
 
+from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import Evaluation
+from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.robustness.checks import NOT_APPLICABLE
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.results import tables
 from pyrobayes.results.markdown import Markdown, listed
 from pyrobayes.results.page import render
+from pyrobayes.results.registry import registered
 from pyrobayes.results.store import SavedReproduction, SavedResults
 from pyrobayes.results.tables import MODEL, NORMS, NUMBER, Table, eps_of, grouped
 
@@ -88,7 +91,7 @@ def caveats(results: Sequence) -> list[str]:
     for result in results:
         # The table of clean images has a column for it.
         noise = None if isinstance(result, Evaluation) else getattr(result, "flipped_by_resampling", None)
-        approximation, signs = result.approximation, getattr(result, "gradient_signs", None)
+        approximation, signs = getattr(result, "approximation", None), getattr(result, "gradient_signs", None)
         told = [
             noise
             and f"another draw of the noise changes {noise.sentence()} of the predictions on {noise.total:,} clean images.",
@@ -104,29 +107,37 @@ def caveats(results: Sequence) -> list[str]:
 
 
 def summary(found: Found, model: str) -> str:
-    """Sentences on one model: how it does on clean images, under attack, and in the worst case."""
-    results = {command: saved.of(model) for command, saved in found.items()}
-    everything = [result for of_command in results.values() for result in of_command]
-    accuracies = [getattr(each, "accuracy", None) or getattr(each, "clean_accuracy", None) for each in everything]
+    """Sentences on one model: its clean accuracy, then what each command says of its results."""
+    results = [(command, result) for command, saved in found.items() for result in saved.of(model)]
+    accuracies = (getattr(each, "accuracy", None) or getattr(each, "clean_accuracy", None) for _, each in results)
     told = []
     if clean := next(filter(None, accuracies), None):
-        told.append(f"classifies {clean.sentence()} of {clean.total:,} clean images correctly.")
-    elif tests := results.get("detect"):
-        told.append(f"has a {tests[0].test} test that rejects {tests[0].false_alarms.sentence()} of the clean images.")
-    for result in results.get("attack", []):
-        i = _nearest(result.eps)
-        told.append(
-            f"{result.attack.upper()} at eps {eps_of(result.eps[i], result.options.get('norm'))} has "
-            f"{result.success(i).sentence()} of {result.images:,} images misclassified."
-        )
-    for verdict in results.get("robustness", []):
-        told += [worst_case(verdict), _failed(verdict)]
+        told.append(f"It classifies {clean.sentence()} of {clean.total:,} clean images correctly.")
+    told += [sentence for command, result in results for sentence in registered()[command].sentences(result)]
     trained = [saved.trained[model] for saved in found.values() if model in saved.trained]
     if any(other != trained[0] for other in trained):
         told.append("These results are of different trainings of it.")
     if trained and trained[0].epochs < (epochs := trained[0].config.training.epochs):
         told.append(f"It has {trained[0].epochs} of {epochs} epochs of its training behind it.")
-    return " ".join(told)
+    return " ".join(dict.fromkeys(told))
+
+
+def attack_sentences(result: AttackResult) -> list[str]:
+    """The success rate at the eps nearest to 0.1."""
+    i = _nearest(result.eps)
+    eps = eps_of(result.eps[i], result.options.get("norm"))
+    broken = f"{result.success(i).sentence()} of {result.images:,} images"
+    return [f"{result.attack.upper()} at eps {eps} has {broken} misclassified."]
+
+
+def detection_sentences(result: Detection) -> list[str]:
+    """The share of clean images that the test rejects."""
+    return [f"The {result.test} test rejects {result.false_alarms.sentence()} of the clean images."]
+
+
+def verdict_sentences(verdict: Verdict) -> list[str]:
+    """The worst case, and how many checks failed."""
+    return [worst_case(verdict), _failed(verdict)]
 
 
 def worst_case(verdict: Verdict) -> str:

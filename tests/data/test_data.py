@@ -300,3 +300,29 @@ def test_cifar10_is_read_from_torchvisions_cache(tmp_path, monkeypatch):
     (folder / "test_batch").write_bytes(batch[:-1])
     with pytest.raises(InputError, match="damaged data in .*; delete it and fetch the data again"):
         load_data("cifar10", "test", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "attributes, words",
+    [
+        ({"data": torch.zeros(2, 16, 16, dtype=torch.uint8).numpy(), "targets": [0, 1]}, "dimension|axis|Dimension"),
+        ({"labels": [0, 1]}, "no attribute 'data'"),
+        ({"data": torch.zeros(2, 8, 8, 3).numpy(), "targets": [0, 1]}, "pixels must be torch.uint8"),
+        (
+            {"data": torch.zeros(2, 8, 8, 3, dtype=torch.uint8).numpy(), "targets": [0, 12]},
+            "labels must lie from 0 to 9",
+        ),
+    ],
+)
+def test_another_layout_of_torchvision_is_refused_in_one_line(attributes, words, tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    other = type("Other", (), {"__init__": lambda self, root, train: None, **attributes})
+    monkeypatch.setattr(torchvision.datasets, "Other", other, raising=False)
+    declared = DataSet("Others", tuple("abcdefghij"), "Other", folder="other", files=("images",))
+    monkeypatch.setitem(DATASETS, "others", declared)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "images").write_bytes(b"")
+    with pytest.raises(InputError, match=f"can't read the data set others in .*({words}).*sources.py") as refused:
+        load_data("others", "train", tmp_path)
+    assert len(str(refused.value).splitlines()) == 1

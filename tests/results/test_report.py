@@ -168,7 +168,7 @@ def test_tests_without_meaning_are_marked(folder):
     text, html = written(folder)
     assert Read(html).table("model", "test")[1][1] == "marginal, without meaning" and "Without meaning" in text
     assert text.startswith("# Results on fashion-mnist\n\n60 test images attacked and tested.\n")
-    assert "**DFX** has a marginal test that rejects 5.0% [1.7, 13.7] of the clean images." in text
+    assert "**DFX**: The marginal test rejects 5.0% [1.7, 13.7] of the clean images." in text
 
 
 def test_the_worst_case_stands_beside_a_single_attack_or_its_lack_is_told(made):

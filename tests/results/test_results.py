@@ -1,7 +1,7 @@
 """No command takes away what an earlier one has written, wherever it ends."""
 
 import dataclasses
-import functools
+import importlib
 import json
 import random
 
@@ -10,11 +10,10 @@ import torch
 from made_up import verdict
 
 from pyrobayes import InputError, RobustnessOptions, evaluation, files
-from pyrobayes.attacks.attack_options import AttackOptions, DetectionOptions
+from pyrobayes.attacks.attack_options import AttackOptions
 from pyrobayes.commands import robustness
 from pyrobayes.commands.attack import attack
 from pyrobayes.commands.context import Context
-from pyrobayes.commands.detect import detect
 from pyrobayes.commands.evaluate import evaluate
 from pyrobayes.commands.robustness import run_verdicts
 from pyrobayes.evaluation.reproduction import Comparison, Spread
@@ -24,6 +23,7 @@ from pyrobayes.results import figures
 from pyrobayes.results.registry import registered
 from pyrobayes.results.store import (
     Provenance,
+    ResultStore,
     SavedReproduction,
     read_reproduction,
     read_results,
@@ -33,24 +33,19 @@ from pyrobayes.tensor_files import read_tensors
 
 FEW = {"images": 2, "particles": 1}
 AT = {"eps": (0.1,)}
-OPTIONS = {
-    "evaluate": EvaluationOptions(**FEW),
-    "attack": AttackOptions(**FEW, **AT, attack=("fgsm", "uniform")),
-    "detect": DetectionOptions(**FEW, **AT, attack=("fgsm",)),
-    "robustness": RobustnessOptions(**FEW, **AT, steps=1, redraws=1, checked_images=2, brief=True),
-}
-COMMANDS = {
-    "evaluate": evaluate,
-    "attack": attack,
-    "detect": detect,
-    "robustness": functools.partial(robustness.robustness, resume=False),
-}
-INSIDE = {
-    "evaluate": (evaluation, "evaluate"),
-    "attack": (evaluation, "attack"),
-    "detect": (evaluation, "attack"),
-    "robustness": (robustness, "assess"),
-}
+SMALL = {**FEW, **AT, "attack": ("fgsm",), "steps": 1, "redraws": 1, "checked_images": 2, "brief": True}
+
+
+def small_options(command):
+    """Options of a command by which it ends soon."""
+    kind = registered()[command].options
+    return kind(**{field.name: SMALL[field.name] for field in dataclasses.fields(kind) if field.name in SMALL})
+
+
+def run(command, models, options, where):
+    """Run a command on models, and reuse nothing."""
+    call = getattr(importlib.import_module(f"pyrobayes.commands.{command}"), command)
+    return call(models, options, where, resume=False)
 
 
 @pytest.fixture
@@ -75,20 +70,20 @@ def interrupted_after(calls, monkeypatch, of, name):
 def test_a_repeated_command_that_is_interrupted_leaves_what_was_there(command, where, tmp_path, monkeypatch, request):
     if command == "robustness":
         request.getfixturevalue("quickly_broken")
-    run = COMMANDS[command]
-    run(["dfx", "dbx"], OPTIONS[command], where)
+    options = small_options(command)
+    run(command, ["dfx", "dbx"], options, where)
     path = tmp_path / registered()[command].file
     before = path.read_bytes()
     with monkeypatch.context() as patched:
-        interrupted_after(1, patched, *INSIDE[command])
+        interrupted_after(1, patched, ResultStore, "get")
         with pytest.raises(KeyboardInterrupt):
-            run(["dfx", "dbx"], OPTIONS[command], where)
+            run(command, ["dfx", "dbx"], options, where)
     assert path.read_bytes() == before and len(list(tmp_path.glob(f"{path.stem}*.json"))) == 1
     # By other options it begins anew, and the earlier one is kept.
-    other = dataclasses.replace(OPTIONS[command], particles=2)
-    interrupted_after(1, monkeypatch, *INSIDE[command])
+    other = dataclasses.replace(options, particles=2)
+    interrupted_after(1, monkeypatch, ResultStore, "get")
     with pytest.raises(KeyboardInterrupt):
-        run(["dfx", "dbx"], other, where)
+        run(command, ["dfx", "dbx"], other, where)
     assert (tmp_path / f"{path.stem}.1.json").read_bytes() == before
     assert {result.model for result in read_results(tmp_path, [command])[command].results} == {"dfx"}
 
@@ -134,13 +129,13 @@ def test_a_figure_that_can_not_be_written_costs_no_result(where, tmp_path, monke
 
 @pytest.mark.parametrize("command, figure", [("evaluate", "confusion"), ("robustness", "robustness")])
 def test_a_figure_that_an_interruption_left_out_is_drawn_when_it_goes_on(command, figure, where, tmp_path, monkeypatch):
-    classifiers, test = where.open(["dfx"], OPTIONS[command])
+    classifiers, test = where.open(["dfx"], small_options(command))
     monkeypatch.setattr(robustness, "assess", lambda classifier, *given, **more: verdict(classifier.factorization.name))
 
     def run():
         if command == "evaluate":
-            return evaluate(["dfx"], OPTIONS[command], where, resume=True)
-        return run_verdicts(classifiers, test, OPTIONS[command], where, resume=True)
+            return evaluate(["dfx"], small_options(command), where, resume=True)
+        return run_verdicts(classifiers, test, small_options(command), where, resume=True)
 
     run()
     figures.remove(tmp_path / f"{figure}-dfx")
@@ -151,7 +146,7 @@ def test_a_figure_that_an_interruption_left_out_is_drawn_when_it_goes_on(command
 
 
 def test_results_that_can_not_be_written_leave_the_earlier_ones_in_their_place(where, tmp_path, monkeypatch):
-    evaluate(["dfx"], OPTIONS["evaluate"], where)
+    evaluate(["dfx"], small_options("evaluate"), where)
     before = sorted((path.name, path.read_bytes()) for path in tmp_path.iterdir())
 
     def full(descriptor):
@@ -188,7 +183,7 @@ def test_an_earlier_reproduction_is_kept(tmp_path):
 
 def test_a_damaged_file_is_kept_too(where, tmp_path):
     write_json(tmp_path / "evaluation.json", {"results": []})
-    evaluate(["dfx"], OPTIONS["evaluate"], where)
+    evaluate(["dfx"], small_options("evaluate"), where)
     assert json.loads((tmp_path / "evaluation.1.json").read_text()) == {"results": []}
 
 
@@ -231,27 +226,19 @@ def test_a_figure_of_earlier_results_is_not_left_beside_new_ones(where, tmp_path
     assert not list(tmp_path.glob("robustness.p*")) and not list(tmp_path.glob("figure1.*"))
 
 
-@pytest.mark.parametrize(
-    "command, inside, options",
-    [
-        ("evaluate", "evaluation.evaluate", EvaluationOptions(**FEW)),
-        ("attack", "evaluation.attack", AttackOptions(eps=(0.1,), **FEW)),
-        ("detect", "fit_detector", DetectionOptions(eps=(0.1,), **FEW)),
-        ("robustness", "assess", RobustnessOptions(eps=(0.1,), **FEW)),
-    ],
-)
-def test_two_processes_that_write_the_same_results_are_refused(command, inside, options, where, tmp_path, monkeypatch):
-    run = COMMANDS[command]
+@pytest.mark.parametrize("command", registered())
+def test_two_processes_that_write_the_same_results_are_refused(command, where, monkeypatch):
+    options = small_options(command)
 
     def meanwhile(*given, **more):
         with pytest.raises(InputError, match=f"another process writes the results of 'pyrobayes {command}'; choose"):
-            run(["dbx"], options, where)
+            run(command, ["dbx"], options, where)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"pyrobayes.commands.{command}.{inside}", meanwhile)
+    monkeypatch.setattr(ResultStore, "get", meanwhile)
     for _ in range(2):  # the first has left nothing locked
         with pytest.raises(KeyboardInterrupt):
-            run(["dfx"], options, where)
+            run(command, ["dfx"], options, where)
 
 
 @pytest.fixture(scope="module")

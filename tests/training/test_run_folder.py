@@ -118,7 +118,7 @@ def test_wrong_content_of_a_model_is_refused(run, change, words):
         (in_place(step=-1, elbo_sum=0.0, seconds=0.0), "no numbers below 0"),
         (in_place(step=10**9, elbo_sum=0.0, seconds=0.0), "it is at step 1000000000 after 1 epochs"),
         (in_place(step=1.5, elbo_sum=0.0, seconds=0.0), "expected a whole number"),
-        (in_place(step=0, elbo_sum=float("nan"), seconds=0.0), "expected a finite number"),
+        (in_place(step=0, elbo_sum=float("nan"), seconds=0.0), "NaN is no number of JSON"),
         (lambda _, metadata: metadata.update(place="[" * 200_000 + "]" * 200_000), "nested too deep"),
         (lambda _, metadata: metadata.update(place="{"), "damaged file"),
         (lambda _, metadata: metadata.pop("place"), "damaged file"),
