@@ -33,7 +33,7 @@ from pyrobayes.tensor_files import read_tensors
 
 FEW = {"images": 2, "particles": 1}
 AT = {"eps": (0.1,)}
-SMALL = {**FEW, **AT, "attack": ("fgsm",), "steps": 1, "redraws": 1, "checked_images": 2, "brief": True}
+SMALL = {**FEW, **AT, "attack": ("pgd",), "steps": 1, "redraws": 1, "checked_images": 2, "brief": True}
 
 
 def small_options(command):
