@@ -41,6 +41,7 @@ from pyrobayes.results.markdown import Markdown, code
 from pyrobayes.results.store import SavedResults
 from pyrobayes.results.tables import NUMBER, STATUS, TEXT, Table, share
 from pyrobayes.training.checkpoint import Config
+from pyrobayes_cli.main import main as main_command
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -154,6 +155,13 @@ def data_sets() -> str:
         for name, data in DATASETS.items()
     ]
     return table([code("--data"), "images", "classes", "checksums"], rows, left=4)
+
+
+def commands() -> str:
+    """The commands, each with its page and what it does."""
+    offered = sorted(main_command.commands.items())
+    rows = [[Markdown(f"[`pyrobayes {name}`]({name}.md)"), command.short_help.rstrip(".")] for name, command in offered]
+    return table(["command", "does"], rows, left=2)
 
 
 def checks() -> str:
@@ -376,6 +384,7 @@ TABLES = {
         attacks,
         declared_attacks,
         data_sets,
+        commands,
         checks,
         sheet,
         findings,
@@ -391,7 +400,7 @@ TABLES = {
         kernel_density,
     )
 }
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "commands" / "index.md")
 LINK = re.compile(r"(!?\[[^\]]*\]\()(?![a-z]+:|#)([^)\s]+\))")
 
 

@@ -10,8 +10,8 @@ import foolbox
 import pyrobayes
 
 quick = "--quick" in sys.argv
-steps = 5 if quick else 40
-x, y = pyrobayes.load_data("fashion-mnist-mini", "test").head(20 if quick else 100).batch(slice(None))
+steps = 2 if quick else 40
+x, y = pyrobayes.load_data("fashion-mnist-mini", "test").head(10 if quick else 100).batch(slice(None))
 
 # foolbox takes a model for a deterministic function of the image. Fixed noise makes the classifier one.
 classifier = pyrobayes.pretrained("gfz", noise="fixed", device="cpu")
@@ -20,7 +20,7 @@ model = foolbox.PyTorchModel(classifier.as_logits().eval(), bounds=(0, 1))
 for name, attack, eps in (
     ("FGSM", foolbox.attacks.LinfFastGradientAttack(), 0.1),
     ("PGD", foolbox.attacks.LinfPGD(rel_stepsize=2.5 / steps, steps=steps), 0.1),
-    ("Carlini and Wagner, L2", foolbox.attacks.L2CarliniWagnerAttack(3, steps=5 if quick else 30), 1.5),
+    ("Carlini and Wagner, L2", foolbox.attacks.L2CarliniWagnerAttack(3, steps=2 if quick else 30), 1.5),
 ):
     _, adversarial, _ = attack(model, x, y, epsilons=eps)
     wrong = pyrobayes.evaluation.Rate.of(classifier(adversarial).argmax(1) != y)

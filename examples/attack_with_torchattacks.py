@@ -11,10 +11,10 @@ import torchattacks
 import pyrobayes
 
 quick = "--quick" in sys.argv
-factorization = pyrobayes.build("gfz", networks="small")
-images = pyrobayes.load_data("fashion-mnist-mini")
+factorization = pyrobayes.build("gfz", networks="tiny" if quick else "small")
+images = pyrobayes.load_data("fashion-mnist-mini").head(500 if quick else None)
 pyrobayes.fit(factorization, images, pyrobayes.TrainingOptions(epochs=1 if quick else 6, batch_size=32))
-x, y = pyrobayes.load_data("fashion-mnist-mini", "test").head(20 if quick else 100).batch(slice(None))
+x, y = pyrobayes.load_data("fashion-mnist-mini", "test").head(10 if quick else 100).batch(slice(None))
 
 # torchattacks takes a model for a deterministic function of the image. Fixed noise makes the classifier one.
 classifier = pyrobayes.BayesClassifier(factorization.eval(), noise="fixed")

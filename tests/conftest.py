@@ -1,23 +1,39 @@
 """Shared fixtures: small models of every registered factorization, and small real images."""
 
 import dataclasses
+import signal
 
 import hierarchical  # noqa: F401  (registers a factorization)
 import linear_gaussian  # noqa: F401  (and another)
 import pytest
 import torch
+from matplotlib.figure import Figure
 from support import TINY
 from torch.nn.functional import avg_pool2d
 
 from pyrobayes import Images, build, factorizations, load_data
 from pyrobayes.evaluation.robustness import known_broken
 from pyrobayes.inference import importance
+from pyrobayes.results import figures
+
+DEFAULT_HANDLERS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
 
 
 @pytest.fixture(autouse=True, scope="session")
 def validation():
     """Pyro checks shapes, supports and plates in every trace."""
     importance.VALIDATE = True
+
+
+@pytest.fixture(autouse=True, scope="session")
+def default_signals():
+    """Signals end what tests start, although `nohup` and a shell's `&` let pytest ignore some."""
+    for number, handler in DEFAULT_HANDLERS.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +77,10 @@ def batch(tiny_images):
 def quickly_broken(monkeypatch):
     """Trains what is known to be broken for one epoch only, where that isn't what is tested."""
     monkeypatch.setattr(known_broken, "TRAINING", dataclasses.replace(known_broken.TRAINING, epochs=1))
+
+
+@pytest.fixture
+def empty_figures(monkeypatch):
+    """Figures are written empty, for tests of which figures are there: drawing takes longest."""
+    save = figures.save
+    monkeypatch.setattr(figures, "save", lambda figure, path: save(Figure((1, 1)), path))

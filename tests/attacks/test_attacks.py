@@ -173,8 +173,8 @@ def classifier(make):
 
 @pytest.mark.parametrize("noise", ["fresh", "fixed"])
 def test_results_do_not_depend_on_batches(noise, attack, make, tiny_images):
-    data, classifier = tiny_images.head(50), BayesClassifier(make("gbz", double=True), particles=3, noise=noise)
-    results = [evaluation.attack(classifier, data, (0.0, 0.1), by=attack, batch_size=size) for size in (50, 7)]
+    data, classifier = tiny_images.head(20), BayesClassifier(make("gbz", double=True), particles=3, noise=noise)
+    results = [evaluation.attack(classifier, data, (0.0, 0.1), by=attack, batch_size=size) for size in (20, 7)]
     assert results[0].predictions == results[1].predictions
     torch.testing.assert_close(torch.tensor(results[0].posteriors), torch.tensor(results[1].posteriors))
     assert results[0].examples.shape == (2, 8, 1, 7, 7)
@@ -464,7 +464,7 @@ def test_what_cannot_be_attacked_is_named(make, batch):
 
 
 def test_the_least_distance_is_reported(make, tiny_images):
-    data, by = tiny_images.head(20), attacks.get("cw", steps=40, searches=4, step_size=0.3)
+    data, by = tiny_images.head(20), attacks.get("cw", steps=20, searches=3, step_size=0.3)
     result = evaluation.attack(BayesClassifier(make("gbz"), particles=2, noise="fixed"), data, (0.0, 0.1, 2.0), by=by)
     assert len(result.predictions) == len(result.examples) == 3 and len(result.distances) == 20
     for distance, label, prediction in zip(result.distances, result.labels, result.predictions[2]):

@@ -48,10 +48,11 @@ def test_reference_attacks_as_fgsm_does(make, tiny_images):
 
 @pytest.fixture
 def small_benchmark(monkeypatch):
-    """The benchmark without generated code."""
+    """The benchmark without generated code, and of two eps."""
     without = {name: options for name, options in benchmark.OURS.items() if "compile" not in options}
     monkeypatch.setattr(benchmark, "OURS", without)
     monkeypatch.setattr(benchmark, "SAME", ["float32"])
+    monkeypatch.setattr(benchmark, "EPS", (0.0, 0.1))
     return build("gbz", Networks(latent=4, hidden=8, channels=4)).eval().requires_grad_(False)
 
 
@@ -81,5 +82,5 @@ def test_peak_memory_is_of_the_process_alone():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is that of the parent too")
 def test_the_peak_does_not_grow_with_the_number_of_parts():
-    few, many = (benchmark.memory(50, images, networks="small", budget=16) for images in (5, 60))
+    few, many = (benchmark.memory(50, images, networks="tiny", budget=16) for images in (5, 25))
     assert many - few < 30 / 1024  # GiB

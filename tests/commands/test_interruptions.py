@@ -27,10 +27,10 @@ def where(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_of_schedulers_and_terminals_keep_what_is_finished(number, tmp_path):
-    line = "evaluate dbx gfz --pretrained --images 300 --particles 1 --batch-size 1 --out".split()
-    with subprocess.Popen(
-        [sys.executable, "-m", "pyrobayes_cli", *line, tmp_path], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:  # fmt: skip
+    line = "evaluate dbx gfz --pretrained --images 150 --particles 1 --batch-size 1 --out".split()
+    command = [sys.executable, "-m", "pyrobayes_cli", *line, tmp_path]
+    how = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    with subprocess.Popen(command, text=True, **how) as process:
         for _ in range(6000):
             if (tmp_path / "confusion-dbx.png").exists():
                 break

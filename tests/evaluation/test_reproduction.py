@@ -4,10 +4,13 @@ import dataclasses
 import json
 import math
 import re
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from support import invoke
 
@@ -21,17 +24,20 @@ from pyrobayes.evaluation import reproduction
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import Spread, student_95
-from pyrobayes.evaluation.robustness import checks
+from pyrobayes.evaluation.robustness import checks, known_broken
 from pyrobayes.options import Recipe
 from pyrobayes.progress import Progress
+from pyrobayes.results import figures
 from pyrobayes.results.registry import registered
 from pyrobayes.training import checkpoint
 from pyrobayes_cli.reproduce import show_comparison
 from pyrobayes_cli.results import show_worst_cases
 
 EPS = (0.0, 0.1, 0.4)
-FEW = {"images": 20, "eps": (0.1,), "steps": 2, "redraws": 2, "checked_images": 10, "brief": True}
+FEW = {"images": 20, "eps": (0.1,), "steps": 1, "redraws": 2, "checked_images": 4, "brief": True}
 TINY = Networks(latent=6, hidden=16, channels=4)
+APART = {"gbz": {"latent": 3, "batch_size": 50}}
+RECIPE = Recipe("small", "no time", {"epochs": 1}, APART, eps=(0.0, 0.1), attacked=1, verdict=FEW)
 
 
 def result(model, broken):
@@ -132,85 +138,133 @@ def test_what_a_reproduction_can_not_do_is_refused_before_anything_is_trained(tm
         reproduce("quick", context=Context(runs=tmp_path / "three"))
 
 
-@pytest.mark.usefixtures("quickly_broken")
-def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
-    monkeypatch.setattr(factorizations, "names", lambda comparators=False: ["gbz", "dfx"])
-    monkeypatch.setitem(options.NETWORKS, "small", TINY)
-    named = dataclasses.replace(mini, name="fashion-mnist")
-    few = {"train": named.head(200), "test": named.head(60)}
-    monkeypatch.setattr(Context, "images", lambda self, name, split: few[split])
-    apart = {"gbz": {"latent": 3, "batch_size": 50}}
-    recipe = Recipe("small", "no time", {"epochs": 1}, apart, eps=(0.0, 0.1), attacked=1, verdict=FEW)
-    told = []
+def save_dot(figure, path):
+    """In place of a figure, which takes seconds to draw, a single pixel."""
+    paths = [Path(f"{path}.{kind}") for kind in ("pdf", "png")]
+    for each in paths:
+        Image.new("L", (1, 1)).save(each)
+    return paths
+
+
+def make_small(patched, images):
+    """Two tiny models of tiny images, what is known to be broken trained for an epoch, and figures that aren't drawn."""
+    few = dataclasses.replace(images, name="fashion-mnist")
+    few = {"train": few.head(200), "test": few.head(60)}
+    brief = dataclasses.replace(known_broken.TRAINING, epochs=1)
+    patched.setattr(factorizations, "names", lambda comparators=False: ["gbz", "dfx"])
+    patched.setitem(options.NETWORKS, "small", TINY)
+    patched.setattr(Context, "images", lambda self, name, split: few[split])
+    patched.setattr(known_broken, "TRAINING", brief)
+    patched.setattr(figures, "save", save_dot)
+    for name in ("image_grid", "reconstructions", "adversarial_examples"):
+        patched.setattr(figures, name, lambda *given: None)
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory, tiny_images):
+    """Two seeds, from training to claims: what was found, the folder, and which files progress was told of."""
+    folder, told = tmp_path_factory.mktemp("runs"), []
 
     class Listening(Progress):
         def written(self, what, path):
             told.append((what, path))
             assert path.is_file() and not (path.parent / "evaluation.json").exists()
 
-    found = reproduce(recipe, images=60, seeds=2, seed=3, context=Context(runs=tmp_path, progress=Listening()))
-    assert [folder.name for folder in found.folders] == ["seed-3", "seed-4"]
-    assert told == [("Figure 1", folder / "figure1.png") for folder in found.folders]
-    assert all(
-        (folder / "samples-gbz.png").is_file() and (folder / "figure1.pdf").is_file() for folder in found.folders
-    )
-    assert not (found.folders[0] / "samples-dfx.png").exists() and (tmp_path / "reproduction.pdf").is_file()
-    written = json.loads((tmp_path / "reproduction.json").read_text())
+    with pytest.MonkeyPatch.context() as patched:
+        make_small(patched, tiny_images)
+        found = reproduce(
+            RECIPE, images=60, seeds=2, seed=3, particles=3, context=Context(runs=folder, progress=Listening())
+        )
+    return SimpleNamespace(found=found, folder=folder, told=told)
+
+
+@pytest.fixture
+def runs(reproduced, monkeypatch, tmp_path, tiny_images):
+    """A copy of the folder of both seeds, which the same command may go on with."""
+    make_small(monkeypatch, tiny_images)
+    return shutil.copytree(reproduced.folder, tmp_path / "runs")
+
+
+def test_reproduce_from_training_to_claims(reproduced):
+    found, folder = reproduced.found, reproduced.folder
+    assert found.folders == [folder / "seed-3", folder / "seed-4"]
+    assert reproduced.told == [("Figure 1", each / "figure1.png") for each in found.folders]
+    drawn = [["samples-gbz.png", "figure1.pdf", "report.html"], ["samples-dfx.png"]]  # DFX has no p(x|...)
+    for each in found.folders:
+        assert [[(each / name).is_file() for name in names] for names in drawn] == [[True] * 3, [False]]
+    assert (folder / "reproduction.pdf").is_file()
+    written = json.loads((folder / "reproduction.json").read_text())
     assert written["seeds"] == [3, 4] and len(written["comparisons"]) == 4 and len(written["claims"]) == 2
-    assert (tmp_path / "seed-3" / "report.html").is_file() and "GBZ, DFX" in (tmp_path / "report.md").read_text()
     assert written["comparisons"][1]["ours"]["shares"] == [each[0].success(1).share for each in found.attacks]
-    show_comparison(found, tmp_path)
-    told, ours = capsys.readouterr().out, found.comparisons[1]
-    assert [*told.splitlines()[3].split()[:4]] == ["gbz", "0.1", "40.41", f"{100 * ours.ours.share:.1f}"]
-    assert f"{100 * (ours.ours.share - 0.4041):+.1f}" in told and ours.worst.percent() in told
-    show_worst_cases(found.verdicts[0])
-    worst = capsys.readouterr().out
-    for verdict in found.verdicts[0]:
-        failed = ", ".join(f"{check.number}" for check in verdict.checks if check.status == checks.FAIL) or "none"
-        row = next(line for line in worst.splitlines() if line.startswith(verdict.model))
-        assert re.split(" {2,}", row)[1:] == [verdict.worst[0].percent(), failed, str(len(verdict.success)), "20"]
     assert [len(each) for each in found.verdicts] == [2, 2] and written["comparisons"][1]["worst"]["images"] == 20
-    said = (tmp_path / "report.md").read_text()
-    assert all(
-        f"| GBZ | {row} |" in said
-        for row in ("published", "ours", "difference", "worst case, 20 images", "FGSM, 20 images")
-    )
-    assert "Networks small, K = 10, seeds 3 and 4; training: epochs 1; GBZ: latent 3, batch size 50." in said
-    configs = [checkpoint.Config.read(tmp_path / "seed-3" / name) for name in ("gbz", "dfx")]
+    configs = [checkpoint.Config.read(folder / "seed-3" / name) for name in ("gbz", "dfx")]
     assert [(each.networks.latent, each.training.batch_size) for each in configs] == [(3, 50), (TINY.latent, 128)]
-    assert "[seed 3](seed-3/report.html) and [seed 4](seed-4/report.html)" in said
-    assert 'href="seed-3/report.html"' in (tmp_path / "report.html").read_text()
+
+
+def cells(printed):
+    """The cells of each line of tables on a terminal."""
+    return [re.split(" {2,}", line) for line in printed.splitlines()]
+
+
+def test_the_command_line_shows_comparisons_claims_and_worst_cases(reproduced, capsys):
+    found = reproduced.found
+    show_comparison(found, reproduced.folder)
+    told, ours = cells(capsys.readouterr().out), found.comparisons[1]
+    gap, half = 100 * (ours.ours.share - 0.4041), 100 * ours.difference[1]
+    shares = [ours.ours.percent(), f"{gap:+.1f} +/- {half:.1f}", ours.judged.percent(), ours.worst.percent()]
+    assert told[3] == ["gbz", "0.1", "40.41", *shares]
     for claim in found.claims:
         outcome = {"holds": "holds", "fails": "FAILS"}.get(claim.outcome, "not decided")
-        line = f"gbz against dfx: {claim.statement} (FGSM): {outcome}; closest at eps 0.1, seed "
-        assert f"{line}{claim.seed}: {100 * claim.gap:+.1f} points" in told
+        gap = f"{100 * claim.gap:+.1f} +/- {100 * claim.half:.1f} at eps 0.1, seed {claim.seed}"
+        assert ["GBZ, DFX", claim.statement, outcome, gap] in told
+    show_worst_cases(found.verdicts[0])
+    told = cells(capsys.readouterr().out)
+    assert told[1] == ["model", "clean accuracy (%)", "FGSM 0.1", "worst case 0.1", "doubted by"]
+    for verdict in found.verdicts[0]:
+        failed = [check for check in verdict.checks if check.status == checks.FAIL and "iterative" in check.concerns]
+        rates = verdict.clean_accuracy.percent(), f"{5 * verdict.success['fgsm'][0].count:.1f}"  # of 20 images
+        doubts = ", ".join(str(check.number) for check in failed) or "none"
+        assert [verdict.model, *rates, verdict.worst[0].percent(), doubts] in told
 
-    # Made apart, they say the same together, and nothing is made anew.
-    (tmp_path / "reproduction.json").unlink()
+
+def test_the_report_shows_comparisons_claims_and_how_models_were_trained(reproduced):
+    said, found = (reproduced.folder / "report.md").read_text(), reproduced.found
+    clean, ours = found.comparisons[:2]
+    gap, half = zip(clean.difference, ours.difference)
+    for row in (
+        ("published", *(f"{100 * each.published:.2f}" for each in (clean, ours))),
+        ("ours", clean.ours.percent(), ours.ours.percent()),
+        ("difference", *(f"{100 * each:+.1f} ± {100 * width:.1f}" for each, width in zip(gap, half))),
+        ("FGSM, 20 images", "-", ours.judged.percent()),
+        ("worst case, 20 images", "-", ours.worst.percent()),
+    ):
+        assert f"| GBZ | {' | '.join(row)} |" in said.replace("\\", "")
+    assert "| GBZ, DFX |" in said
+    assert "Networks small, K = 3, seeds 3 and 4; training: epochs 1; GBZ: latent 3, batch size 50." in said
+    assert "[seed 3](seed-3/report.html) and [seed 4](seed-4/report.html)" in said
+    assert 'href="seed-3/report.html"' in (reproduced.folder / "report.html").read_text()
+
+
+def test_seeds_made_apart_say_the_same_together(runs, monkeypatch):
+    written = (runs / "reproduction.json").read_text()
+    (runs / "reproduction.json").unlink()
+    for name in ("attack", "evaluate"):
+        monkeypatch.setattr(evaluation, name, lambda *given, **named: pytest.fail("made anew"))
     for n in (3, 4):
-        reproduce(recipe, images=60, seed=n, context=Context(runs=tmp_path / f"seed-{n}"))
-    alone = json.loads((tmp_path / "seed-4" / "reproduction.json").read_text())
+        reproduce(RECIPE, images=60, seed=n, particles=3, context=Context(runs=runs / f"seed-{n}"))
+    alone = json.loads((runs / "seed-4" / "reproduction.json").read_text())
     assert alone["seeds"] == [4] and {claim["seed"] for claim in alone["claims"]} == {4}
-    (tmp_path / "seed-4" / "reproduction.json").unlink()
-    with monkeypatch.context() as patched:
-        for name in ("attack", "evaluate"):
-            patched.setattr(evaluation, name, lambda *given, **named: pytest.fail("made anew"))
-        reproduce(recipe, images=60, seeds=2, seed=3, context=Context(runs=tmp_path))
-    assert json.loads((tmp_path / "reproduction.json").read_text()) == written
+    (runs / "seed-4" / "reproduction.json").unlink()
+    reproduce(RECIPE, images=60, seeds=2, seed=3, particles=3, context=Context(runs=runs))
+    assert (runs / "reproduction.json").read_text() == written
 
-    # An interrupted run goes on: nothing is computed again but what is missing, and the results are the same.
-    files = ["reproduction.json", "report.html"] + [
-        f"seed-{n}/{name}" for n in (3, 4) for name in (command.file for command in registered().values())
-    ]
-    before = {name: (tmp_path / name).read_bytes() for name in files if (tmp_path / name).exists()}
-    assert len(before) == 8
-    attacked = json.loads((tmp_path / "seed-4/attack.json").read_text())
-    attacked["results"], attacked["trained"] = attacked["results"][:1], {"gbz": attacked["trained"]["gbz"]}
-    (tmp_path / "seed-4/attack.json").write_text(json.dumps(attacked))
-    (tmp_path / "seed-4/evaluation.json").write_text("{")
+
+@pytest.fixture
+def made(monkeypatch):
+    """What is measured, and of which model, in turn."""
     made = []
 
-    def counted(name, of):
+    def count(name, of):
         real = getattr(of, name)
 
         def call(classifier, *given, **options):
@@ -219,22 +273,37 @@ def test_reproduce_from_training_to_claims(tmp_path, monkeypatch, mini, capsys):
 
         monkeypatch.setattr(of, name, call)
 
-    counted("attack", evaluation), counted("evaluate", evaluation), counted("assess", robustness)
-    again = reproduce(recipe, images=60, seeds=2, seed=3, context=Context(runs=tmp_path))
+    count("attack", evaluation), count("evaluate", evaluation), count("assess", robustness)
+    return made
+
+
+def test_an_interrupted_reproduction_goes_on_with_what_is_missing(reproduced, runs, made):
+    files = ["reproduction.json", "report.html"] + [
+        f"seed-{n}/{name}" for n in (3, 4) for name in (command.file for command in registered().values())
+    ]
+    before = {name: (runs / name).read_bytes() for name in files if (runs / name).exists()}
+    assert len(before) == 8
+    attacked = json.loads((runs / "seed-4/attack.json").read_text())
+    attacked["results"], attacked["trained"] = attacked["results"][:1], {"gbz": attacked["trained"]["gbz"]}
+    del attacked["sha256"]
+    (runs / "seed-4/attack.json").write_text(json.dumps(attacked))
+    (runs / "seed-4/evaluation.json").write_text("{")
+    again = reproduce(RECIPE, images=60, seeds=2, seed=3, particles=3, context=Context(runs=runs))
     assert made == [("attack", "dfx"), ("evaluate", "gbz"), ("evaluate", "dfx")]
-    assert again.claims == found.claims and again.comparisons == found.comparisons
-    assert before == {name: (tmp_path / name).read_bytes() for name in before}
-    made.clear()
-    reproduce(recipe, images=50, seeds=1, seed=3, context=Context(runs=tmp_path / "seed-3"))
+    assert again.claims == reproduced.found.claims and again.comparisons == reproduced.found.comparisons
+    assert before == {name: (runs / name).read_bytes() for name in before}
+
+
+def test_other_options_make_anew_what_depends_on_them(runs, made, monkeypatch):
+    monkeypatch.setitem(options.RECIPES, "own", RECIPE)
+    told = invoke("reproduce", "--images", 50, "--seed", 3, "--particles", 3, "--runs", runs / "seed-3")
     assert made == [("attack", "gbz"), ("attack", "dfx")]
-    monkeypatch.setitem(options.RECIPES, "own", recipe)
-    told = invoke("reproduce", "--images", 50, "--seed", 3, "--runs", tmp_path / "seed-3")
-    assert told.exit_code == 0 and told.output.endswith(f"sheets of checks, are in {tmp_path / 'seed-3'}.\n")
+    assert told.exit_code == 0 and told.output.endswith(f"sheets of checks, are in {runs / 'seed-3'}.\n")
 
 
-def test_a_run_of_another_recipe_is_not_taken_for_its_own(tmp_path, monkeypatch, mini):
+def test_a_run_of_another_recipe_is_not_taken_for_its_own(tmp_path, monkeypatch, tiny_images):
     monkeypatch.setitem(options.NETWORKS, "small", TINY)
-    named = dataclasses.replace(mini, name="fashion-mnist").head(100)
+    named = dataclasses.replace(tiny_images, name="fashion-mnist").head(100)
     monkeypatch.setattr(Context, "images", lambda self, name, split: named)
     changes = {"epochs": 1, "adversarial_eps": 0.1, "adversarial_steps": 1}
     train(["dfx"], networks="small", training_changes=changes, context=Context(runs=tmp_path))

@@ -34,7 +34,7 @@ def test_log_weights_equal_a_plain_loop_over_classes_and_particles(name, make, b
 
 
 def test_estimates_with_other_draws_agree_within_their_error(name, make, batch):
-    factorization, x, particles = make(name, double=True), batch[0].double()[:2], 400
+    factorization, x, particles = make(name, double=True), batch[0].double()[:2], 150
     generator = torch.Generator().manual_seed(0)
     noise = [
         torch.randn(particles, 10, 2, factorization.latent, dtype=torch.float64, generator=generator) for _ in range(2)

@@ -368,7 +368,7 @@ class Noisy(BNN):
 @pytest.mark.usefixtures("quickly_broken")
 def test_a_model_that_hides_in_noise_fails(cnn, tiny_images):
     victim = BayesClassifier(Noisy(cnn), particles=1)
-    options = dataclasses.replace(QUICK, steps=2, eps=(0.2,), images=240, checked_images=240, batch_size=120)
+    options = dataclasses.replace(QUICK, steps=2, eps=(0.2,), images=120, checked_images=120, batch_size=120)
     found = sheet(run_of(victim, tiny_images, options))
     assert found[6].status == FAIL  # the gradient of one estimate is mostly noise
     assert found[7].status == FAIL  # what one draw of the noise falls for, others don't
@@ -378,7 +378,8 @@ def test_a_model_that_hides_in_noise_fails(cnn, tiny_images):
 @pytest.mark.usefixtures("quickly_broken")
 def test_a_noisy_classifier_is_called_unstable(make, tiny_images):
     classifier = BayesClassifier(make("gbz"), particles=1)
-    verdict = assess(classifier, tiny_images, tiny_images, dataclasses.replace(QUICK, images=40, checked_images=20))
+    options = dataclasses.replace(QUICK, images=40, checked_images=20, steps=2)
+    verdict = assess(classifier, tiny_images, tiny_images, options)
     found = {check.number: check for check in verdict.checks}
     assert found[10].status == FAIL and found[6].status != NOT_APPLICABLE and found[7].status != NOT_APPLICABLE
     assert 10 in verdict.doubts("pgd") and 10 in verdict.doubts("worst case")
@@ -444,7 +445,7 @@ def test_a_suite_that_is_too_weak_is_found_out(weak, status, broken, mini, monke
 def test_a_cnn_trained_in_a_single_step_is_called_masked(broken, mini, monkeypatch):
     monkeypatch.setattr(known_broken, "known_broken_model", lambda training, saturated, device: broken[saturated])
     test = load_data("fashion-mnist-mini", "test")
-    options = RobustnessOptions(images=100, eps=(0.1, 0.2, 0.3), steps=20, redraws=1, checked_images=100, batch_size=50)
+    options = RobustnessOptions(images=60, eps=(0.1, 0.2, 0.3), steps=8, redraws=1, checked_images=60, batch_size=60)
     victim = BayesClassifier(broken[False], 1, noise="fixed")
     found = sheet(run_of(victim, test, options, training=mini))
     assert found[5].status == FAIL and found[5].concerns == (SINGLE_STEP,)
@@ -477,7 +478,7 @@ def test_what_a_defender_prunes_the_snapshot_sees(make, tiny_images):
 
 
 def test_checks_are_at_an_eps_above_0_and_of_the_strongest_attack(make, tiny_images, monkeypatch):
-    options = dataclasses.replace(QUICK, images=10, checked_images=10, eps=(0.0, 0.2), steps=10)
+    options = dataclasses.replace(QUICK, images=10, checked_images=10, eps=(0.0, 0.2), steps=3)
     run = run_of(BayesClassifier(make("gbz"), 2), tiny_images, options)
     assert run.middle == 0.2
     for strongest in ("pgd", "apgd, snapshot"):
@@ -492,7 +493,7 @@ def test_checks_are_at_an_eps_above_0_and_of_the_strongest_attack(make, tiny_ima
 @pytest.mark.usefixtures("quickly_broken")
 def test_an_interrupted_run_goes_on(make, tiny_images, tmp_path):
     classifier = BayesClassifier(make("gbz"), particles=2)
-    options = dataclasses.replace(QUICK, images=20, checked_images=10, brief=True)
+    options = dataclasses.replace(QUICK, images=10, checked_images=5, steps=2, redraws=2, eps=(0.1,), brief=True)
 
     class Stops(type(silent)):
         calls = 0
