@@ -109,7 +109,7 @@ def test_adversarial_training_holds_what_plain_training_does_not(make, tiny_imag
         fit(
             cnn,
             tiny_images,
-            dataclasses.replace(FEW, epochs=20, adversarial_eps=eps, adversarial_steps=5 if eps else None),
+            dataclasses.replace(FEW, epochs=20, adversarial_eps=eps, adversarial_steps=2 if eps else None),
         )
         accuracy[eps] = robust_accuracy(cnn, tiny_images)
     assert accuracy[0.1] > accuracy[0.0] + 0.1

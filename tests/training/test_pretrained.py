@@ -37,14 +37,14 @@ def test_an_unknown_one_is_refused():
         pretrained("gbx")
 
 
-def test_results_go_to_runs_and_not_into_the_package(tmp_path, monkeypatch):
+def test_results_go_to_runs_and_not_into_the_package(tmp_path, monkeypatch, empty_figures):
     monkeypatch.chdir(tmp_path)
     before = sorted(PRETRAINED.rglob("*"))
-    result = invoke("attack", "gbz", "--pretrained", "--images", 20, "--eps-range", "0,0.1")
+    result = invoke("attack", "gbz", "--pretrained", "--images", 3, "--eps-range", "0,0.1")
     assert result.exit_code == 0, result.output
     assert "Data: fashion-mnist-mini" in result.stdout and "attack.json are in runs." in result.stdout
     assert json.loads((tmp_path / "runs" / "attack.json").read_text())["data"]["name"] == "fashion-mnist-mini"
-    (again,) = attack(["gbz"], AttackOptions(images=20, eps=(0.1,)), Context(runs=PRETRAINED))
+    (again,) = attack(["gbz"], AttackOptions(images=3, eps=(0.1,)), Context(runs=PRETRAINED))
     assert again.data == "fashion-mnist-mini"
     assert sorted(PRETRAINED.rglob("*")) == before
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import Evaluation
@@ -52,13 +53,15 @@ def image_grid(images: Tensor, titles: Sequence[str], title: str, rows: Sequence
     """Images [rows, columns, channels, height, width], with a title for every column, such as a class, and names of the rows."""
     height, width = images.shape[:2]
     figure = style.new_figure(0.75 * width + (0.8 if rows else 0.2), 0.75 * height + 0.6)
-    grid = figure.subplots(height, width, squeeze=False)
-    for axes, image in zip(grid.flat, images.flatten(0, 1)):
-        _image(axes, image)
-    for axes, column in zip(grid[0], titles):
-        axes.set_title(column, fontsize=7, pad=3)
-    for axes, row in zip(grid[:, 0], rows):
-        axes.set_ylabel(row, fontsize=7)
+    axes = figure.add_subplot()
+    framed = pad(images, (1, 1, 1, 1), value=1.0)  # white lines between
+    tiles = framed.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # one image: a plot each would take seconds
+    _image(axes, tiles)
+    down, across = framed.shape[-2:]
+    axes.xaxis.tick_top()
+    axes.set_xticks([across * (i + 0.5) - 0.5 for i in range(len(titles))], titles, fontsize=7)
+    axes.set_yticks([down * (i + 0.5) - 0.5 for i in range(len(rows))], rows, fontsize=7, rotation=90, va="center")
+    axes.tick_params(length=0)
     figure.suptitle(title, fontsize=9)
     return figure
 
