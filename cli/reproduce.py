@@ -18,7 +18,7 @@ from pyrobayes_cli.results import show_attack, show_evaluation, show_worst_cases
     default="own",
     show_default=True,
     type=click.Choice(list(RECIPES), case_sensitive=False),
-    help="own: what is best here, longer trainings than those of train; poster: as published; quick: on the embedded subset, with tiny networks, two epochs and 200 test images",
+    help="own: what is best here, longer trainings than those of train; poster: as published; quick: on the embedded subset, with tiny networks, two epochs and a few test images",
 )
 @click.option("--quick", is_flag=True, help="the same as --recipe quick")
 @click.option(

@@ -309,7 +309,7 @@ RECIPES = {
         training={"epochs": 2, "batch_size": 32, "lr": 3e-3, "kl_warmup": 0.2},
         eps=(0.0, 0.1, 0.2, 0.3),
         evaluated=200,
-        attacked=200,
+        attacked=100,
         verdict=BESIDE_FGSM | {"images": 40, "eps": (0.1, 0.2), "steps": 5, "redraws": 4, "checked_images": 8},
     ),
 }
