@@ -217,7 +217,7 @@ def test_what_one_model_has_not_is_refused_before_another_is_attacked(empty_figu
 
 
 def test_robustness(runs, tmp_path, monkeypatch, quickly_broken):
-    # What is made of them is tested elsewhere.
+    # Other tests look at the known-broken models, so few images train them here.
     monkeypatch.setattr("pyrobayes.evaluation.robustness.known_broken.IMAGES", 100)
     few = (*FEW["attack"], "--checked-images", 2, "--steps", 1, "--redraws", 1)
     result = invoke("robustness", "--runs", runs, "--out", tmp_path, *few)

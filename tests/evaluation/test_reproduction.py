@@ -261,7 +261,7 @@ def test_seeds_made_apart_say_the_same_together(runs, monkeypatch):
 
 @pytest.fixture
 def made(monkeypatch):
-    """What is measured, and of which model, in turn."""
+    """Pairs of a measurement and its model, in the order that they are made."""
     made = []
 
     def count(name, of):
