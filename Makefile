@@ -1,5 +1,4 @@
 # make reproduce [QUICK=1]   environment, data, training of all seven models, attacks, figures, report; and the site
-# (QUICK takes one thread: of models this small it is as fast, and several times faster where another core is busy.)
 # make test                  environment and test suite; of models this small two processes are faster than two threads
 # make lint                  what ruff finds, whether the code is formatted, and whether imports keep to the layers
 # make results               tables, cards and figures of the pages, from docs/results
@@ -13,7 +12,7 @@ BIN = $(VENV)/bin
 .PHONY: reproduce test lint results docs benchmark clean
 
 reproduce: $(VENV)/installed
-	$(if $(QUICK),OMP_NUM_THREADS=1) $(BIN)/pyrobayes reproduce $(if $(QUICK),--quick)
+	$(BIN)/pyrobayes reproduce $(if $(QUICK),--quick)
 	$(MAKE) docs
 
 test: $(VENV)/installed

@@ -12,6 +12,10 @@ from pyrobayes_cli.models import show_training
 from pyrobayes_cli.results import show_attack, show_evaluation, show_worst_cases
 
 
+def _each(what) -> str:
+    return ", ".join(f"{name} {what(recipe)}" for name, recipe in RECIPES.items())
+
+
 @click.command("reproduce", short_help="Train, evaluate and attack all seven models, and draw the figures.")
 @click.option(
     "--recipe",
@@ -24,7 +28,7 @@ from pyrobayes_cli.results import show_attack, show_evaluation, show_worst_cases
 @click.option(
     "--networks",
     type=click.Choice(list(NETWORKS), case_sensitive=False),
-    help="sizes [default: own small, poster paper, quick tiny]",
+    help=f"sizes [default: {_each(lambda recipe: recipe.networks)}]",
 )
 @options.with_default(
     "--seeds", default=1, type=click.IntRange(1), help="trainings, with seeds that count up from --seed"
@@ -37,7 +41,9 @@ from pyrobayes_cli.results import show_attack, show_evaluation, show_worst_cases
 @options.data_dir
 @options.device
 @click.option(
-    "--images", type=click.IntRange(1), help="test images that FGSM attacks [default: own 1000, poster all, quick 200]"
+    "--images",
+    type=click.IntRange(1),
+    help=f"test images that FGSM attacks [default: {_each(lambda recipe: recipe.attacked or 'all')}]",
 )
 @options.with_default("--particles", default=10, type=click.IntRange(1), help="particles K per class")
 @options.with_default("--seed", default=0, type=click.IntRange(0), help="seed of training, particles and samples")
@@ -64,8 +70,9 @@ def reproduce(recipe, quick, networks, seeds, runs, data_dir, device, images, pa
     others = [name for name, default in ((recipe, "own"), (sizes, chosen.networks)) if name != default]
     folder = runs or "-".join(["runs", *others])
     time = f": {chosen.time}{'' if seeds == 1 else f', {seeds} times'}" if sizes == chosen.networks else ""
+    on = f" on {' and '.join(map(str.upper, chosen.judged))}" if chosen.judged else ""
     click.echo(
-        f"All seven models with {sizes} networks on {chosen.data}, then FGSM on {attacked} test images and a brief verdict{time}. "
+        f"All seven models with {sizes} networks on {chosen.data}, then FGSM on {attacked} test images and a brief verdict{on}{time}. "
         f"Everything goes to {folder}; interrupted, the same command goes on where it stopped."
     )
 

@@ -269,6 +269,8 @@ class Recipe:
         apart: for single models, by name, fields of :class:`TrainingOptions` and :class:`Networks` that differ from that.
         evaluated, attacked: how many of the test images; all where None.
         verdict: fields of :class:`RobustnessOptions` that differ from its defaults.
+        judged: the models that get a verdict; all where empty.
+        threads: of PyTorch on a CPU; as many as it takes by itself where None.
     """
 
     networks: str
@@ -280,6 +282,8 @@ class Recipe:
     evaluated: int | None = None
     attacked: int | None = None
     verdict: dict = field(default_factory=lambda: dict(BESIDE_FGSM))
+    judged: tuple[str, ...] = ()
+    threads: int | None = None
 
     def changes(self, model: str, record: type) -> dict:
         """Fields of :class:`TrainingOptions` or :class:`Networks` that differ for a model."""
@@ -312,6 +316,8 @@ RECIPES = {
         evaluated=200,
         attacked=100,
         verdict=BESIDE_FGSM | {"images": 20, "eps": (0.1,), "steps": 5, "redraws": 2, "checked_images": 5},
+        judged=("gbz", "dfx"),  # one generative and one discriminative: a verdict takes longer than a training
+        threads=1,  # of networks this small it is as fast as two, and several times faster where another core is busy
     ),
 }
 

@@ -1,9 +1,12 @@
 """`pyrobayes reproduce`: train, evaluate, attack and judge all seven models, and compare with what is published."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from pyrobayes import distributed, factorizations
 from pyrobayes.attacks.attack_options import AttackOptions
@@ -65,7 +68,7 @@ def reproduce(
     images: int | None = None,
     resume: bool = True,
 ) -> Reproduction:
-    """Train, attack, evaluate and judge all seven models, draw every figure, and compare with what is published.
+    """Train, attack and evaluate all seven models, judge those of the recipe, draw every figure, and compare with what is published.
 
     Writes what the commands `train`, `attack`, `evaluate`, `robustness`, `generate` and `report` write into the folder of
     runs, or with several seeds into `seed-N` there. Where the recipe takes the published images, `reproduction.json` and
@@ -95,7 +98,8 @@ def reproduce(
         test.head(options.images)  # refused before anything is trained
     published = recipe.data == "fashion-mnist"
     _refuse_what_is_there(folder, runs, ["reproduce"] if published and seeds == 1 else [])
-    trained, attacks, evaluations, verdicts = map(list, zip(*(_measure(run, resume) for run in runs)))
+    with _threads(recipe.threads):
+        trained, attacks, evaluations, verdicts = map(list, zip(*(_measure(run, resume) for run in runs)))
     compared = (compare(attacks, verdicts), claims(attacks, list(folders))) if published else ([], [])
     result = Reproduction(list(folders), list(folders.values()), trained, evaluations, attacks, verdicts, *compared)
     if published and not distributed.rank():
@@ -123,8 +127,19 @@ def _refuse_what_is_there(folder: Path, runs: Sequence[_Run], written: Sequence[
             check_same_config(saved, wanted, run.folder / name)
 
 
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many threads of PyTorch, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _measure(run: _Run, resume: bool) -> tuple:
-    """Train all models for a seed, attack, evaluate and judge them. Figure 1 comes as early as it can, and is told."""
+    """Train all models for a seed, attack and evaluate them, and judge those of the recipe. Figure 1 comes as early as it can, and is told."""
     trained, context = {}, run.context
     for name in factorizations.names():
         networks, training = map(vars, run.config(name))
@@ -133,7 +148,7 @@ def _measure(run: _Run, resume: bool) -> tuple:
     attacks = attack(["all"], attacking, context, resume=resume)
     context.progress.written("Figure 1", run.folder / "figure1.png")
     evaluations = evaluate(["all"], evaluating, context, resume=resume)
-    verdicts = run_verdicts(*context.open(["all"], judging), judging, context, resume=resume)
+    verdicts = run_verdicts(*context.open(run.recipe.judged or ["all"], judging), judging, context, resume=resume)
     for name in factorizations.names():
         if Structure.of_formula(factorizations.get(name).formula()).models_images:
             draw_samples(name, context, seed=run.seed)

@@ -25,7 +25,7 @@ from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import Spread, student_95
 from pyrobayes.evaluation.robustness import checks, known_broken
-from pyrobayes.options import Recipe
+from pyrobayes.options import RECIPES, Recipe
 from pyrobayes.progress import Progress
 from pyrobayes.results import figures
 from pyrobayes.results.registry import registered
@@ -319,6 +319,26 @@ def test_a_run_of_another_recipe_is_not_taken_for_its_own(tmp_path, monkeypatch,
             context=Context(runs=tmp_path),
         )
     assert [path.name for path in tmp_path.iterdir()] == ["dfx"]
+
+
+def test_a_recipe_chooses_whom_to_judge_and_on_how_many_threads(tmp_path, monkeypatch, mini):
+    made, before = [], torch.get_num_threads()
+
+    def note(name, made_of):
+        monkeypatch.setattr(reproducing, name, lambda *given, **named: made.append((name, *made_of(*given))) or [])
+
+    note("train", lambda *given: [torch.get_num_threads()]), note("attack", lambda models, *given: models)
+    note("evaluate", lambda models, *given: models), note("run_verdicts", lambda models, *given: [models])
+    note("draw_samples", lambda *given: [torch.get_num_threads()])
+    monkeypatch.setattr(reproducing.report, "write", lambda folder: None)
+    monkeypatch.setattr(factorizations, "names", lambda comparators=False: ["gbz"])
+    monkeypatch.setattr(Context, "open", lambda self, models, judging: (models, mini))
+    recipe = dataclasses.replace(RECIPES["quick"], judged=("gbz", "dfx"), threads=before + 1)
+    reproduce(recipe, context=Context(runs=tmp_path))
+    judged = [("train", before + 1), ("attack", "all"), ("evaluate", "all"), ("run_verdicts", ("gbz", "dfx"))]
+    assert made == [*judged, ("draw_samples", before + 1)] and torch.get_num_threads() == before
+    made.clear(), reproduce(dataclasses.replace(recipe, judged=(), threads=None), context=Context(runs=tmp_path))
+    assert made[0] == ("train", before) and made[3] == ("run_verdicts", ["all"])
 
 
 def test_refusals(tmp_path):
