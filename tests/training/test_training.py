@@ -106,7 +106,7 @@ def test_the_importance_weighted_bound_is_the_log_of_the_mean_weight(make, tiny_
     training, _ = tiny_images.hold_out()
     x, y = training.batch(torch.arange(len(training)))
     draws = torch.stack(
-        [BayesClassifier(factorization, particles=5, seed=i)(x)[torch.arange(len(y)), y] for i in range(20)]
+        [BayesClassifier(factorization, particles=5, seed=i)(x)[torch.arange(len(y)), y] for i in range(10)]
     )
     error = (draws.std(0).square().mean() / len(y)).sqrt().item()
     assert epoch.elbo == pytest.approx(draws.mean().item(), abs=5 * error)
