@@ -6,6 +6,7 @@ from pyrobayes.attacks.base import Attack, get, names, options, register
 from pyrobayes.attacks.losses import LOSSES, MATCHING, log_odds_against
 from pyrobayes.attacks.fgsm import FGSM
 from pyrobayes.attacks.pgd import MIM, PGD
+from pyrobayes.attacks.eot_mim import EOTMIM
 from pyrobayes.attacks.apgd import APGD
 from pyrobayes.attacks.cw import CW
 from pyrobayes.attacks.square import Square
@@ -17,7 +18,7 @@ from pyrobayes.attacks.noise import Gaussian, Uniform
 #: The fast gradient sign method: `fgsm(classifier, x, y, eps=[0.05, 0.1])`, see :class:`FGSM`.
 fgsm = FGSM()
 
-__all__ = ["APGD", "CW", "FGSM", "LOSSES", "MATCHING", "MIM", "PGD", "Attack", "Gaussian", "Patch", "Problem", "Square"]
+__all__ = ["APGD", "CW", "EOTMIM", "FGSM", "LOSSES", "MATCHING", "MIM", "PGD", "Attack", "Gaussian", "Patch", "Problem", "Square"]
 __all__ += ["Transfer", "Uniform", "fgsm", "get", "log_odds_against", "names", "options", "register"]
 
 

@@ -15,6 +15,8 @@ from pyrobayes.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+SOFTNESS = 3.0  # nats
+
 
 def log_odds_against(log_joint: Tensor, y: Tensor) -> Tensor:
     """log p(not y|x) - log p(y|x), [B] nats, from log p(x, y) [B, C].
@@ -63,6 +65,16 @@ def difference_of_logits_ratio(log_joint: Tensor, y: Tensor, target: Tensor | No
     return (_split(log_joint, target)[0] - _split(log_joint, y)[0]) / spread
 
 
+def soft_margin(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """log sigmoid(margin / 3), [B]: about the margin where it is far below 0, and flat where the mistake is sure.
+
+    Its mean over particles (`snapshot`) is led by those that still classify well, and not by those that are lost already.
+    """
+    from torch.nn.functional import logsigmoid
+
+    return logsigmoid(margin(log_joint, y, target) / SOFTNESS)
+
+
 def logits(classifier: nn.Module, x: Tensor) -> Tensor:
     """All log p(x, y), or logits, [B, C]; an image that matches them also passes tests of them (Tramer et al. 2020)."""
     return classifier(x)
@@ -75,5 +87,10 @@ def latent_means(classifier: nn.Module, x: Tensor) -> Tensor:
     return classifier.latent_means(x).flatten(1)
 
 
-LOSSES = {"cross-entropy": cross_entropy, "margin": margin, "dlr": difference_of_logits_ratio}
+LOSSES = {
+    "cross-entropy": cross_entropy,
+    "margin": margin,
+    "dlr": difference_of_logits_ratio,
+    "soft-margin": soft_margin,
+}
 MATCHING = {"logit-matching": logits, "latent-matching": latent_means}

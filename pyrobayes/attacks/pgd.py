@@ -52,13 +52,16 @@ class PGD(Iterative):
     step_size: float | None = option(None, "size of a step", none_means="2.5 eps / steps", check=check_step_size)
 
     def climb(self, problem, eps, start, draw):
-        size = self.step_size or 2.5 * eps / self.steps
         images, along = start, 0.0
         for step in range(self.steps):
             _, gradient = problem.gradient(images, draw + step)
             along = self.accumulated(along, gradient)
-            images = problem.project(images + size * problem.ascend(along), eps)
+            images = problem.project(images + self.size(eps, step) * problem.ascend(along), eps)
         return images
+
+    def size(self, eps, step):
+        """The size of a step; each is as large here."""
+        return self.step_size or 2.5 * eps / self.steps
 
     def accumulated(self, before, gradient):
         """The direction of a step, from the direction before and the gradient; plain descent takes the gradient."""

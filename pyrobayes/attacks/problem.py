@@ -62,6 +62,38 @@ class Problem:
         other.target = torch.full_like(self.y, target)
         return other
 
+    def by(self, attack: Attack, particles: int | None = None) -> "Problem":
+        """This problem as another attack of the same norm and target sees it, with so many particles of a Bayes classifier."""
+        other = copy.copy(self)
+        other.attack, seen = attack, self._attacked
+        if particles is not None and hasattr(seen, "replaced"):
+            seen = seen.replaced(particles=particles)
+        other._classifier = other._seen(seen)
+        return other
+
+    def of(self, kept: Tensor) -> "Problem":
+        """This problem for some images alone, a mask [B]; their noise stays theirs."""
+        other = copy.copy(self)
+        other.x, other.y, other.indices = self.x[kept], self.y[kept], self.indices[kept]
+        other.target, other.references = (each if each is None else each[kept] for each in (self.target, self.references))
+        other._attacked = other._with_noise(self._attacked, keep_pinned=False)
+        other._asked, other._felt = (torch.zeros_like(other.y, dtype=torch.bool) for _ in range(2))
+        return other
+
+    @property
+    def has_particles(self) -> bool:
+        """True if the loss of every particle can be seen."""
+        return hasattr(self._attacked, "of_term") and self._attacked.options.prune is None
+
+    @torch.no_grad()
+    def share_of_draws(self, images: Tensor, draws: range) -> tuple[Tensor, Tensor]:
+        """The share of the classifier's draws that misclassify each image (give it the target), and the mean margin, [B]."""
+        margins = [
+            self._named_loss("margin", self._log_joint(resampled(self._attacked, draw), images)) for draw in draws
+        ]
+        margins = torch.stack(margins)
+        return (margins > 0).float().mean(0), margins.mean(0)
+
     @property
     def random(self) -> bool:
         """True if the loss depends on the draw."""

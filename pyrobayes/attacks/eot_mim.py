@@ -1,0 +1,68 @@
+"""Momentum steps through the noise of a random classifier, and a second stage for the images that stand."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from pyrobayes.attacks.base import per_image, register
+from pyrobayes.attacks.pgd import MIM
+from pyrobayes.errors import check_count, check_integer, check_positive
+from pyrobayes.options import option
+
+BROKEN = 0.9  # an image is left alone once so large a share of the selection draws misclassifies it
+
+
+def check_from_none(name: str, value) -> None:
+    """Refuse a number of steps that isn't whole, or is below 0."""
+    check_integer(name, value, least=0)
+
+
+@register("eot-mim")
+@dataclass(frozen=True)
+class EOTMIM(MIM):
+    """MIM with another draw of the classifier's noise at every step, and ever smaller steps; then a second stage.
+
+    One particle a step finds as much as ten, since many steps average over the noise (expectation over transformation, Athalye
+    et al. 2018, with one sample a step). The sizes of steps fall geometrically, and the last image counts.
+
+    The second stage takes the images that still stand, and climbs from there with all particles on their mean soft margin
+    (:func:`pyrobayes.attacks.losses.soft_margin`). Draws that no step saw choose between the stages.
+
+    Args:
+        first_step, last_step: the sizes of the first and of the last step, in eps; `step_size` makes all equal.
+    """
+
+    steps: int = 200
+    decay: float = 0.9
+    step_particles: int = option(1, "particles of every class that a step of the first stage sees", check=check_count)
+    second_steps: int = option(40, "steps of the second stage, which sees all particles", check=check_from_none)
+    selection: int = option(20, "draws of the noise that choose between the stages", check=check_count)
+    first_step: float = option(0.5, check=check_positive)
+    last_step: float = option(0.02, check=check_positive)
+
+    def perturb(self, problem, eps):
+        images = self.climb(problem.by(self, self.step_particles), eps, problem.x, draw=0)
+        if not self.second_steps or self.matching:
+            return images
+        end = self.steps + self.second_steps
+        selection = range(end, end + self.selection)
+        share, margin = problem.share_of_draws(images, selection)
+        standing = share < BROKEN
+        if not standing.any():
+            return images
+        rest, share, margin = problem.of(standing), share[standing], margin[standing]
+        second = self.second_stage(problem)
+        ends = second.climb(rest.by(second), eps, images[standing], self.steps)
+        new_share, new_margin = rest.share_of_draws(ends, selection)
+        better = (new_share > share) | (new_share == share) & (new_margin > margin)
+        return images.masked_scatter(per_image(standing), ends.where(per_image(better), images[standing]))
+
+    def second_stage(self, problem):
+        """The attack on the images that stand. A classifier without particles of its own is seen one draw at a time."""
+        steps = {"steps": self.second_steps, "first_step": SECOND[0], "last_step": SECOND[1]}
+        return dataclasses.replace(self, loss="soft-margin", snapshot=problem.has_particles, **steps)
+
+    def size(self, eps, step):
+        if self.step_size is not None:
+            return self.step_size
+        return eps * self.first_step * (self.last_step / self.first_step) ** (step / max(1, self.steps - 1))
+SECOND = (0.2, 0.02)

@@ -1,0 +1,98 @@
+"""Momentum steps through a random classifier's noise, and the second stage."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from pyrobayes import BayesClassifier, InputError, attacks
+from pyrobayes.attacks import LOSSES, Problem
+from pyrobayes.attacks.eot_mim import EOTMIM
+
+
+@pytest.fixture
+def classifier(make):
+    return BayesClassifier(make("gbz", double=True), particles=4)
+
+
+@pytest.fixture
+def images(tiny_images):
+    x, y = tiny_images.head(30).batch(slice(None))
+    return x.double(), y
+
+
+def test_the_soft_margin_is_the_log_of_a_sigmoid():
+    log_joint, y = torch.tensor([[-500.0, -497.0, -510.0]]), torch.tensor([0])
+    for truth, margin in ((0, 3.0), (1, -3.0), (2, 13.0)):
+        found = LOSSES["soft-margin"](log_joint, torch.tensor([truth]))
+        assert found.item() == pytest.approx(-math.log(1 + math.exp(-margin / 3)), abs=1e-5)
+    assert LOSSES["soft-margin"](log_joint, y, torch.tensor([2])).item() == pytest.approx(-13 / 3, abs=0.02)
+
+
+def test_sizes_of_steps_fall_geometrically():
+    attack = EOTMIM(steps=5, first_step=0.5, last_step=0.5 / 16)
+    sizes = [attack.size(0.1, step) for step in range(5)]
+    assert sizes == pytest.approx([0.05 / 2**step for step in range(5)])
+    assert EOTMIM(steps=1).size(0.1, 0) == pytest.approx(0.05)
+    assert EOTMIM(step_size=0.3).size(0.1, 7) == 0.3
+
+
+def test_some_images_alone_have_the_loss_that_they_have_among_all(classifier, images):
+    x, y = images
+    attack, kept = attacks.get("eot-mim", snapshot=True), torch.arange(30) % 3 == 1
+    problem = Problem(attack, classifier, x, y, indices=torch.arange(100, 130))
+    for particles in (None, 1, 2):
+        loss = problem.by(attack, particles).loss(x, 5)
+        torch.testing.assert_close(problem.of(kept).by(attack, particles).loss(x[kept], 5), loss[kept])
+    assert not torch.equal(problem.by(attack, 1).loss(x, 5), problem.loss(x, 5))
+
+
+def test_the_second_stage_is_taken_where_more_draws_fall_for_it(classifier, images):
+    x, y = images
+    one, two = (EOTMIM(steps=3, second_steps=steps, selection=6) for steps in (0, 10))
+    first, both = (attack(classifier, x, y, 0.1) for attack in (one, two))
+    problem = Problem(two, classifier, x, y)
+    before, after = (problem.share_of_draws(adversarial, range(13, 19))[0] for adversarial in (first, both))
+    changed = (first != both).flatten(1).any(1)
+    assert changed.any() and (after >= before).all() and after.mean() > before.mean()
+    assert (before[changed] < 0.9).all()
+
+
+def test_draws_that_choose_are_not_those_of_the_steps(classifier, images, monkeypatch):
+    seen, estimate = [], BayesClassifier.estimate
+    monkeypatch.setattr(
+        BayesClassifier, "estimate", lambda self, x: seen.append((x.requires_grad, self._number)) or estimate(self, x)
+    )
+    EOTMIM(steps=3, second_steps=2, selection=4)(classifier, *images, 0.05)
+    climbing, choosing = ({number for climbs, number in seen if climbs == kind} for kind in (True, False))
+    assert climbing == {0, 1, 2, 3, 4} and choosing == {5, 6, 7, 8}
+
+
+class NoisyLinear(torch.nn.Module):
+    """Logits of a linear classifier with noise in each call, which nobody can address."""
+
+    random = True
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.randn(10, 49, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, x):
+        return x.flatten(1) @ self.weight.to(x).T + torch.randn(len(x), 10).to(x)
+
+
+def test_it_attacks_any_random_module(images):
+    x, y = images
+    model = NoisyLinear()
+    y = model(x).argmax(1)
+    adversarial = EOTMIM(steps=10, second_steps=5)(model, x, y, 0.1)
+    wrong = torch.stack([model(adversarial).argmax(1) != y for _ in range(20)]).double().mean()
+    assert wrong > 0.8
+
+
+def test_wrong_options_are_refused():
+    for name, value in (("step_particles", 0), ("second_steps", -1), ("second_steps", 1.5), ("last_step", 0)):
+        with pytest.raises(InputError, match=f"{name} must be"):
+            EOTMIM(**{name: value})
+    assert dataclasses.replace(EOTMIM(), second_steps=0).second_steps == 0
