@@ -50,13 +50,13 @@ def test_some_images_alone_have_the_loss_that_they_have_among_all(classifier, im
 
 def test_the_second_stage_is_taken_where_more_draws_fall_for_it(classifier, images):
     x, y = images
-    one, two = (EOTMIM(steps=3, second_steps=steps, selection=6) for steps in (0, 10))
-    first, both = (attack(classifier, x, y, 0.1) for attack in (one, two))
+    one, two = (EOTMIM(steps=2, second_steps=steps, selection=6) for steps in (0, 20))
+    first, both = (attack(classifier, x, y, 0.02) for attack in (one, two))
     problem = Problem(two, classifier, x, y)
-    before, after = (problem.share_of_draws(adversarial, range(13, 19))[0] for adversarial in (first, both))
+    (before, lower), (after, higher) = (problem.share_of_draws(each, range(22, 28)) for each in (first, both))
     changed = (first != both).flatten(1).any(1)
-    assert changed.any() and (after >= before).all() and after.mean() > before.mean()
-    assert (before[changed] < 0.9).all()
+    assert changed.any() and (before[changed] < 0.9).all()
+    assert (after >= before).all() and (higher[changed] > lower[changed]).any()
 
 
 def test_draws_that_choose_are_not_those_of_the_steps(classifier, images, monkeypatch):
@@ -93,6 +93,6 @@ def test_it_attacks_any_random_module(images):
 
 def test_wrong_options_are_refused():
     for name, value in (("step_particles", 0), ("second_steps", -1), ("second_steps", 1.5), ("last_step", 0)):
-        with pytest.raises(InputError, match=f"{name} must be"):
+        with pytest.raises(InputError, match=f"{name.replace('_', ' ')} must be"):
             EOTMIM(**{name: value})
     assert dataclasses.replace(EOTMIM(), second_steps=0).second_steps == 0
