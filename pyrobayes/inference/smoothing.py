@@ -20,7 +20,7 @@ from pyrobayes.progress import Progress, silent
 
 
 def gaussian_noise(seed: int, indices: Tensor, numbers: Tensor, shape: torch.Size) -> Tensor:
-    """Standard normal numbers, [B, *shape] float32, which follow from the seed, an image's index [B] and a draw's number [B]."""
+    """Standard normal numbers, [B, ...shape] float32, which follow from the seed, images' indices [B] and draws' numbers [B]."""
     size = shape.numel()
     keys = splitmix(splitmix(key_of(seed, Purpose.SMOOTHING, 0), numbers), indices)
     n = torch.arange(math.ceil(size / 2), device=keys.device)
