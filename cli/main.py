@@ -80,7 +80,7 @@ def main() -> None:
 
 
 for command in (
-    *(models.train, results.attack, results.detect, results.robustness, results.evaluate),
+    *(models.train, results.attack, results.detect, results.certify, results.robustness, results.evaluate),
     *(models.generate, models.show, reproduce.report, reproduce.reproduce, models.data),
 ):
     main.add_command(command)

@@ -117,6 +117,18 @@ class Eps(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class CommaList(click.ParamType):
+    """Numbers, separated by commas."""
+
+    name = "NUMBER,..."
+
+    def convert(self, value, param, ctx):
+        try:
+            return value if isinstance(value, tuple) else tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"can't read '{value}': expected a number, or a comma list such as 0.25,0.5", param, ctx)
+
+
 def of_record(kind: type, *, defaults: bool = True):
     """Decorator: one option for each field of an options record that has a help text.
 
@@ -141,6 +153,8 @@ def _option(field: dataclasses.Field, kind: type, default):
         default = default and ",".join(f"{value:g}" for value in default)
     elif kind is bool:
         more = {"is_flag": True}
+    elif field.metadata.get("listed"):
+        kind, default = CommaList(), ",".join(f"{value:g}" for value in default)
     elif typing.get_origin(kind) is tuple:
         kind, more = typing.get_args(kind)[0], {"multiple": True}
     if choices := field.metadata.get("choices"):

@@ -112,7 +112,8 @@ def report(runs, out):
     """Write report.html and report.md of the results in a folder.
 
     `reproduce` and `robustness` end with it. Here it is made of whatever evaluation.json, attack.json, detection.json,
-    robustness.json, reproduction.json and figures are there. The page needs no other file; the Markdown shows the figures beside it.
+    certification.json, robustness.json, reproduction.json and figures are there. The page needs no other file; the Markdown shows the
+    figures beside it.
 
     \b
     Example:

@@ -8,7 +8,14 @@
 import importlib
 
 from pyrobayes.errors import InputError
-from pyrobayes.options import ClassifierOptions, EvaluationOptions, Networks, RobustnessOptions, TrainingOptions
+from pyrobayes.options import (
+    CertificationOptions,
+    ClassifierOptions,
+    EvaluationOptions,
+    Networks,
+    RobustnessOptions,
+    TrainingOptions,
+)
 from pyrobayes.version import __version__
 
 # Loaded when first asked for, so that a command line can be parsed without waiting for torch.
@@ -16,6 +23,7 @@ _NAMES = {
     "attacks.attack_options": "AttackOptions DetectionOptions",
     "data": "Images fetch load_data",
     "evaluation": "attack evaluate",
+    "evaluation.certification": "certify",
     "evaluation.detection": "detect fit_detector",
     "evaluation.robustness.verdict": "assess",
     "factorizations": "build",
@@ -28,8 +36,15 @@ _NAMES = {
 }
 _MODULES = "attacks commands data distributed evaluation factorizations inference results training".split()
 _PLACES = {name: module for module, names in _NAMES.items() for name in names.split()}
-__all__ = ["ClassifierOptions", "EvaluationOptions", "InputError", "Networks", "RobustnessOptions", "TrainingOptions"]
-__all__ += ["__version__", *_MODULES, *_PLACES]
+__all__ = [
+    "CertificationOptions",
+    "ClassifierOptions",
+    "EvaluationOptions",
+    "InputError",
+    "Networks",
+    "RobustnessOptions",
+]
+__all__ += ["TrainingOptions", "__version__", *_MODULES, *_PLACES]
 
 
 def __getattr__(name: str):

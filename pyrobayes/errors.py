@@ -75,14 +75,14 @@ def _is_flag(value) -> bool:
     return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
 
 
-def numbers_in(values) -> tuple[float, ...]:
-    """Sizes of a perturbation, in their order; :class:`InputError` unless they are numbers."""
+def numbers_in(values, name: str = "eps") -> tuple[float, ...]:
+    """The numbers of argument `name`, in their order; :class:`InputError` unless they are numbers."""
     try:
         if not isinstance(values, str) and not any(map(_is_flag, values := list(values))):
             return tuple(map(float, values))
     except (TypeError, ValueError):
         pass
-    raise InputError(f"eps must be a number, or a list of numbers, got {values!r}")
+    raise InputError(f"{name} must be a number, or a list of numbers, got {values!r}")
 
 
 def check_eps(values, norm: str = "linf") -> tuple[float, ...]:

@@ -25,6 +25,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRETRAINED = Path(__file__).parent / "resources" / "pretrained"  # the package's models, as a folder of runs
 EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 EPS_IN_L2 = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+SIGMA = 0.25  # standard deviation of Gaussian noise on the pixels
 
 
 def option(default: Any, help: str | None = None, choices=None, **more) -> Any:
@@ -35,7 +36,8 @@ def option(default: Any, help: str | None = None, choices=None, **more) -> Any:
         help: the help text on the command line, which offers no field without one.
         choices: the values that are allowed.
         more: `check`, a function of name and value that refuses a bad value; `open`, where Python takes values beyond the
-            choices; `none_means`, the words that stand for a default of None in the help text.
+            choices; `none_means`, the words that stand for a default of None in the help text; `listed`, where a command line
+            has several values as a comma list.
     """
     declared = {"help": help, "choices": choices} | more
     return field(default=default, metadata={name: value for name, value in declared.items() if value is not None})
@@ -143,8 +145,14 @@ class TrainingOptions:
     )
     augmentation: str | None = option(
         None,
-        "shift: move the training images at random by up to two pixels; shift-flip: mirror half of them too",
-        ("shift", "shift-flip"),
+        "shift: move the training images at random by up to two pixels; shift-flip: mirror half of them too; gaussian: add "
+        "noise, without clipping",
+        ("shift", "shift-flip", "gaussian"),
+    )
+    sigma: float | None = option(
+        None,
+        "standard deviation of the noise of augmentation gaussian, on pixels in [0, 1]  [default: 0.25]",
+        check=errors.check_step_size,
     )
 
     @classmethod
@@ -157,6 +165,12 @@ class TrainingOptions:
         if self.bound == "elbo":
             object.__setattr__(self, "bound", None)  # as in configurations from before there was a choice
         object.__setattr__(self, "antithetic", self.antithetic or None)
+        if self.augmentation == "gaussian" and self.sigma is None:
+            object.__setattr__(self, "sigma", SIGMA)
+        if self.sigma is not None and self.augmentation != "gaussian":
+            raise InputError(
+                f"sigma is of augmentation gaussian, and the augmentation is {self.augmentation}: leave sigma out"
+            )
         if self.bound and self.train_particles == 1:
             raise InputError("with one particle the importance-weighted bound is the ELBO: give more train particles")
         if self.antithetic and self.train_particles % 2:
@@ -249,6 +263,34 @@ class RobustnessOptions(EvaluationOptions):
         object.__setattr__(self, "eps", errors.check_eps(self.eps))
         if not any(self.eps):
             raise InputError("a verdict needs an eps above 0")
+
+
+@dataclass(frozen=True)
+class CertificationOptions(EvaluationOptions):
+    """How images are certified by randomized smoothing: see :mod:`pyrobayes.evaluation.certification`."""
+
+    batch_size: int = option(1000, "noisy copies at a time; changes memory and speed, not results", check=check_batch)
+    images: int | None = option(500, "take only the first N test images", check=check_count)
+    sigma: tuple[float, ...] = option(
+        (SIGMA,), "standard deviations of the Gaussian noise, on pixels in [0, 1], as a comma list", listed=True
+    )
+    draws: int = option(
+        100_000,
+        "noisy copies of an image that bound its radius: fewer are faster, and bound it lower",
+        check=check_count,
+    )
+    selection_draws: int = option(100, "noisy copies that choose the class to certify", check=check_count)
+    alpha: float = option(0.001, "chance that a certificate is wrong", check=errors.check_fraction)
+
+    def __post_init__(self):
+        super().__post_init__()
+        given = (self.sigma,) if errors.is_number(self.sigma) else self.sigma
+        sigmas = errors.numbers_in(given, "sigma")
+        if not sigmas:
+            raise InputError("sigma is empty: give at least one standard deviation above 0")
+        for sigma in sigmas:
+            errors.check_step_size("sigma", sigma)
+        object.__setattr__(self, "sigma", tuple(sorted(set(sigmas))))
 
 
 QUICK_ROBUSTNESS = dict(

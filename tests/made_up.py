@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.evaluation.certification import Certification
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.rates import Rate
@@ -33,6 +34,12 @@ def attack(model, name="fgsm", norm="linf", wrong=(5, 11, 17)):
         data="fashion-mnist", eps=EPS, labels=labels.tolist(), clean_log_joint=log_joint[0], log_joint=log_joint,
         unmoved=Rate(2, 30), examples=torch.rand(3, 2, 1, 7, 7), distances=[0.5] * 30 if name == "cw" else None,
     )  # fmt: skip
+
+
+def certification(model, sigma=0.25):
+    """Four images: certified for the true class, for another one, and twice not; of these PREDICT abstains on one."""
+    counts = [[995, 5, 0], [0, 900, 100], [500, 490, 10], [100, 520, 380]]
+    return Certification(model, "fashion-mnist", sigma, 1000, 10, 0.001, [0, 2, 0, 1], [0, 1, 0, 1], counts, Rate(3, 4))
 
 
 def detection(model, test="kl", evade=None, meaningful=True):

@@ -18,7 +18,7 @@ SCRIPT = """
 import atexit, dataclasses, json, os, sys
 import torch
 from pyrobayes import BayesClassifier, InputError, Networks, Progress, TrainingOptions
-from pyrobayes import attack, build, distributed, evaluate, fit, load_data
+from pyrobayes import attack, build, certify, distributed, evaluate, fit, load_data
 from pyrobayes.codec import encode
 from pyrobayes.commands import context
 from pyrobayes.evaluation.robustness import known_broken
@@ -80,6 +80,7 @@ attacked = attack(untrained, test, [0.0, 0.1], batch_size=16)
 result = {
     "processes": distributed.processes(),
     "evaluated": encode(evaluate(untrained, test, batch_size=16)),
+    "certified": encode(certify(untrained, test, draws=20, selection_draws=3, batch_size=48)),
     "attacked": encode(attacked) | {"examples": attacked.examples.double().sum().item()},
     "elbo": train("gfz"),
 }

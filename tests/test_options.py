@@ -6,6 +6,7 @@ import pytest
 
 from pyrobayes import (
     AttackOptions,
+    CertificationOptions,
     ClassifierOptions,
     DetectionOptions,
     EvaluationOptions,
@@ -26,6 +27,7 @@ RECORDS = [
     RobustnessOptions,
     AttackOptions,
     DetectionOptions,
+    CertificationOptions,
 ]
 FIELDS = [(record, field) for record in RECORDS for field in dataclasses.fields(record)]
 
@@ -65,6 +67,20 @@ def test_choices_are_spelled_as_they_are_known():
     assert TrainingOptions(schedule="COSINE").schedule == "cosine"
     assert TrainingOptions(bound="elbo", antithetic=False) == TrainingOptions()
     assert ClassifierOptions(noise="Fixed").noise == "fixed"
+
+
+def test_sigmas_are_sorted_and_each_there_once():
+    assert CertificationOptions(sigma=[0.5, 0.25, 0.5]).sigma == (0.25, 0.5)
+    assert CertificationOptions(sigma=1).sigma == (1.0,)
+    with pytest.raises(InputError, match="sigma is empty"):
+        CertificationOptions(sigma=())
+
+
+def test_noise_in_training_has_a_sigma_and_sigma_has_noise():
+    assert TrainingOptions(augmentation="gaussian").sigma == 0.25
+    assert TrainingOptions(augmentation="gaussian", sigma=0.5).sigma == 0.5
+    with pytest.raises(InputError, match="sigma is of augmentation gaussian, and the augmentation is shift"):
+        TrainingOptions(augmentation="shift", sigma=0.5)
 
 
 @pytest.mark.parametrize("text", [None, 0.1, (0.1, 0.2), "0:1", "a,b", ""])

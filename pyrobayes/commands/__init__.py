@@ -11,4 +11,4 @@ Every figure is written as PDF and PNG.
 """
 
 # isort: off
-from pyrobayes.commands import evaluate, attack, detect, robustness  # noqa: F401  (the order of the report)
+from pyrobayes.commands import evaluate, attack, detect, certify, robustness  # noqa: F401  (the order of the report)

@@ -109,11 +109,11 @@ class Context:
         command: ResultCommand,
         options: EvaluationOptions,
         test: Images,
-        planned: Sequence[tuple[BayesClassifier, Attack | None]],
+        planned: Sequence[tuple[BayesClassifier, Attack | float | None]],
         **more,
     ) -> ResultStore:
-        """The results of a command on models, and on the attacks planned on each; `more` goes to the store."""
-        units = [(classifier.factorization.name, attack and attack.name) for classifier, attack in planned]
+        """The results of a command on models, under the attacks or sigmas planned for each; `more` goes to the store."""
+        units = [(classifier.factorization.name, getattr(under, "name", under)) for classifier, under in planned]
         trained = self.provenance(classifier for classifier, _ in planned)
         return ResultStore(command, self.results, options, test, trained, units, progress=self.progress, **more)
 

@@ -1,5 +1,6 @@
 """How many particles are enough: what their number K does to a classifier."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,8 +30,9 @@ class Mean:
 
     @classmethod
     def of(cls, values: Tensor) -> "Mean":
-        """The mean of values [N], at least two."""
-        return cls(values.mean().item(), NORMAL_95 * values.std().item() / len(values) ** 0.5)
+        """The mean of values [N]; one alone has an interval without ends."""
+        half = NORMAL_95 * values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.inf
+        return cls(values.mean().item(), half)
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -61,7 +61,9 @@ class BayesClassifier(nn.Module):
             importance.check_shared_images(factorization)
         self._networks = Networks(factorization)
         self._indices: Tensor | None = None
-        self._calls = self._draw = self._number = 0
+        self._calls = self._draw = 0
+        self._number: int | Tensor = 0
+        self._bounded = True
         self._term: tuple[str, ...] | None = None
 
     def _changed(self, **attributes) -> "BayesClassifier":
@@ -86,7 +88,7 @@ class BayesClassifier(nn.Module):
         return LogWeights(self._networks.of(self.options), self.options, self._term, self.bytes_needed)
 
     def _placed(self, x: Tensor) -> Tensor:
-        check_images(x, self.factorization.image_shape)
+        check_images(x, self.factorization.image_shape, self._bounded)
         return x.to(**self.factorization.placement)
 
     def for_images(self, indices, draw: int = 0) -> "BayesClassifier":
@@ -112,13 +114,19 @@ class BayesClassifier(nn.Module):
         """True where another draw of the noise may give other log joints."""
         return self.options.noise == "fresh" and bool(self.factorization.structure.latent)
 
-    def resampled(self, number: int) -> "BayesClassifier":
+    def resampled(self, number: int | Tensor) -> "BayesClassifier":
         """This classifier of the same images, with the noise of another independent draw; number 0 is the classifier itself.
 
-        Without :meth:`for_images` every call has new noise anyway. Under fixed noise nothing changes.
+        The number is one for all images, or [B] has one for each. Without :meth:`for_images` every call has new noise
+        anyway. Under fixed noise nothing changes.
         """
-        check_integer("number", number, least=0, most=LARGEST_SEED)
+        least = int(number.min()) if isinstance(number, Tensor) and number.numel() else number
+        check_integer("number", least, least=0, most=LARGEST_SEED)
         return self._changed(_number=number) if self.pinned else self
+
+    def unbounded(self) -> "BayesClassifier":
+        """This classifier, but its pixels may lie outside [0, 1], as Gaussian noise makes them; they are not clipped."""
+        return self._changed(_bounded=False)
 
     def of_term(self, term: str | None) -> "BayesClassifier":
         """A classifier by one term of the log weights alone, for attacks on that term.
@@ -182,7 +190,8 @@ class BayesClassifier(nn.Module):
         if len(self._indices) != images:
             raise InputError(f"the classifier was made for {len(self._indices)} images, got {images}")
         key = key_of(self.options.seed, Purpose.NOISE_OF_AN_IMAGE, self._draw)
-        return splitmix(splitmix(key, -self._number) if self._number else key, self._indices)
+        number = torch.as_tensor(self._number)
+        return splitmix(splitmix(key, -number).where(number != 0, key), self._indices)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in vars(self.options).items())
@@ -200,16 +209,19 @@ class Logits(nn.Module):
         return log_joint - log_joint.mean(1, keepdim=True)
 
 
-def check_images(x: Tensor, image_shape: tuple[int, int, int]) -> None:
-    """Refuse anything but a batch of images [B, channels, height, width], finite floats in [0, 1]."""
-    expected = f"expected floats in [0, 1] of shape [B, {', '.join(map(str, image_shape))}]"
+def check_images(x: Tensor, image_shape: tuple[int, int, int], bounded: bool = True) -> None:
+    """Refuse anything but a batch of images [B, channels, height, width], finite floats, in [0, 1] where `bounded`."""
+    expected = f"expected {'floats in [0, 1]' if bounded else 'finite floats'} of shape [B, {', '.join(map(str, image_shape))}]"
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise InputError(f"images: {expected}, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
     if x.dim() != 4 or tuple(x.shape[1:]) != tuple(image_shape):
         raise InputError(f"images: {expected}, got shape {list(x.shape)}")
     if not len(x):
         raise InputError(f"images: {expected}, got no image")
-    check_range(x, expected)
+    if bounded:
+        check_range(x, expected)
+    elif not x.isfinite().all():
+        raise InputError(f"images: {expected}, got infinite values or NaN")
 
 
 def check_range(x: Tensor, expected: str = "expected floats in [0, 1]") -> None:

@@ -29,7 +29,8 @@ class NoiseStream(IntEnum):
     ATTACKER = 1
     SECOND_DRAW = 2  # tells how many predictions another draw changes
     CALIBRATION = 3  # thresholds of detectors
-    REDRAWS = 4  # and all after it: judge what an attack found
+    REDRAWS = 4  # and all up to the next: judge what an attack found
+    SMOOTHING = 2**32  # noisy copies of an image, each resampled
 
 
 class Purpose(IntEnum):
@@ -40,6 +41,7 @@ class Purpose(IntEnum):
     NOISE_OF_AN_IMAGE = 2
     ATTACK = 3
     REFERENCES = 4  # images of other classes that a matching loss goes towards
+    SMOOTHING = 5  # Gaussian noise on the pixels
 
 
 def key_of(seed: int, purpose: Purpose, draw: int) -> Tensor:

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from pyrobayes.data.declared import MINI
-from pyrobayes.options import MODELS, NETWORKS, PRETRAINED, TrainingOptions
+from pyrobayes.options import MODELS, NETWORKS, PRETRAINED, TrainingOptions, declaration
 from pyrobayes.results.markdown import Markdown, listed, plain
 from pyrobayes.results.page import render
 from pyrobayes.results.sections import Found
@@ -91,8 +91,8 @@ def flags(options, default) -> list[str]:
     for name, value in vars(options).items():
         if value is None or value == getattr(default, name):
             continue
-        if name == "eps":
-            name, value = "eps_range", ",".join(map(plain, value))
+        if name == "eps" or declaration(type(options), name).get("listed"):
+            name, value = "eps_range" if name == "eps" else name, ",".join(map(plain, value))
         for each in value if isinstance(value, tuple) else (value,):
             given += flag(name, each)
     return given

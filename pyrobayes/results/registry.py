@@ -15,7 +15,7 @@ class ResultCommand:
     """A command that measures trained models and writes what it found.
 
     The records of its results have `model`, `images` and `data` (the name of the test images); where several attacks are
-    told apart, `attack`; and `accuracy` or `clean_accuracy` where the summary may tell it. The section gets the command's
+    told apart, `attack`, and where several sigmas of noise are, `sigma`; and `accuracy` or `clean_accuracy` where the summary may tell it. The section gets the command's
     :class:`pyrobayes.results.store.SavedResults`, the names of the figures that are there, and the results of all commands
     by name; it gives the Markdown blocks of the report.
     """

@@ -7,6 +7,7 @@ are there, and the saved results of all commands by name. Its text is in `resour
 from collections.abc import Mapping, Sequence
 
 from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.evaluation.certification import Certification
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.robustness.checks import NOT_APPLICABLE
@@ -49,6 +50,11 @@ def detections_section(saved: SavedResults, figures: Sequence[str], found: Found
     """Tests that reject adversarial images."""
     evading = grouped(((each.model, each.attack), each.options["evade"]) for each in saved.results)
     return _section("detect", saved, figures, evading=evading)
+
+
+def certifications_section(saved: SavedResults, figures: Sequence[str], found: Found) -> list[str]:
+    """Certificates of smoothed models."""
+    return _section("certify", saved, figures)
 
 
 def verdicts_section(saved: SavedResults, figures: Sequence[str], found: Found) -> list[str]:
@@ -133,6 +139,14 @@ def attack_sentences(result: AttackResult) -> list[str]:
 def detection_sentences(result: Detection) -> list[str]:
     """The share of clean images that the test rejects."""
     return [f"The {result.test} test rejects {result.false_alarms.sentence()} of the clean images."]
+
+
+def certification_sentences(result: Certification) -> list[str]:
+    """The share of the images that are certified within a radius of sigma."""
+    certified = f"{result.certified(result.sigma).sentence()} of {result.images:,} images"
+    return [
+        f"Under noise of sigma {result.sigma:g}, {certified} are certified within an L2 radius of {result.sigma:g}."
+    ]
 
 
 def verdict_sentences(verdict: Verdict) -> list[str]:

@@ -81,7 +81,8 @@ class ResultStore:
 
     Args:
         trained: the provenance of the models, by name.
-        units: pairs of model and attack (None of commands that attack with none), in the order of the file.
+        units: pairs of model and the attack's name or the noise's sigma (None of commands that have neither), in the order of
+            the file.
         resume: reuse earlier results that fit, and keep those of models that aren't named now.
         reusable: tells an earlier result that may be reused; all may where left out.
     """
@@ -93,7 +94,7 @@ class ResultStore:
         options: EvaluationOptions,
         test: Images,
         trained: Mapping[str, Provenance],
-        units: Iterable[tuple[str, str | None]],
+        units: Iterable[tuple[str, str | float | None]],
         *,
         resume: bool = False,
         reusable: Callable[[Any], bool] = lambda result: True,
@@ -140,17 +141,17 @@ class ResultStore:
         """The results of the models that are named now."""
         return [result for result in self.results if result.model in self.named]
 
-    def has(self, model: str, attack: str | None = None) -> bool:
+    def has(self, model: str, under: str | float | None = None) -> bool:
         """True if there are results of a unit."""
-        return bool(self._made.get((model, attack)))
+        return bool(self._made.get((model, under)))
 
-    def get(self, model: str, make: Callable[[], list], attack: str | None = None) -> tuple[list, bool]:
+    def get(self, model: str, make: Callable[[], list], under: str | float | None = None) -> tuple[list, bool]:
         """The results of a unit, and whether they were made now and written."""
-        new = not self.has(model, attack)
+        new = not self.has(model, under)
         if new:
-            self._made[model, attack] = make()
+            self._made[model, under] = make()
             self._write()
-        return self._made[model, attack], new
+        return self._made[model, under], new
 
     def draw(self, stem: str, new: bool, drawn: Callable[..., Figure], *given) -> None:
         """Draw a figure of new results, or one that an interruption left out."""
@@ -219,9 +220,9 @@ class ResultStore:
         return dict(zip(there, other_names(*there))) if self.path.is_file() else {}
 
 
-def unit_of(result) -> tuple[str, str | None]:
-    """The model and the attack of a result."""
-    return result.model, getattr(result, "attack", None)
+def unit_of(result) -> tuple[str, str | float | None]:
+    """The model of a result, and its attack or the sigma of its noise."""
+    return result.model, getattr(result, "attack", getattr(result, "sigma", None))
 
 
 def is_drawn(path: Path) -> bool:

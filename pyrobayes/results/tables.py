@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.evaluation.certification import RADII, Certification
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.particles import Effect, Mean
@@ -252,6 +253,31 @@ def detections(results: Sequence[Detection]) -> Table:
     return Table.of(DETECTION, [(result, i) for result in results for i in range(len(result.eps))], notes)
 
 
+def _mean(mean: Mean) -> str:
+    return "{} [{}, {}]".format(*(number(each, 2) for each in (mean.value, *mean.interval)))
+
+
+CERTIFIED = "certified to be classified correctly within that radius in L2, of all images"
+CERTIFICATION = [
+    MODEL_NAME,
+    Column("sigma", lambda result: f"{result.sigma:g}"),
+    Column("without noise (%)", lambda result: result.clean_accuracy.percent(), note="accuracy of the model itself"),
+    Column("smoothed (%)", lambda result: result.smoothed_accuracy.percent(), note="accuracy of the smoothed model"),
+    Column("abstained (%)", lambda result: result.abstained.percent(), note="images without any certificate"),
+    *(Column(f"radius {r:g} (%)", lambda result, r=r: result.certified(r).percent()) for r in RADII),
+    Column("average radius", lambda result: _mean(result.average_radius), note="0 where the class is wrong"),
+    Column("images", lambda result: f"{result.images:,}"),
+]
+
+
+def certifications(results: Sequence[Certification]) -> Table:
+    """One row a model and sigma."""
+    notes = [("radius", CERTIFIED)]
+    for draws, alpha in dict.fromkeys((result.draws, result.alpha) for result in results):
+        notes.append(("", f"Each certificate has {draws:,} draws, and is wrong with a chance of {alpha:g} at most."))
+    return Table.of(CERTIFICATION, results, notes)
+
+
 def verdict_rates(verdict: Verdict) -> Table:
     """Success rates of every attack and of the worst case, in per cent; one row an attack."""
     measured = [(row, map(percent, rates), row) for row, rates in verdict.rows.items()]
@@ -332,10 +358,6 @@ def claims(results: Sequence[Claim]) -> Table:
         rows.setdefault(pair, [pair]).extend(cells)
     header = ["pair", *(title for statement in statements for title in (statement, "smallest gap"))]
     return Table(header, [TEXT, *[STATUS, TEXT] * len(statements)], list(rows.values()))
-
-
-def _mean(mean: Mean) -> str:
-    return "{} [{}, {}]".format(*(number(each, 2) for each in (mean.value, *mean.interval)))
 
 
 def _pareto_k(effect: Effect, _) -> str:

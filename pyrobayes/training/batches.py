@@ -1,4 +1,4 @@
-"""The images of a batch as training sees them: moved, mirrored, attacked."""
+"""The images of a batch as training sees them: moved, mirrored, noisy, attacked."""
 
 import torch
 from torch import Tensor
@@ -16,10 +16,16 @@ ADVERSARIAL_WARMUP = 0.5
 SHIFT = 2  # pixels
 
 
-def augmented(x: Tensor, how: str | None) -> Tensor:
-    """Images [B, channels, height, width], each moved by up to two pixels, and for `shift-flip` mirrored, at random."""
+def augmented(x: Tensor, how: str | None, sigma: float | None = None) -> Tensor:
+    """Images [B, channels, height, width], each moved by up to two pixels, and for `shift-flip` mirrored, at random.
+
+    For `gaussian` they have normal noise of standard deviation `sigma` instead, and leave [0, 1]: a classifier that is to be
+    smoothed is trained as it will be used (Cohen et al. 2019, section 3.3).
+    """
     if how is None:
         return x
+    if how == "gaussian":
+        return x + sigma * torch.randn_like(x)
     if how == "shift-flip":
         x = x.flip(3).where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, x)
     height, width = x.shape[2:]
@@ -36,6 +42,11 @@ def adversarial_eps(factorization: DeepBayes | type[DeepBayes], options: Trainin
         if getattr(options, name) and not eps:
             told = f"{name.replace('_', ' ')} says how to attack, but the adversarial eps of {factorization.name} is 0"
             raise InputError(f"{told}: give one, or leave it out")
+    if eps and options.augmentation == "gaussian":
+        raise InputError(
+            f"{factorization.name} would be attacked with eps {eps:g} on images that noise has moved out of [0, 1]: take "
+            "augmentation gaussian or an adversarial eps, not both"
+        )
     return eps
 
 

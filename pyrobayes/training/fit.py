@@ -177,7 +177,7 @@ class _Training:
         attacked = AttackedBatches(self.factorization, self.options, self._seed(number))
         while place.step < len(batches):
             x, y = self.training.batch(batches[place.step])
-            x = augmented(x, self.options.augmentation)
+            x = augmented(x, self.options.augmentation, self.options.sigma)
             x = attacked(batches[place.step], x, y, self._ramp(attacked.warmup))
             self.inference.optim.group["lr"] = learning_rate(self.options, *self._position())
             # The fourth power keeps the KL term small until z is of use.

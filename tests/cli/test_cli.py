@@ -24,6 +24,7 @@ from pyrobayes.tensor_files import digest, read_tensors
 
 TINY = "--networks small --channels 4 --hidden 16 --latent 6 --data fashion-mnist-mini".split()
 FEW = {"evaluate": ("--images", 5, "--particles", 1)}
+FEW["certify"] = (*FEW["evaluate"], "--draws", 20, "--selection-draws", 5)
 FEW["attack"] = FEW["detect"] = (*FEW["evaluate"], "--eps-range", "0.1")
 
 
@@ -58,6 +59,7 @@ def runs(trained, empty_figures):
         "train",
         "attack",
         "detect",
+        "certify",
         "robustness",
         "evaluate",
         "show",
@@ -206,6 +208,21 @@ def test_detect(runs, tmp_path):
     assert {"detection-gbz.pdf", "detection-gbz.png", "detection-dbx.png"} <= {path.name for path in tmp_path.iterdir()}
     few = (*FEW["detect"], "--train-images", 20)
     assert json.loads(invoke("detect", "gbz", "--runs", runs, "--out", tmp_path, *few, "--json").stdout)
+
+
+def test_certify(runs, tmp_path):
+    given = ("certify", "--runs", runs, "--out", tmp_path, *FEW["certify"], "--sigma", "0.5,0.25")
+    result = invoke(*given)
+    assert result.exit_code == 0, result.output
+    rows = [line.split()[:2] for line in result.stdout.splitlines() if line.startswith(("gbz", "dbx"))]
+    assert rows == [[model, sigma] for model in ("gbz", "dbx") for sigma in ("0.25", "0.5")]
+    assert "Each certificate has 20 draws" in result.stdout and "gbz, sigma 0.25  image 5/5" in result.stderr
+    report = json.loads((tmp_path / "certification.json").read_text())
+    assert {sum(counts) for each in report["results"] for counts in each["counts"]} == {20}
+    assert [each["sigma"] for each in report["results"]] == [0.25, 0.5] * 2
+    assert {"certified-gbz.pdf", "certified-gbz.png", "certified-dbx.png"} <= {path.name for path in tmp_path.iterdir()}
+    again = invoke(*given, "--resume", "--batch-size", 7, "--json")
+    assert json.loads(again.stdout) == report["results"] and "image" not in again.stderr
 
 
 def test_what_one_model_has_not_is_refused_before_another_is_attacked(empty_figures, tmp_path):
@@ -406,6 +423,13 @@ BAD = [
     ("attack --runs {runs} --loss logit-matching --target 3", "has no target: leave it out"),
     ("detect --runs {runs} --false-alarms 1", "false alarms must be a share above 0 and below 1"),
     ("detect --runs {runs} --evade-weight 0", "evade weight must be a finite number above 0"),
+    ("certify --runs {runs} --sigma 0.25,0", "sigma must be a finite number above 0, got 0.0"),
+    ("certify --runs {runs} --sigma 0.25;0.5", "can't read '0.25;0.5': expected a number, or a comma list"),
+    ("certify --runs {runs} --draws 0", "draws must be a whole number of at least 1"),
+    ("certify --runs {runs} --alpha 1", "alpha must be a share above 0 and below 1"),
+    ("certify --runs {runs} --images 2000", "images must be at most 1000"),
+    ("train gfz --sigma 0.5", "sigma is of augmentation gaussian, and the augmentation is None"),
+    ("train cnn-at --augmentation gaussian", "take augmentation gaussian or an adversarial eps, not both"),
     ("robustness --runs {runs} --eps-range 0", "a verdict needs an eps above 0"),
     ("robustness --runs {runs} --images 2000", "images must be at most 1000"),
     ("robustness --runs {runs} --redraws 0", "redraws must be a whole number"),
@@ -414,7 +438,7 @@ BAD = [
     ("generate dbx --runs {runs}", "dbx can't generate images"),
     (
         "report --runs {runs}",
-        "evaluation.json, attack.json, detection.json and robustness.json are made by 'pyrobayes evaluate',",
+        "evaluation.json, attack.json, detection.json, certification.json and robustness.json are made by 'pyrobayes",
     ),
     ("report --runs {empty}", "no results in"),
     ("generate gbz --runs {runs} --per-class 0", "per_class must be a whole number of at least 1"),
@@ -522,6 +546,7 @@ def test_killed_and_interrupted_it_ends_with_the_same_weights(tmp_path, monkeypa
         ["train", "--help"],
         ["attack", "--help"],
         ["detect", "--help"],
+        ["certify", "--sigma", "0"],
         ["train", "gbx"],
         ["attack", "gbx"],
         ["attack", "--steps", "5"],

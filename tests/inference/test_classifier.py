@@ -321,7 +321,7 @@ def test_a_gradient_in_parts_has_a_gradient_too(make, batch, parts_computed):
 @pytest.mark.parametrize("name", MODELS)
 def test_images_need_not_be_where_the_weights_are(name, monkeypatch):
     factorization = build(name, Networks(latent=4, hidden=8, channels=16))
-    monkeypatch.setattr(classifier_module, "check_images", lambda x, shape: None)  # fake images have no values
+    monkeypatch.setattr(classifier_module, "check_images", lambda *given: None)  # fake images have no values
     monkeypatch.setattr(importance, "VALIDATE", False)
     monkeypatch.setattr(BayesClassifier, "bytes_needed", (1, 1))
     with FakeTensorMode(), torch.no_grad(), pyro.validation_enabled(False):

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
-from made_up import CLASSES, EPS, FAILED, attack, detection, evaluation, verdict
+from made_up import CLASSES, EPS, FAILED, attack, certification, detection, evaluation, verdict
 from PIL import Image
 
 import pyrobayes.commands  # noqa: F401  (registers the commands that write results)
@@ -20,7 +20,7 @@ from pyrobayes.attacks.attack_options import AttackOptions, DetectionOptions
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
-from pyrobayes.options import PRETRAINED, EvaluationOptions, TrainingOptions
+from pyrobayes.options import PRETRAINED, CertificationOptions, EvaluationOptions, TrainingOptions
 from pyrobayes.results import figures, report
 from pyrobayes.results.page import page
 from pyrobayes.results.registry import registered
@@ -383,12 +383,35 @@ def test_the_caption_of_a_detection_tells_of_the_panels_that_are_there(folder):
         assert ("against the weight of the test in an attack" in written(folder)[0]) == evading
 
 
+def test_certificates_are_told_and_drawn(folder):
+    results = [certification("gbz"), certification("gbz", 0.5)]
+    save(folder, "certify", results, CertificationOptions(sigma=(0.25, 0.5), draws=1000, images=4))
+    figures.save(figures.certificates(results), folder / "certified-gbz")
+    text, html = written(folder)
+    rows = Read(html).table("model", "sigma")[1:]
+    assert [row[:2] for row in rows] == [["GBZ", "0.25"], ["GBZ", "0.5"]] and "](certified-gbz.png)" in text
+    assert "Under noise of sigma 0.25, 25.0% [4.6, 69.9] of 4 images are certified within an L2 radius of 0.25." in text
+    assert "pyrobayes certify gbz --images 4 --sigma 0.25,0.5 --draws 1000" in text
+    assert text.count("Certified accuracy, GBZ") == 2  # title and caption of one figure
+
+
+@pytest.mark.parametrize("changes", [{"counts": []}, {"selected": [3, 0, 0, 0]}, {"draws": 999}, {"alpha": 0}])
+def test_damaged_certificates_are_refused(changes, folder):
+    save(folder, "certify", [certification("gbz")], CertificationOptions())
+    content = saved(folder, "certify")
+    content["results"][0] |= changes
+    write_json(folder / "certification.json", content)
+    with pytest.raises(InputError, match=r"damaged file .*certification\.json: .*'pyrobayes certify'"):
+        report.write(folder)
+
+
 def test_the_markdown_holds_no_html(folder):
     name, tag = "g<script>alert(1)</script>", re.compile("<[a-z/!]", re.IGNORECASE)
     for command, result, options in (
         ("evaluate", evaluation(name), EvaluationOptions()),
         ("attack", attack(name, "<b>"), AttackOptions(eps=EPS)),
         ("detect", detection(name, test="<img src=x>"), DetectionOptions(eps=(0.1, 0.2))),
+        ("certify", certification(name), CertificationOptions()),
         ("robustness", verdict(name), RobustnessOptions(eps=(0.1, 0.2))),
     ):
         save(folder, command, [result], options, data={"name": "<i>", "split": "<p>", "sha256": "<h1>"})

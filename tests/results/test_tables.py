@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from made_up import attack, detection, evaluation, verdict
+from made_up import attack, certification, detection, evaluation, verdict
 
 from pyrobayes.evaluation.particles import Effect, Mean
 from pyrobayes.evaluation.rates import Rate
@@ -29,6 +29,7 @@ MADE = {
     "attacks": tables.attacks([attack("gbz"), attack("gbz", "cw", "l2")]),
     "success_rates": tables.success_rates([attack("gbz"), attack("dfx")], {"gbz": verdict("gbz")}),
     "detections": tables.detections([detection("gbz"), detection("dfx", "marginal", "kl", meaningful=False)]),
+    "certifications": tables.certifications([certification("gbz"), certification("dfx", 0.5)]),
     "verdict_rates": tables.verdict_rates(verdict("gbz")),
     "sheet": tables.sheet(verdict("gbz")),
     "worst_cases": tables.worst_cases([verdict("gbz"), verdict("gfz")]),
@@ -72,6 +73,9 @@ def test_cells_have_the_numbers_of_the_records():
     ]
     assert MADE["detections"].rows[0][1:4] == ["kl", "pgd", "0.1"] and MADE["detections"].rows[1][7] == "-"
     assert MADE["detections"].rows[2][1:3] == ["marginal, without meaning", "pgd, evading × 0.5"]
+    smoothed, share = "50.0 [15.0, 85.0]", "25.0 [4.6, 69.9]"
+    assert MADE["certifications"].rows[0][:7] == ["gbz", "0.25", "75.0 [30.1, 95.4]", smoothed, smoothed, share, share]
+    assert MADE["certifications"].rows[1][1] == "0.5" and MADE["certifications"].rows[1][7] == share
     assert [row[:2] for row in MADE["comparisons"].rows] == [
         ["gbz", "published"], ["gbz", "ours"], ["gbz", "difference"], ["gbz", "FGSM, 200 images"],
         ["gbz", "worst case, 200 images"], ["gby", "ours"],

@@ -13,7 +13,7 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
-from support import as_on_a_gpu
+from support import TINY, as_on_a_gpu
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -146,6 +146,29 @@ def test_augmented_images_are_shifted_and_mirrored(how):
     found = {place for place, shifted in possible.items() if (moved == shifted).flatten(1).all(1).any()}
     assert found == set(possible)
     assert sum((moved == shifted).flatten(1).all(1).sum() for shifted in possible.values()) == 1000
+
+
+def test_noisy_images_have_normal_noise_of_that_sigma_and_are_not_clipped():
+    torch.manual_seed(0)
+    image = torch.rand(1, 5, 6)
+    noise = (augmented(image.expand(20_000, -1, -1, -1), "gaussian", 0.5) - image).double()
+    assert noise.mean().item() == pytest.approx(0, abs=0.005) and noise.std().item() == pytest.approx(0.5, rel=0.01)
+    assert (noise.pow(4).mean() / noise.var().square()).item() == pytest.approx(3, rel=0.02)
+    assert (image + noise).min() < -1
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_training_with_noise_is_recorded_and_ends(likelihood, make, tiny_images, tmp_path):
+    options = dataclasses.replace(OPTIONS, augmentation="gaussian", sigma=0.5)
+    epochs = fit(make("gfz", dataclasses.replace(TINY, likelihood=likelihood)), tiny_images, options, out=tmp_path)
+    assert all(math.isfinite(epoch.elbo) for epoch in epochs)
+    recorded = Config.read(tmp_path).training
+    assert (recorded.augmentation, recorded.sigma) == ("gaussian", 0.5)
+
+
+def test_noise_and_attacks_in_training_are_not_combined(make, tiny_images):
+    with pytest.raises(InputError, match="take augmentation gaussian or an adversarial eps, not both"):
+        fit(make("gfz"), tiny_images, dataclasses.replace(OPTIONS, augmentation="gaussian", adversarial_eps=0.1))
 
 
 @pytest.mark.parametrize(

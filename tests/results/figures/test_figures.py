@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from made_up import CLASSES, attack, evaluation, verdict
+from made_up import CLASSES, attack, certification, evaluation, verdict
 
 from pyrobayes.results import figures
 
@@ -88,6 +88,18 @@ def test_the_figure_of_several_models_has_their_rates():
             held = [80.0, *(100 * (1 - rate.share) for rate in rates)]
             assert line.lines[0].get_ydata() == pytest.approx(held)
             assert line.get_label() in ("GBZ (4, 10)", "GFZ (4, 10)")
+
+
+def test_certified_accuracy_steps_down_at_the_radii():
+    several = [certification("gbz"), certification("gbz", 0.5)]
+    drawn = figures.certificates(several).axes[0]
+    for line, result in zip(drawn.lines, several):
+        assert (
+            line.get_xdata() == pytest.approx([0, max(result.radii)])
+            and line.get_label() == rf"$\sigma$ = {result.sigma:g}"
+        )
+        assert line.get_ydata().tolist() == [25, 0]
+    assert drawn.lines[-1].get_ydata().tolist() == [75]
 
 
 # Machado, Oliveira and Fernandes (2009), of linear RGB, at full severity.
