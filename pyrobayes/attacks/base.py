@@ -108,6 +108,11 @@ class Attack:
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
         return plain | {"evade": self.evade and str(self.evade)}
 
+    def gradients(self, particles: int) -> int:
+        """How many gradients of a single particle of every class one image takes at most, from a classifier of so many."""
+        several = (getattr(self, name, 1) for name in ("steps", "restarts", "eot"))
+        return math.prod(several) * particles if self.follows_gradient else 0
+
     def perturb(self, problem: Problem, eps: float) -> Tensor:
         """Adversarial images [B, channels, height, width] for one eps; the base keeps them in bounds."""
         raise NotImplementedError(f"{type(self).__name__} must define perturb(problem, eps)")

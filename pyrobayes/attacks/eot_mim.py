@@ -21,14 +21,16 @@ def check_from_none(name: str, value) -> None:
 class EOTMIM(MIM):
     """MIM with another draw of the classifier's noise at every step, and ever smaller steps; then a second stage.
 
-    One particle a step finds as much as ten, since many steps average over the noise (expectation over transformation, Athalye
-    et al. 2018, with one sample a step). The sizes of steps fall geometrically, and the last image counts.
+    One particle a step finds as much as ten, since many steps average over the noise: expectation over transformation
+    (Athalye et al. 2018) with one sample a step. The sizes of the steps fall geometrically, and the last image counts.
 
-    The second stage takes the images that still stand, and climbs from there with all particles on their mean soft margin
-    (:func:`pyrobayes.attacks.losses.soft_margin`). Draws that no step saw choose between the stages.
+    The second stage takes the images that still stand, and climbs from there with all particles on the mean of their soft
+    margins (:func:`pyrobayes.attacks.losses.soft_margin`). Draws that no step saw choose between the stages. There is none
+    against a test to evade, nor towards another image.
 
     Args:
         first_step, last_step: the sizes of the first and of the last step, in eps; `step_size` makes all equal.
+        second_first_step: the same of the second stage's first.
     """
 
     steps: int = 200
@@ -38,13 +40,17 @@ class EOTMIM(MIM):
     selection: int = option(20, "draws of the noise that choose between the stages", check=check_count)
     first_step: float = option(0.5, check=check_positive)
     last_step: float = option(0.02, check=check_positive)
+    second_first_step: float = option(0.2, check=check_positive)
+
+    def gradients(self, particles):
+        return self.steps * min(self.step_particles, particles) + self.second_steps * particles
 
     def perturb(self, problem, eps):
         images = self.climb(problem.by(self, self.step_particles), eps, problem.x, draw=0)
-        if not self.second_steps or self.matching:
+        if not self.second_steps or self.matching or self.evade is not None:
             return images
-        end = self.steps + self.second_steps
-        selection = range(end, end + self.selection)
+        first = self.steps + self.second_steps
+        selection = range(first, first + (self.selection if problem.random else 1))
         share, margin = problem.share_of_draws(images, selection)
         standing = share < BROKEN
         if not standing.any():
@@ -58,11 +64,10 @@ class EOTMIM(MIM):
 
     def second_stage(self, problem):
         """The attack on the images that stand. A classifier without particles of its own is seen one draw at a time."""
-        steps = {"steps": self.second_steps, "first_step": SECOND[0], "last_step": SECOND[1]}
+        steps = {"steps": self.second_steps, "first_step": self.second_first_step}
         return dataclasses.replace(self, loss="soft-margin", snapshot=problem.has_particles, **steps)
 
     def size(self, eps, step):
         if self.step_size is not None:
             return self.step_size
         return eps * self.first_step * (self.last_step / self.first_step) ** (step / max(1, self.steps - 1))
-SECOND = (0.2, 0.02)

@@ -75,7 +75,9 @@ class Problem:
         """This problem for some images alone, a mask [B]; their noise stays theirs."""
         other = copy.copy(self)
         other.x, other.y, other.indices = self.x[kept], self.y[kept], self.indices[kept]
-        other.target, other.references = (each if each is None else each[kept] for each in (self.target, self.references))
+        other.target, other.references = (
+            each if each is None else each[kept] for each in (self.target, self.references)
+        )
         other._attacked = other._with_noise(self._attacked, keep_pinned=False)
         other._asked, other._felt = (torch.zeros_like(other.y, dtype=torch.bool) for _ in range(2))
         return other

@@ -167,12 +167,13 @@ class ReachesChance(Check):
         )
 
 
-@register(4, "doubling steps or restarts changes success by under 2 points", *ITERATIVE_RATES, work=4.0)
+@register(4, "four times the steps change success by under 2 points", *ITERATIVE_RATES, work=5.0)
 class Converged(Check):
     """More steps or starts that find more show that the attack ended too early."""
 
     def measure(self, run) -> tuple:
-        return run.strengths[run.strongest], run.doubled(), run.middle, run.strongest
+        (*_, (_, base), (_, more)) = run.budget
+        return base, {"four times the steps": more} | run.restarted(), run.middle, run.strongest
 
     def judge(self, base: Tensor, more: Mapping[str, Tensor], eps: float, attack: str = "pgd") -> CheckResult:
         if base.double().mean() == 1:
@@ -396,4 +397,43 @@ class SameInOtherBatches(Check):
             one.count <= max(1, 0.01 * one.total) and not matters(ours, theirs) and not matters(theirs, ours),
             f"in batches of another size {one.count} of {one.total} images get another class after FGSM, and {many.count} "
             f"after PGD, whose success is {percent(ours)} and {percent(theirs)} ({points(theirs, ours)})",
+        )
+
+
+@register(13, "nothing else finds more at the same cost", *ITERATIVE_RATES, work=2.0)
+class StrongestForItsCost(Check):
+    """Another way to spend as many gradients that finds more shows that the suite's attack is badly chosen."""
+
+    def measure(self, run) -> tuple:
+        return run.strengths[run.strongest], run.equal_cost(), run.budget[-2][0], run.middle, run.strongest
+
+    def judge(
+        self, strongest: Tensor, others: Mapping[str, Tensor], gradients: int, eps: float, attack: str = "pgd"
+    ) -> CheckResult:
+        if strongest.double().mean() == 1:
+            return self.none_left(len(strongest), eps)
+        told = "; ".join(f"{name} {percent(each)} ({points(each, strongest)})" for name, each in others.items())
+        return self.result(
+            not any(matters(each, strongest) for each in others.values()),
+            f"with {gradients:,} gradients an image at eps {eps:g}, {attack} succeeds on {percent(strongest)} of "
+            f"{len(strongest)} images; {told}",
+        )
+
+
+@register(14, "the last doubling of the budget finds under 2 points", *ITERATIVE_RATES, work=0.0)
+class BudgetSpent(Check):
+    """A curve that still rises where the budget ends says that there was more to be had."""
+
+    def measure(self, run) -> tuple:
+        return run.budget, run.middle, run.strongest
+
+    def judge(self, budget: Sequence[tuple[int, Tensor]], eps: float, attack: str = "pgd") -> CheckResult:
+        *_, (_, half), (spent, whole), (_, more) = budget
+        if whole.double().mean() == 1:
+            return self.none_left(len(whole), eps)
+        curve = ", ".join(f"{gradients:,}: {percent(share)}" for gradients, share in budget)
+        return self.result(
+            difference(whole, half)[0] < POINTS,
+            f"success of {attack} at eps {eps:g} by gradients an image: {curve}; the budget is {spent:,}, its last doubling "
+            f"found {points(whole, half)}, and {points(more, whole)} were to be had by four times as many",
         )

@@ -1,5 +1,6 @@
 """The measurements of a verdict: one classifier under the suite, and all that its checks look at."""
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pyrobayes import evaluation
+from pyrobayes import attacks, evaluation
 from pyrobayes.attacks import Attack, Problem
 from pyrobayes.attacks.base import worst
 from pyrobayes.attacks.losses import margin
@@ -19,7 +20,7 @@ from pyrobayes.evaluation.images import Measure, flipped_by_resampling, map_imag
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.known_broken import plain_gradient, zero_or_undefined
-from pyrobayes.evaluation.robustness.suite import CLIMBING, SNAPSHOT, SuiteEntry, suite
+from pyrobayes.evaluation.robustness.suite import CLIMBING, EOT_MIM, SuiteEntry, resized, suite
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import RobustnessOptions
@@ -29,6 +30,7 @@ from pyrobayes.version import __version__
 
 EOT = 2, 4, 8  # how many estimates PGD's gradient is averaged over, beside one
 MORE = 2, 4  # times the defender's particles, for gradients with more of them
+BUDGETS = 0.25, 0.5, 1, 4  # times the suite's steps, for the curve of the strongest attack
 
 
 class RobustnessRun:
@@ -229,24 +231,53 @@ class RobustnessRun:
 
     # What the checks look at.
 
-    def doubled(self) -> dict[str, Tensor]:
-        """How well the strongest attack does on each of the few images with twice the steps, and with two starts, [N]."""
+    @cached_property
+    def budget(self) -> list[tuple[int, Tensor]]:
+        """How well the strongest attack does as its budget grows, on each of the few images, [N].
+
+        The budget is a number of steps. It is told in gradients of a single particle of every class for one image. The
+        last is four times that of the suite, which is the one before.
+        """
         entry = self.suite[self.strongest]
-        more = {"twice the steps": {"steps": 2 * entry.attack.steps}, "twice the restarts": {"restarts": 2}}
-        return self.strengths_of("", {name: entry.with_options(**options) for name, options in more.items()})
+        others = {n: resized(entry, n) for n in BUDGETS if n != 1}
+        found = {1: self.strengths[self.strongest]} | self.strengths_of("budget", others)
+        particles = self.classifier.options.particles
+        return [(resized(entry, n).gradients(particles), found[n]) for n in BUDGETS]
+
+    def restarted(self) -> dict[str, Tensor]:
+        """How well the strongest attack does with two random starts, where it has any, on each of the few images, [N]."""
+        entry = self.suite[self.strongest]
+        if not getattr(entry.attack, "random_start", False):
+            return {}
+        return self.strengths_of("", {"twice the restarts": entry.with_options(restarts=2)})
+
+    def equal_cost(self) -> dict[str, Tensor]:
+        """How well other attacks do with as many gradients as the strongest has, on each of the few images, [N].
+
+        Against a random classifier these are steps of one particle each, and Auto-PGD on every particle's own loss;
+        against another they are steps with momentum.
+        """
+        particles = self.classifier.options.particles
+        gradients = self.suite[self.strongest].gradients(particles)
+        steps = max(1, gradients // particles)
+        if self.random:
+            single = attacks.get("eot-mim", steps=gradients, step_particles=1, second_steps=0)
+            others = {"one particle a step": SuiteEntry(single, {"prune": None})}
+            if not isinstance(self.suite[self.strongest].attack, attacks.APGD):
+                family = attacks.get("apgd", snapshot=True, steps=steps)
+                others["apgd, snapshot"] = SuiteEntry(family, {"prune": None})
+        else:
+            others = {"mim": SuiteEntry(attacks.get("mim", steps=steps))}
+        return self.strengths_of("equal cost", others)
 
     def more_estimates(self) -> dict[str, list[tuple[int, Tensor]]]:
-        """How well PGD and Auto-PGD do as their gradient averages over more estimates, or has more particles."""
-        particles, pgd, snapshot = self.classifier.options.particles, self.suite["pgd"], self.suite[SNAPSHOT]
+        """How well attacks do as their gradients average over more estimates, or over more particles."""
+        particles, pgd, momentum = self.classifier.options.particles, self.suite["pgd"], self.suite[EOT_MIM]
         more = [k * particles for k in MORE]
         rows = {
             "EOT": (1, "pgd", {n: pgd.with_options(eot=n) for n in EOT}),
             "particles": (particles, "pgd", {n: SuiteEntry(pgd.attack, {"particles": n}) for n in more}),
-            "particles of the snapshot": (
-                particles,
-                SNAPSHOT,
-                {n * particles: snapshot.with_options(eot=n) for n in MORE},
-            ),
+            "particles a step of eot-mim": (1, EOT_MIM, {n: momentum.with_options(step_particles=n) for n in EOT}),
         }
         return {
             row: [(first, self.strengths[known]), *self.strengths_of(row, entries).items()]
@@ -272,8 +303,9 @@ class RobustnessRun:
         return tuple(Rate.of(found[name]) for name in ("zero", "undefined", "plain"))
 
     def losses(self, name: str) -> Tensor:
-        """The loss at every step of an iterative attack, [steps, N] nats."""
+        """The loss at every step of an iterative attack, [steps, N] nats; of its first stage where it has two."""
         attack, seen = self.suite[name].attack, self.classifier.replaced(**self.suite[name].attacker)
+        attack = dataclasses.replace(attack, second_steps=0) if hasattr(attack, "second_steps") else attack
 
         def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
             problem = _Followed(attack, seen, x, y, indices)

@@ -14,8 +14,8 @@ from pyrobayes.options import RobustnessOptions
 
 # Kinds of attacks: one step along a gradient of the classifier attacked, many steps, or none of its gradients.
 SINGLE_STEP, ITERATIVE, GRADIENT_FREE = "single-step", "iterative", "blind"
-SNAPSHOT = "apgd, snapshot"
-CLIMBING = (SNAPSHOT, "pgd", "apgd, margin")  # the iterative attacks among which the strongest is checked
+EOT_MIM = "eot-mim"
+CLIMBING = (EOT_MIM, "pgd", "apgd, margin")  # the iterative attacks among which the strongest is checked
 MIXTURE = {"estimator": "mixture", "prune": None}
 TERM_PARTICLES = 100  # of an attack on p(y|...) alone, as Tramer et al. (2020) had them
 
@@ -38,12 +38,16 @@ class SuiteEntry:
         """A copy whose attack has other options."""
         return dataclasses.replace(self, attack=dataclasses.replace(self.attack, **options))
 
-    @property
-    def passes(self) -> int:
+    def gradients(self, particles: int) -> int:
+        """As :meth:`pyrobayes.attacks.Attack.gradients` has it, of a defender with so many particles."""
+        return self.attack.gradients(self.attacker.get("particles", particles))
+
+    def passes(self, particles: int) -> float:
         """Roughly how many times the classifier computes one image at one eps."""
+        if self.attack.follows_gradient:
+            return 3 * self.gradients(particles) / particles  # a backward pass takes twice as long as a forward one
         several = math.prod(getattr(self.attack, name, 1) for name in ("steps", "restarts", "eot", "draws"))
-        a_step = 1 if self.attack.name in ("uniform", "square") else 3  # without or with a backward pass
-        return several * a_step * max(1, len(getattr(self.attack, "sources", ())))
+        return several * (3 * len(self.attack.sources) if hasattr(self.attack, "sources") else 1)
 
 
 def suite(
@@ -54,8 +58,9 @@ def suite(
     pgd = attacks.get("pgd", **steps)
     entries = {"fgsm": SuiteEntry(attacks.get("fgsm"), kind=SINGLE_STEP), "pgd": SuiteEntry(pgd)}
     if classifier.random:
-        # Other attacks find less, or as much at twice the cost and more: see docs/robustness.md.
-        entries[SNAPSHOT] = SuiteEntry(attacks.get("apgd", snapshot=True, **steps), {"prune": None})
+        # Others find less at the same cost: see docs/robustness.md.
+        first = attacks.get("eot-mim", steps=5 * options.steps, second_steps=options.steps, selection=options.redraws)
+        entries[EOT_MIM] = SuiteEntry(first, {"prune": None})
     else:
         entries["apgd, margin"] = SuiteEntry(attacks.get("apgd", loss="margin", **steps))
     if not options.brief:
@@ -67,6 +72,12 @@ def suite(
         transfer = attacks.get("transfer", sources=tuple(sources), **steps)
         entries["transfer"] = SuiteEntry(transfer, kind=GRADIENT_FREE)
     return entries
+
+
+def resized(entry: SuiteEntry, times: float) -> SuiteEntry:
+    """An iterative attack with so many times its steps, at least one."""
+    steps = {name: getattr(entry.attack, name) for name in ("steps", "second_steps") if hasattr(entry.attack, name)}
+    return entry.with_options(**{name: max(1, round(times * n)) if n else 0 for name, n in steps.items()})
 
 
 def square(options: RobustnessOptions, eot: int = 1) -> Attack:

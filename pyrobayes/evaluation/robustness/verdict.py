@@ -199,11 +199,11 @@ class Schedule:
 
     def __init__(self, run: RobustnessRun):
         self.run, self.done = run, 0.0
-        images, few = len(run.data) * len(run.eps), len(run.few)
-        self.work = {name: images * (entry.passes + 1) for name, entry in run.suite.items()}
+        images, few, particles = len(run.data) * len(run.eps), len(run.few), run.classifier.options.particles
+        self.work = {name: images * (entry.passes(particles) + 1) for name, entry in run.suite.items()}
         if run.latent:
             self.work[RESAMPLING] = images * run.options.redraws * (1 + len(run.suite) / 2)
-        unit = few * run.suite["pgd"].passes
+        unit = few * run.suite["pgd"].passes(particles)
         self.work |= {f"check {number}": check.work * unit for number, check in checks.CHECKS.items()}
         self.whole = sum(self.work.values())
 

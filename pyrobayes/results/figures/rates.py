@@ -17,7 +17,8 @@ from pyrobayes.results.tables import grouped
 # Attacks are grey: the model's colour is for FGSM, dotted, and for the worst case.
 ATTACKS = {
     "pgd": ("#000000", "s"),
-    "apgd, snapshot": ("#3C3C3C", "D"),
+    "eot-mim": ("#3C3C3C", "D"),
+    "apgd, snapshot": ("#3C3C3C", "D"),  # of verdicts before there was eot-mim
     "apgd, margin": ("#3C3C3C", "D"),
     "pgd, mixture": ("#6C6C6C", "v"),
     "pgd, logit matching": ("#969696", "<"),
