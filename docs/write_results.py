@@ -39,7 +39,7 @@ from pyrobayes.results import tables
 from pyrobayes.results.configuration import flags
 from pyrobayes.results.markdown import Markdown, code
 from pyrobayes.results.store import SavedResults
-from pyrobayes.results.tables import NUMBER, STATUS, TEXT, Table, share
+from pyrobayes.results.tables import NUMBER, STATUS, TEXT, Table, grouped, share
 from pyrobayes.training.checkpoint import Config
 from pyrobayes_cli.main import main as main_command
 
@@ -89,7 +89,7 @@ def card(evaluation: Evaluation, verdict: Verdict, particles: int) -> str:
         changed=f"{100 * evaluation.flipped_by_resampling.share:.1f}%",
         attacks=len(verdict.success),
         attacked=verdict.images,
-        worst=", ".join(f"{rate.sentence()} at eps {eps:g}" for eps, rate in zip(verdict.eps, verdict.worst)),
+        worst=", ".join(f"{rate.sentence()} at eps {eps:g}" for eps, rate in zip(verdict.eps, verdict.headline)),
         failed=", ".join(map(str, verdict.failed)) or "none",
         **vars(config.networks) | vars(config.training),
     )
@@ -115,9 +115,9 @@ def attacks() -> str:
     verdicts = results("robustness")
     at = verdicts[0].eps.index(MIDDLE)
     names = dict.fromkeys(name for verdict in verdicts for name in verdict.success)
-    names = [*names, "worst case"]
     rows = [[name, *(share(v.rows[name][at]) if name in v.rows else "-" for v in verdicts)] for name in names]
-    for name, field in (("in most of further draws", "broken_in_most"), ("share of further draws", "share_of_draws")):
+    judged = {tables.IN_MOST: "broken_in_most", "share of further draws": "share_of_draws", tables.UPPER_BOUND: "worst"}
+    for name, field in judged.items():
         found = [getattr(verdict, field) for verdict in verdicts]
         rows.append([name, *(share(each[at]) if each else "-" for each in found)])
     return table([f"eps {MIDDLE:g}", *(verdict.model.upper() for verdict in verdicts)], rows)
@@ -253,7 +253,7 @@ def summary() -> str:
     rows = []
     for each in results("evaluate"):
         found = verdicts[each.model]
-        rates = map(share, [*found.success["fgsm"], *found.worst])
+        rates = map(share, [*found.success["fgsm"], *found.headline])
         rows.append([each.model.upper(), each.accuracy.percent(), *rates, share(each.flipped_by_resampling)])
     return table(header, rows)
 
@@ -281,6 +281,23 @@ def ablations(of: str) -> str:
         return [code(given) if given else "none", *told]
 
     return table(header, [line(row) for row in rows])
+
+
+def attack_strengths() -> str:
+    """What iterative attacks find of the generative models, by the gradients that they may compute."""
+    rows = json.loads((RESULTS / "attack_strengths.json").read_text())
+    found = grouped((row["attack"], row) for row in rows)
+    models = dict.fromkeys(row["model"] for row in rows)
+
+    def cells(attack: str) -> list[str]:
+        at = {row["model"]: row for row in found[attack]}
+        told = (
+            f"{share(decode(Rate, at[m]['most']))} / {100 * at[m]['share']:.1f}" if m in at else "-" for m in models
+        )
+        return [attack, f"{found[attack][0]['gradients']:,}", *told]
+
+    header = ["in most draws / share of draws (%)", "gradients", *map(str.upper, models)]
+    return table(header, list(map(cells, found)))
 
 
 def kernel_density() -> str:
@@ -398,6 +415,7 @@ TABLES = {
         fgsm_variants,
         ablations,
         kernel_density,
+        attack_strengths,
     )
 }
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "commands" / "index.md")

@@ -80,6 +80,8 @@ def run_verdicts(
             name = classifier.factorization.name
             (verdict,), new = store.get(name, lambda each=classifier: judge(each))
             store.draw(f"robustness-{name}", new, figures.robustness, verdict)
+            if verdict.budget is not None:
+                store.draw(f"robustness-{name}-budget", new, figures.budget, verdict)
         distributed.wait_for_all()  # before what the others may still read is removed
         if len(classifiers) > 1:
             store.draw("robustness", False, figures.worst_cases, store.results_of_named())

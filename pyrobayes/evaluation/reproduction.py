@@ -8,7 +8,7 @@ import csv
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,7 +19,7 @@ from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.rates import NORMAL_95, Rate, difference, in_percent
 from pyrobayes.evaluation.records import FINITE, Limits, Record, require
-from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
+from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.training.metrics import Epoch
 
 POSTER_IMAGES = 10_000  # of its success rates
@@ -175,8 +175,8 @@ def compare(results: Sequence[Sequence[AttackResult]], verdicts: Sequence[Sequen
     """
     theirs, judged = published(), {each[0].model: each for each in zip(*verdicts, strict=True)}
 
-    def beside(row: str, model: str, eps: float) -> Spread | None:
-        known = [dict(zip(verdict.eps, verdict.rows[row])).get(eps) for verdict in judged.get(model, ())]
+    def beside(rates: Callable[[Verdict], list[Rate]], model: str, eps: float) -> Spread | None:
+        known = [dict(zip(verdict.eps, rates(verdict))).get(eps) for verdict in judged.get(model, ())]
         return Spread.of(known) if known and None not in known else None
 
     return [
@@ -185,8 +185,8 @@ def compare(results: Sequence[Sequence[AttackResult]], verdicts: Sequence[Sequen
             eps=eps,
             published=theirs.get(model, {}).get(eps),
             ours=Spread.of([result.success(i) for result in models]),
-            worst=beside(WORST, model, eps),
-            judged=beside("fgsm", model, eps),
+            worst=beside(lambda verdict: verdict.headline, model, eps),
+            judged=beside(lambda verdict: verdict.success["fgsm"], model, eps),
         )
         for models in zip(*results, strict=True)
         for i, eps in enumerate(models[0].eps)

@@ -157,9 +157,11 @@ def verdict_sentences(verdict: Verdict) -> list[str]:
 def worst_case(verdict: Verdict) -> str:
     """A sentence on the worst case of all attacks."""
     i = _nearest(verdict.eps)
+    most = " in most further draws of the noise" if verdict.broken_in_most else ""
+    bound = f" ({verdict.worst[i].percent()} in at least one of the attacks' own draws)" if most else ""
     return (
-        f"In the worst case of {len(verdict.success)} attacks at eps {verdict.eps[i]:g}, {verdict.worst[i].sentence()} of "
-        f"{verdict.images:,} images are misclassified."
+        f"In the worst case of {len(verdict.success)} attacks at eps {verdict.eps[i]:g}, {verdict.headline[i].sentence()} of "
+        f"{verdict.images:,} images are misclassified{most}{bound}."
     )
 
 

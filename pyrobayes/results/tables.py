@@ -214,7 +214,7 @@ def success_rates(results: Sequence[AttackResult], verdicts: Mapping[str, Verdic
             rows.append(([result.model, what, f"{images:,}"], cells, doubted))
         if verdict:
             labels = [result.model, f"worst case of {len(verdict.success)} attacks", f"{verdict.images:,}"]
-            rows.append((labels, dict(zip(verdict.eps, map(percent, verdict.worst))), doubts(verdict, WORST)))
+            rows.append((labels, dict(zip(verdict.eps, map(percent, verdict.headline))), doubts(verdict, WORST)))
     return Table.across({"model": MODEL, "attack": TEXT, "images": NUMBER}, rows, last=["doubted by checks"])
 
 
@@ -278,12 +278,19 @@ def certifications(results: Sequence[Certification]) -> Table:
     return Table.of(CERTIFICATION, results, notes)
 
 
+# The worst case against a random classifier, by how it is judged.
+IN_MOST, UPPER_BOUND = "worst case in most further draws", "worst case in one draw each (an upper bound)"
+
+
 def verdict_rates(verdict: Verdict) -> Table:
     """Success rates of every attack and of the worst case, in per cent; one row an attack."""
-    measured = [(row, map(percent, rates), row) for row, rates in verdict.rows.items()]
-    if verdict.broken_in_most is not None:
-        measured.append(("in most of further draws", map(percent, verdict.broken_in_most), WORST))
+    measured = [(row, map(percent, rates), row) for row, rates in verdict.success.items()]
+    if verdict.broken_in_most is None:
+        measured.append((WORST, map(percent, verdict.worst), WORST))
+    else:
+        measured.append((IN_MOST, map(percent, verdict.broken_in_most), WORST))
         measured.append(("share of further draws", map(share, verdict.share_of_draws), WORST))
+        measured.append((UPPER_BOUND, map(percent, verdict.worst), WORST))
     rows = [([label], dict(zip(verdict.eps, cells)), doubts(verdict, row)) for label, cells, row in measured]
     return Table.across({"attack": TEXT}, rows, last=["doubted by checks"])
 
@@ -298,12 +305,12 @@ def sheet(verdict: Verdict) -> Table:
 
 
 def worst_cases(verdicts: Sequence[Verdict]) -> Table:
-    """One row a model: clean accuracy, FGSM, and the worst case at every eps."""
+    """One row a model: clean accuracy, FGSM, and the worst case at every eps, in most further draws where there are any."""
     first, *others = (f"{value:g}" for value in verdicts[0].eps)
     header = ["model", "clean accuracy (%)", f"FGSM {first}", *others, f"worst case {first}", *others, "doubted by"]
     rows = []
     for verdict in verdicts:
-        rates = [*map(share, verdict.success["fgsm"]), *map(percent, verdict.worst)]
+        rates = [*map(share, verdict.success["fgsm"]), *map(percent, verdict.headline)]
         rows.append([verdict.model, verdict.clean_accuracy.percent(), *rates, doubts(verdict, WORST)])
     return Table(header, [MODEL, *[NUMBER] * (len(header) - 1)], rows)
 

@@ -19,6 +19,7 @@ from pyrobayes.attacks.attack_options import AttackOptions
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.robustness.checks import CHECKS
 from pyrobayes.options import COMPARATORS, EPS, MODELS
+from pyrobayes.results import tables
 from pyrobayes.results.store import Provenance
 from pyrobayes.tensor_files import digest, read_tensors
 
@@ -242,7 +243,7 @@ def test_robustness(runs, tmp_path, monkeypatch, quickly_broken):
     assert "gbz: clean accuracy" in result.stdout and "dbx: clean accuracy" in result.stdout
     told = re.findall(r"^\d+\. .*\n    (?:pass|FAIL|not applicable): ", result.stdout, re.MULTILINE)
     assert len(told) == 2 * len(CHECKS)
-    for row in ("fgsm", "pgd", "transfer", "worst case", "in most of further draws", "share of further draws"):
+    for row in ("fgsm", "pgd", "transfer", tables.IN_MOST, "share of further draws", tables.UPPER_BOUND):
         assert len(re.findall(f"^{row} ", result.stdout, re.MULTILINE)) == 2, row
     report = json.loads((tmp_path / "robustness.json").read_text())
     assert [each["model"] for each in report["results"]] == ["gbz", "dbx"]

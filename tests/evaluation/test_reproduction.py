@@ -86,8 +86,8 @@ def test_an_interval_over_seeds_is_of_the_images_too():
 
 def test_the_worst_case_stands_beside_it_where_it_is_known():
     def verdict(fgsm, worst):
-        rows = {"fgsm": [Rate(fgsm, 50), Rate(50, 50)], "worst case": [Rate(worst, 50), Rate(50, 50)]}
-        return SimpleNamespace(model="gbz", eps=(0.1, 0.3), rows=rows)
+        success, headline = {"fgsm": [Rate(fgsm, 50), Rate(50, 50)]}, [Rate(worst, 50), Rate(50, 50)]
+        return SimpleNamespace(model="gbz", eps=(0.1, 0.3), success=success, headline=headline)
 
     seeds = [[result("gbz", (10, 30, 50))], [result("gbz", (14, 34, 54))]]
     found = reproduction.compare(seeds, [[verdict(15, 20)], [verdict(25, 30)]])
@@ -224,7 +224,7 @@ def test_the_command_line_shows_comparisons_claims_and_worst_cases(reproduced, c
         failed = [check for check in verdict.checks if check.status == checks.FAIL and "iterative" in check.concerns]
         rates = verdict.clean_accuracy.percent(), f"{5 * verdict.success['fgsm'][0].count:.1f}"  # of 20 images
         doubts = ", ".join(str(check.number) for check in failed) or "none"
-        assert [verdict.model, *rates, verdict.worst[0].percent(), doubts] in told
+        assert [verdict.model, *rates, verdict.headline[0].percent(), doubts] in told
 
 
 def test_the_report_shows_comparisons_claims_and_how_models_were_trained(reproduced):

@@ -28,6 +28,34 @@ from pyrobayes.progress import Progress, shows_progress
 WORST, RESAMPLING = "worst case", "further draws"
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How far the strongest iterative attack gets on the checked images as it may compute more gradients.
+
+    Attributes:
+        attack: its name.
+        eps: where.
+        images: how many were attacked.
+        spent: the budget of the suite, one of `gradients`.
+        gradients: [S] gradients of a single particle of every class, for one image, in ascending order.
+        shares: [S] the mean share of further draws under which an image is misclassified; without noise, the share of images.
+    """
+
+    attack: str
+    eps: float
+    images: int
+    spent: int
+    gradients: tuple[int, ...]
+    shares: tuple[float, ...]
+
+    def __post_init__(self):
+        same = len(self.gradients) == len(self.shares) and self.spent in self.gradients
+        require(same, "a budget must have a share for every number of gradients, and that of the suite among them")
+        require(
+            all(0 <= share <= 1 for share in self.shares), f"a budget's shares must be in [0, 1], got {self.shares}"
+        )
+
+
 @dataclass(frozen=True, repr=False)
 class Verdict(Summarized):
     """A classifier's robustness: success rates of every attack and of the worst case, with the numbers in doubt.
@@ -38,7 +66,8 @@ class Verdict(Summarized):
         images: how many were attacked.
         clean_accuracy: share of the clean images classified correctly.
         success: [E] share of all images that end up misclassified, by attack.
-        worst: [E] share of all images that any of the attacks has misclassified.
+        worst: [E] share of all images that any of the attacks has misclassified. Each attack is judged in one draw of a random
+            classifier's noise, so that luck adds to it: it is an upper bound on what was found, see `headline`.
         share_of_draws: [E] mean over all images of the share of further, fresh draws under which an image's worst
             adversarial image is misclassified. Other draws choose the worst, so that no luck is counted. None for a
             classifier that draws nothing.
@@ -47,6 +76,7 @@ class Verdict(Summarized):
         checks: the sheet.
         broken: [E] the places in the data set of the images that end up misclassified, by attack.
         resampled: [E][N] the share of the further draws for each image; None as above.
+        budget: what more gradients find; None in verdicts of earlier versions.
     """
 
     model: str
@@ -66,6 +96,7 @@ class Verdict(Summarized):
     gradient_signs: Rate | None = None
     broken: dict[str, list[list[int]]] = dataclasses.field(default_factory=dict)
     resampled: list[list[float]] | None = dataclasses.field(default=None, metadata=saved("redrawn"))
+    budget: Budget | None = None
     DERIVED = {"doubts": lambda self: {row: self.doubts(row) for row in self.rows}}
 
     LIMITS = {
@@ -99,6 +130,14 @@ class Verdict(Summarized):
         failed = f"{len(self.failed)} of {len(self.checks)} checks failed"
         title = f"{self.model} on {self.images:,} images of {self.data}, {failed}"
         return title, [[*header, "doubted by checks"], *([*row, doubts] for row, doubts in zip(rows, doubted))]
+
+    @property
+    def headline(self) -> list[Rate]:
+        """[E] the share of all images that are broken in most further draws, which no luck decides.
+
+        For a classifier that draws nothing it is that of the worst case.
+        """
+        return self.broken_in_most or self.worst
 
     @property
     def rows(self) -> dict[str, list[Rate]]:
@@ -168,6 +207,8 @@ def verdict_of(run: RobustnessRun) -> Verdict:
     for number, check in checks.CHECKS.items():
         with schedule.part(f"check {number}"):
             sheet.append(check.judge(*check.measure(run)))
+    gradients, shares = zip(*((spent, share.double().mean().item()) for spent, share in run.budget))
+    budget = Budget(run.strongest, run.middle, len(run.few), gradients[-2], gradients, shares)
     diagnosed = (run.classifier, run.few, run.options.batch_size)
     return Verdict(
         model=run.name,
@@ -187,6 +228,7 @@ def verdict_of(run: RobustnessRun) -> Verdict:
         approximation=approximation(*diagnosed),
         gradient_signs=gradient_signs(*diagnosed),
         broken={name: [each.nonzero()[:, 0].tolist() for each in rows] for name, rows in run.broken.items()},
+        budget=budget,
         **drawn,
     )
 

@@ -131,10 +131,13 @@ def robustness(verdict: Verdict) -> Figure:
         look |= {"linewidth": 1.2, "elinewidth": 0.6, "capsize": 1.5}
         _robust_accuracy(axes, verdict, rates, label=_with_doubts(verdict, name), **look)
     look = {"color": own, "linewidth": 2.2, "elinewidth": 1, "capsize": 3}
-    _robust_accuracy(axes, verdict, verdict.worst, label=_with_doubts(verdict, WORST), **look)
+    judged = "worst case in most\nfurther draws" if verdict.broken_in_most else WORST
+    _robust_accuracy(axes, verdict, verdict.headline, label=_with_doubts(verdict, WORST, judged), **look)
     if verdict.broken_in_most is not None:
-        label = _with_doubts(verdict, WORST, "the same in most of\nfurther draws")
-        _robust_accuracy(axes, verdict, verdict.broken_in_most, label=label, linestyle=style.DASHED, **look)
+        label = _with_doubts(verdict, WORST, "worst case in one\ndraw each")
+        _robust_accuracy(
+            axes, verdict, verdict.worst, label=label, **look | {"linestyle": style.DASHED, "linewidth": 1.2}
+        )
     _eps_axis(axes, verdict)
     axes.set_ylabel("images classified correctly (%)")
     place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "handlelength": 3}
@@ -152,16 +155,37 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
     """
     figure = style.new_figure(style.WIDTH, 3.4)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, row, title in zip(panels, ("fgsm", WORST), ("FGSM alone", "worst case of all attacks")):
+    alone, worst = "FGSM alone", "worst case of all attacks, in most further draws"
+    for axes, title in zip(panels, (alone, worst)):
         for verdict in verdicts:
             label = _with_doubts(verdict, WORST, verdict.model.upper())
-            _robust_accuracy(axes, verdict, verdict.rows[row], **style.model_line(verdict) | {"label": label})
+            broken = verdict.success["fgsm"] if title == alone else verdict.headline
+            _robust_accuracy(axes, verdict, broken, **style.model_line(verdict) | {"label": label})
         _eps_axis(axes, verdicts[0])
         axes.set_title(title, fontsize=9)
     panels[0].set_ylabel("images classified correctly (%)")
     style.two_part_legend(panels[1], verdicts)
     images = f"{style.data_name(verdicts[0].data)}, {verdicts[0].images:,} test images"
     figure.suptitle(f"{images}; in brackets: failed checks that put the worst case in doubt", fontsize=8)
+    return figure
+
+
+@style.styled
+def budget(verdict: Verdict) -> Figure:
+    """Misclassified further draws against the gradients that the strongest attack may compute; a line marks the suite's."""
+    found = verdict.budget
+    figure = style.new_figure(4.2, 3.0)
+    axes = figure.subplots()
+    axes.plot(found.gradients, [100 * share for share in found.shares], color=style.colour(verdict.model), marker="o")
+    axes.axvline(found.spent, color="#969696", linestyle=style.DOTTED)
+    axes.annotate("the suite's", (found.spent, 2), textcoords="offset points", xytext=(3, 0), fontsize=7.5)
+    axes.set_xscale("log")
+    axes.set_xticks(found.gradients, [f"{each:,}" for each in found.gradients])
+    axes.minorticks_off()
+    axes.set_xlabel("gradients of one particle, for an image")
+    axes.set_ylabel("misclassified (% of further draws)" if verdict.broken_in_most else "misclassified images (%)")
+    style.rate_axis(axes, top=101)
+    axes.set_title(f"{verdict.model.upper()}, {found.attack} at eps {found.eps:g}, {found.images:,} images", fontsize=9)
     return figure
 
 

@@ -19,11 +19,12 @@ from pyrobayes import (
     evaluation,
     fit,
     load_data,
+    pretrained,
 )
 from pyrobayes.attacks.losses import margin
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.rates import Rate, difference, larger
-from pyrobayes.evaluation.robustness import checks, known_broken
+from pyrobayes.evaluation.robustness import checks, known_broken, measurements
 from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.checks import (
     ALL,
@@ -38,7 +39,7 @@ from pyrobayes.evaluation.robustness.checks import (
 )
 from pyrobayes.evaluation.robustness.known_broken import KnownBroken, attack_known_broken, known_broken_model
 from pyrobayes.evaluation.robustness.measurements import RobustnessRun
-from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP, suite
+from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP, SuiteEntry, suite
 from pyrobayes.evaluation.robustness.verdict import Verdict, verdict_of
 from pyrobayes.factorizations.comparators import BNN, CNN
 from pyrobayes.factorizations.conditionals import StandardNormal
@@ -628,3 +629,15 @@ def test_images_that_no_white_box_attack_breaks_are_told():
     white = {"pgd": of(0.5), "fgsm": of(0.3)}
     found = CHECKS[5].judge(white, {"noise": of(0.2), "square": of(0.6)}, 0.1)
     assert "noise breaks 20.0%; square breaks 60.0% (40 of them by no white-box attack)" in found.finding
+
+
+def test_the_quick_suite_of_before_fails_the_checks_of_its_budget(monkeypatch):
+    """Auto-PGD on snapshots, ten steps of all particles, was the strongest attack: a tenth of what there was to be had."""
+    monkeypatch.setattr(measurements, "CLIMBING", ("apgd, snapshot", "pgd"))
+    options = RobustnessOptions(images=20, eps=(0.1,), steps=10, redraws=6, checked_images=20)
+    classifier, test = pretrained("gbz", particles=3), load_data("fashion-mnist-mini", "test")
+    run = run_of(classifier, test, options)
+    snapshot = attacks.get("apgd", snapshot=True, steps=10)
+    run.suite = {"pgd": run.suite["pgd"], "apgd, snapshot": SuiteEntry(snapshot)}
+    found = {number: CHECKS[number].judge(*CHECKS[number].measure(run)) for number in (4, 13, 14)}
+    assert run.strongest == "apgd, snapshot" and [each.status for each in found.values()] == [FAIL] * 3
