@@ -58,17 +58,18 @@ def test_cells_have_the_numbers_of_the_records():
         "gbz", "81.7 [70.1, 89.4]", "5.0 [1.7, 13.7]", "0.500", "0.040", "-", "2.50", "60",
     ]  # fmt: skip
     assert [row[:3] for row in MADE["attacks"].rows[2:4]] == [["gbz", "fgsm", "0.3"], ["gbz", "cw", "0 (L2)"]]
-    rate = "75.0 [53.1, 88.8]"
+    most = ["55.0 [34.2, 74.2]", "90.0 [69.9, 97.2]"]  # of further draws
     assert MADE["success_rates"].rows[1][:2] == ["gbz", "worst case of 3 attacks"]
-    assert MADE["success_rates"].rows[1][3:] == ["-", rate, "100.0 [83.9, 100.0]", "-", "4, 10"]
-    assert MADE["verdict_rates"].rows[-1] == ["share of further draws", "60.0", "90.0", "4, 10"]
+    assert MADE["success_rates"].rows[1][3:] == ["-", *most, "-", "4, 10"]
+    assert MADE["verdict_rates"].rows[-3] == [tables.IN_MOST, *most, "4, 10"]
+    assert MADE["verdict_rates"].rows[-1][:2] == [tables.UPPER_BOUND, "75.0 [53.1, 88.8]"]
+    assert MADE["verdict_rates"].rows[-2] == ["share of further draws", "60.0", "90.0", "4, 10"]
     assert MADE["worst_cases"].rows[0] == [
         "gbz",
         "80.0 [58.4, 91.9]",
         "60.0",
         "70.0",
-        rate,
-        "100.0 [83.9, 100.0]",
+        *most,
         "4, 10",
     ]
     assert MADE["detections"].rows[0][1:4] == ["kl", "pgd", "0.1"] and MADE["detections"].rows[1][7] == "-"
