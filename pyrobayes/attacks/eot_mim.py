@@ -35,7 +35,9 @@ class EOTMIM(MIM):
 
     steps: int = 200
     decay: float = 0.9
-    step_size: float | None = option(None, none_means="from 0.5 eps down to 0.02 eps", check=check_step_size)
+    step_size: float | None = option(
+        None, "size of a step", none_means="from 0.5 eps down to 0.02 eps", check=check_step_size
+    )
     step_particles: int = option(1, "particles of every class that a step of the first stage sees", check=check_count)
     second_steps: int = option(40, "steps of the second stage, which sees all particles", check=check_from_none)
     selection: int = option(20, "draws of the noise that choose between the stages", check=check_count)

@@ -279,7 +279,7 @@ def certifications(results: Sequence[Certification]) -> Table:
 
 
 # The worst case against a random classifier, by how it is judged.
-IN_MOST, UPPER_BOUND = "worst case in most further draws", "worst case in one draw each (an upper bound)"
+IN_MOST, UPPER_BOUND = "worst case in most further draws", "upper bound: worst case in one draw each"
 
 
 def verdict_rates(verdict: Verdict) -> Table:

@@ -247,7 +247,7 @@ def test_robustness(runs, tmp_path, monkeypatch, quickly_broken):
         assert len(re.findall(f"^{row} ", result.stdout, re.MULTILINE)) == 2, row
     report = json.loads((tmp_path / "robustness.json").read_text())
     assert [each["model"] for each in report["results"]] == ["gbz", "dbx"]
-    assert [check["number"] for check in report["results"][0]["checks"]] == list(range(1, 13))
+    assert [check["number"] for check in report["results"][0]["checks"]] == list(CHECKS)
     assert {"robustness.pdf", "robustness-gbz.pdf", "robustness-dbx.png"} <= {path.name for path in tmp_path.iterdir()}
     assert not (tmp_path / "robustness-parts").exists()
     assert "the report (report.html)" in result.stdout
