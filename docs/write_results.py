@@ -13,6 +13,7 @@ wrote the files of their names. Everything goes into tables of the README and of
 the files.
 """
 
+import dataclasses
 import json
 import re
 import tomllib
@@ -127,13 +128,14 @@ def declared_attacks() -> str:
     """The registered attacks: what each does, the norms that can bound it, and its own options with their defaults."""
     offered = base.offered()
     everybody = offered["norm"]  # every attack has a norm
+    shared = {field.name for field in dataclasses.fields(base.Attack)}
 
     def option(name: str, attack: str) -> str:
         default = getattr(everybody[attack], name)
         return code("--" + name.replace("_", "-")) + (f" {default:g}" if is_number(default) else "")
 
     own = {
-        attack: [name for name, able in offered.items() if attack in able and len(able) < len(everybody)]
+        attack: [name for name, able in offered.items() if attack in able and name not in shared]
         for attack in everybody
     }
     rows = [

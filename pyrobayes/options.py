@@ -17,6 +17,7 @@ from pyrobayes.errors import InputError, check_count, check_part_of_run, check_p
 
 LIKELIHOODS = ("gaussian", "bernoulli", "laplace", "discretized-logistic")
 ESTIMATORS = ("per-class", "mixture")
+GRADIENTS = ("path", "fisher", "both")
 PRECISIONS = ("fp32", "bf16")
 MODELS = ("gfz", "gfy", "gbz", "gby", "dfx", "dfz", "dbx")
 COMPARATORS = ("cnn", "cnn-at", "bnn")

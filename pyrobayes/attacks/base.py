@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pyrobayes import errors
 from pyrobayes.attacks.losses import LOSSES, MATCHING
 from pyrobayes.errors import InputError
-from pyrobayes.options import check_fields, declaration, option
+from pyrobayes.options import GRADIENTS, check_fields, declaration, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,6 +71,11 @@ class Attack:
         "independent estimates of the posterior whose mean the attack sees; with --snapshot, times as many particles",
         check=errors.check_count,
     )
+    gradient: str = option(
+        "path",
+        "gradient of log p(x, y): through the guide's samples too, by Fisher's identity with them held fixed, or half of each",
+        GRADIENTS,
+    )
     seed: int = option(0, check=errors.check_seed)
     evade: Callable | None = None
     evade_weight: float = option(1.0, check=errors.check_positive)
@@ -95,6 +100,12 @@ class Attack:
             raise InputError(
                 "eot sees the mean of posteriors, which has no log p(x) to evade a test with: leave eot out, or take a snapshot"
             )
+        if self.gradient != "path" and self.term is not None:
+            raise InputError("Fisher's identity is one of all factors together: leave term or gradient out")
+        if self.gradient != "path" and self.loss == "latent-matching":
+            raise InputError(
+                "latent-matching follows the guide alone, which only the gradient path does: leave gradient out"
+            )
         if self.evade is not None and self.term is not None:
             raise InputError("a test to evade looks at all terms of log p(x, y): leave term out")
 
@@ -106,6 +117,8 @@ class Attack:
     def described(self) -> dict:
         """The options as plain JSON values."""
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.gradient == "path":
+            del plain["gradient"]  # as in results from before there was a choice
         return plain | {"evade": self.evade and str(self.evade)}
 
     def gradients(self, particles: int) -> int:

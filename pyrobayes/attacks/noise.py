@@ -1,5 +1,6 @@
 """Random noise: it shows how many images fall to luck, without any gradient."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ class Uniform(Attack):
     A random classifier judges all draws of an image with one draw of its own noise.
     """
 
+    gradient: str = dataclasses.field(default="path", init=False)
     draws: int = option(100, "draws of random noise, of which the worst counts", check=check_count)
 
     follows_gradient: ClassVar[bool] = False

@@ -42,13 +42,15 @@ class Problem:
         return classifier.for_images(self.indices, NoiseStream.ATTACKER)
 
     def _seen(self, classifier: nn.Module) -> nn.Module:
-        if not (self.attack.term or self.attack.snapshot):
+        gradient = self.attack.gradient
+        if not (self.attack.term or self.attack.snapshot or gradient != "path"):
             return classifier
         if not hasattr(classifier, "of_term"):
-            raise InputError(f"term and snapshot need a BayesClassifier, got {type(classifier).__name__}")
+            raise InputError(f"term, snapshot and gradient need a BayesClassifier, got {type(classifier).__name__}")
         if self.attack.snapshot and classifier.options.prune is not None:
             raise InputError("snapshot needs all particles of every class: leave prune out")
-        return classifier.of_term(self.attack.term)
+        classifier = classifier.of_term(self.attack.term)
+        return classifier if gradient == "path" else classifier.with_gradient(gradient)
 
     def against(self, classifier: nn.Module) -> "Problem":
         """This problem with another classifier, which has noise of its own for each image."""

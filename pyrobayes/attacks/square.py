@@ -1,5 +1,6 @@
 """The Square attack: random search, without any gradient."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,6 +23,7 @@ class Square(Attack):
     """
 
     loss: str = "margin"
+    gradient: str = dataclasses.field(default="path", init=False)
     steps: int = option(1000, "squares that are tried", check=check_count)
 
     norms: ClassVar[tuple[str, ...]] = ("linf",)

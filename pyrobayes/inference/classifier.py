@@ -8,7 +8,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyrobayes.errors import LARGEST_SEED, InputError, check_integer
+from pyrobayes.errors import LARGEST_SEED, InputError, check_integer, choice
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.inference import importance
 from pyrobayes.inference.generated_code import Networks
@@ -16,7 +16,7 @@ from pyrobayes.inference.importance import ImportanceEstimate
 from pyrobayes.inference.log_weights import LogWeights
 from pyrobayes.inference.noise import Purpose, key_of, splitmix
 from pyrobayes.inference.pruning import pruned_estimate
-from pyrobayes.options import ClassifierOptions
+from pyrobayes.options import GRADIENTS, ClassifierOptions
 
 
 class BayesClassifier(nn.Module):
@@ -65,6 +65,7 @@ class BayesClassifier(nn.Module):
         self._number: int | Tensor = 0
         self._bounded = True
         self._term: tuple[str, ...] | None = None
+        self._gradient = "path"
 
     def _changed(self, **attributes) -> "BayesClassifier":
         other = copy.copy(self)
@@ -85,7 +86,7 @@ class BayesClassifier(nn.Module):
         return pruned_estimate(log_weights, x, keys, y, particles, self.options.prune)
 
     def _log_weights(self) -> LogWeights:
-        return LogWeights(self._networks.of(self.options), self.options, self._term, self.bytes_needed)
+        return LogWeights(self._networks.of(self.options), self.options, self._term, self._gradient, self.bytes_needed)
 
     def _placed(self, x: Tensor) -> Tensor:
         check_images(x, self.factorization.image_shape, self._bounded)
@@ -135,6 +136,14 @@ class BayesClassifier(nn.Module):
         latent variables are `z` together, and each goes by its own name too.
         """
         return self._changed(_term=None if term is None else self._variables(term))
+
+    def with_gradient(self, gradient: str) -> "BayesClassifier":
+        """A classifier with the same log p(x, y), whose gradient in x is `path`, `fisher` or `both`.
+
+        :func:`~pyrobayes.inference.importance.seen_by_guide` says what they are. Where there is no latent variable, or the
+        guide doesn't see the image, all are the same.
+        """
+        return self._changed(_gradient=choice("gradient", gradient, GRADIENTS))
 
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""

@@ -83,8 +83,30 @@ def pareto_shape(log_weights: Tensor) -> Tensor:
     return k.where(excess[0] > least, -torch.inf).to(log_weights.dtype)
 
 
+def seen_by_guide(x: Tensor, gradient: str) -> Tensor:
+    """The images x as the guide sees them, which decides what the gradient of log p(x, y) in x is.
+
+    `path` is the gradient of the estimate itself, through the guide and its samples too. `fisher` holds the guide and z
+    fixed. With the normalized weights w it is the sum of w grad log p(x, z, y), which estimates Fisher's identity (Cappe,
+    Moulines and Ryden 2005, section 10.1):
+
+        grad log p(x, y) = E over p(z|x, y) of [grad log p(x, z, y)]
+
+    `both` is the mean of the two as they are: one backward pass gives it, and it is a gradient of log p(x, y) too.
+    """
+    if gradient == "path":
+        return x
+    held = x.detach()
+    return held if gradient == "fisher" else held + 0.5 * (x - held)
+
+
 def per_class(
-    factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor | None = None, term: tuple[str, ...] | None = None
+    factorization: DeepBayes,
+    x: Tensor,
+    noise: Tensor,
+    y: Tensor | None = None,
+    term: tuple[str, ...] | None = None,
+    gradient: str = "path",
 ) -> Tensor:
     """log p(x, z, y) - log q(z|x, y) at z ~ q(z|x, y), [K, C, B] nats, differentiable in x.
 
@@ -94,9 +116,10 @@ def per_class(
             variables share the numbers out, in the order that the guide draws them.
         y: classes [C, 1] or [C, B], one a row or one for every row and image; every class where left out.
         term: the sites whose log-probabilities are summed; all where None.
+        gradient: `path`, `fisher` or `both`, see :func:`seen_by_guide`.
     """
     y = all_classes(factorization, x) if y is None else y
-    guide_trace = trace_guide(factorization, x, noise, y)
+    guide_trace = trace_guide(factorization, seen_by_guide(x, gradient), noise, y)
     with plates(particles=len(noise), classes=len(y)):
         model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
     return log_prob(model_trace, term) - log_prob(guide_trace, term)
@@ -108,7 +131,9 @@ def trace_guide(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor) -
         return poutine.trace(factorization.guide).get_trace(x, y)
 
 
-def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: tuple[str, ...] | None = None) -> Tensor:
+def mixture(
+    factorization: DeepBayes, x: Tensor, noise: Tensor, term: tuple[str, ...] | None = None, gradient: str = "path"
+) -> Tensor:
     """log p(x, z, c) - log (1/C) sum over c' of q(z|x, c') at z from the guides of all classes, [K C, C, B] nats.
 
     A particle drawn for one class serves every class: the guides are one mixture proposal, weighted by the
@@ -123,7 +148,7 @@ def mixture(factorization: DeepBayes, x: Tensor, noise: Tensor, term: tuple[str,
             "estimator per-class"
         )
     y = all_classes(factorization, x)
-    values, log_proposal = draw_from_mixture(factorization, x, noise)
+    values, log_proposal = draw_from_mixture(factorization, seen_by_guide(x, gradient), noise)
     with plates(particles=len(noise), guides=len(y), classes=len(y)):
         model_trace = poutine.trace(poutine.condition(factorization.model, values)).get_trace(x, y)
     log_weights = log_prob(model_trace, term).flatten(0, 1)

@@ -25,12 +25,14 @@ class LogWeights:
         factorization: or the copy of it that computes.
         options: of the classifier.
         term: the sites that are taken alone; None for all.
+        gradient: `path`, `fisher` or `both`, see :func:`pyrobayes.inference.importance.seen_by_guide`.
         bytes_needed: see :meth:`measure_memory`; not needed by :meth:`at_once`.
     """
 
     factorization: DeepBayes
     options: ClassifierOptions
     term: tuple[str, ...] | None = None
+    gradient: str = "path"
     bytes_needed: tuple[int, int] = (0, 1)
 
     @property
@@ -53,9 +55,9 @@ class LogWeights:
         with pyro.validation_enabled(importance.VALIDATE):
             if subset is not None:
                 compute = subsets.mixture_subset if self.mixed else partial(subsets.per_class_subset, y=y)
-                return compute(*given, subset=subset)
+                return compute(*given, subset=subset, gradient=self.gradient)
             compute = importance.mixture if self.mixed else partial(importance.per_class, y=y)
-            return compute(*given, term=self.term)
+            return compute(*given, term=self.term, gradient=self.gradient)
 
     def noise(self, keys: Tensor, first: int, last: int) -> Tensor:
         """Base noise [last - first, 1 or C, B, latent] for the keys [B] of images; B is 1 where the noise is fixed."""

@@ -98,6 +98,8 @@ def test_options_go_to_the_attacks_that_have_them():
     fgsm, pgd, cw = AttackOptions(attack=("fgsm", "pgd", "cw"), steps=5, confidence=1.0, eps=0.1).build_attacks()
     assert fgsm == attacks.get("fgsm")
     assert pgd == attacks.get("pgd", steps=5) and cw == attacks.get("cw", steps=5, confidence=1.0)
+    fgsm, square = AttackOptions(attack=("fgsm", "square"), gradient="Fisher").build_attacks()
+    assert fgsm == attacks.get("fgsm", gradient="fisher") and square == attacks.get("square")
 
 
 def test_a_default_that_attacks_share_is_told_once_and_others_by_attack():
@@ -134,6 +136,8 @@ def test_options_are_spelled_as_they_are_known():
         ({"eot": None}, "eot must be a whole number of at least 1, got None"),
         ({"attack_particles": 0}, "attack particles must be a whole number of at least 1, got 0"),
         ({"attack_estimator": "best"}, "unknown attack estimator 'best'"),
+        ({"attack": "square", "gradient": "fisher"}, "square has no option gradient, only fgsm, pgd, mim"),
+        ({"gradient": "fisher", "term": "x"}, "leave term or gradient out"),
         ({"eps": True}, "eps must be a number, or a list of numbers, got True"),
     ],
 )

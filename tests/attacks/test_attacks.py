@@ -408,8 +408,44 @@ def test_a_snapshot_climbs_every_particles_own_log_joint(make, batch):
     others = [problem.loss(x, draw) for draw in (2, 3)]
     assert not torch.equal(*others)
     torch.testing.assert_close(twice.loss(x, 1), sum(others) / 2)
-    with pytest.raises(InputError, match="term and snapshot need a BayesClassifier, got Linear"):
+    with pytest.raises(InputError, match="term, snapshot and gradient need a BayesClassifier, got Linear"):
         attacks.get("fgsm", term="y")(Linear(), x, y, 0.1)
+
+
+@pytest.mark.parametrize("gradient", ["fisher", "both"])
+@pytest.mark.parametrize("attack", ["fgsm", "pgd", "mim"])
+def test_attacks_climb_by_fishers_identity(attack, gradient, quick, name, make, batch):
+    (x, y), classifier = batch, BayesClassifier(make(name), particles=3).for_images(range(4))
+    by, plain = quick(attack, gradient=gradient), quick(attack)
+    (problem, usual), seen = (attacks.Problem(each, classifier, x, y) for each in (by, plain)), x.clone()
+    loss = log_odds_against(classifier.with_gradient(gradient)(seen.requires_grad_()), y)
+    torch.testing.assert_close(problem.gradient(x)[1], torch.autograd.grad(loss.sum(), seen)[0])
+    assert torch.equal(problem.loss(x), usual.loss(x))
+    assert not torch.equal(problem.gradient(x)[1], usual.gradient(x)[1])
+    adversarial = by(classifier, x, y, EPS)
+    assert (size(adversarial - x, "linf") <= torch.tensor(EPS)[:, None] + 1e-6).all()
+    assert not torch.equal(adversarial[2], x)
+
+
+def test_a_snapshot_by_fishers_identity_holds_every_particle_fixed(make, batch):
+    x, y = batch
+    classifier = BayesClassifier(make("gfz"), particles=3).for_images(range(4))
+    problem = attacks.Problem(attacks.get("fgsm", snapshot=True, gradient="fisher"), classifier, x, y)
+    seen = x.clone().requires_grad_()
+    particles = classifier.with_gradient("fisher").estimate(seen).log_weights
+    expected = torch.autograd.grad(sum(log_odds_against(each.T, y).sum() for each in particles) / 3, seen)[0]
+    torch.testing.assert_close(problem.gradient(x)[1], expected)
+
+
+def test_a_gradient_is_the_classifiers_own_unless_the_attack_asks(make, batch):
+    x, y = batch
+    classifier = BayesClassifier(make("gbz"), particles=3)
+    asked = attacks.get("fgsm", gradient="fisher")
+    assert torch.equal(fgsm(classifier.with_gradient("fisher"), x, y, 0.1), asked(classifier, x, y, 0.1))
+    assert "gradient" not in attacks.get("fgsm", gradient="PATH").described()
+    assert asked.described()["gradient"] == "fisher"
+    with pytest.raises(InputError, match="term, snapshot and gradient need a BayesClassifier, got Linear"):
+        asked(Linear(), x, y, 0.1)
 
 
 def test_the_attacker_may_see_another_estimate(make, tiny_images):
@@ -593,7 +629,7 @@ def test_matching_attacks_are_reported_like_others(make, tiny_images):
         (
             "fgsm",
             {"steps": 3},
-            "fgsm has no option steps; it has eot, evade, evade_weight, loss, norm, seed, snapshot, target, term",
+            "fgsm has no option steps; it has eot, evade, evade_weight, gradient, loss, norm, seed, snapshot, target, term",
         ),
         ("pgd", {"steps": 0}, "steps must be a whole number of at least 1"),
         ("pgd", {"step_size": 0.0}, "step size must be a finite number above 0"),
@@ -617,6 +653,11 @@ def test_matching_attacks_are_reported_like_others(make, tiny_images):
         ("pgd", {"loss": "logit-matching", "target": 0}, "has no target: leave it out"),
         ("pgd", {"loss": "latent-matching", "term": "x"}, "has no term: leave it out"),
         ("pgd", {"loss": "latent-matching", "snapshot": True}, "has no snapshot: leave it out"),
+        ("fgsm", {"gradient": "fischer"}, "unknown gradient 'fischer': did you mean 'fisher'?"),
+        ("fgsm", {"gradient": "fisher", "term": "x"}, "all factors together: leave term or gradient out"),
+        ("pgd", {"gradient": "both", "loss": "latent-matching"}, "follows the guide alone, .*: leave gradient out"),
+        ("square", {"gradient": "fisher"}, "square has no option gradient"),
+        ("gaussian", {"gradient": "fisher"}, "gaussian has no option gradient"),
         ("fgsm", {"loss": "hinge"}, "unknown loss 'hinge'"),
         ("fgsm", {"target": "all"}, "target must be a whole number"),
         ("fgsm", {"eot": 0}, "eot must be"),

@@ -78,6 +78,19 @@ def test_every_command_has_help(command):
         assert "Example" in result.output or "First steps" in result.output
 
 
+def test_the_gradient_of_an_attack_is_recorded(runs, tmp_path):
+    few = ("--runs", runs, "--out", tmp_path, "--eps-range", 0.1, "--images", 10, "--particles", 2)
+    result = invoke(
+        "attack", "gbz", *few, "--attack", "fgsm", "--attack", "square", "--steps", 2, "--gradient", "fisher"
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "attack.json").read_text())
+    assert report["options"]["gradient"] == "fisher"
+    assert [each["options"].get("gradient") for each in report["results"]] == ["fisher", None]
+    refused = invoke("attack", "gbz", *few, "--gradient", "both", "--term", "x")
+    assert refused.exit_code and "leave term or gradient out" in refused.output
+
+
 def test_attack(runs, tmp_path):
     result = invoke(
         "attack", "--runs", runs, "--out", tmp_path, "--eps-range", "0:0.2:0.1", "--images", 30, "--particles", 1,
