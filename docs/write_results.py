@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import torch
 
 from pyrobayes import factorizations
 from pyrobayes.attacks import base
@@ -298,8 +299,13 @@ def attack_strengths() -> str:
         )
         return [attack, f"{found[attack][0]['gradients']:,}", *told]
 
+    images = rows[0]["most"]["total"]
+    judged = {verdict.model: verdict for verdict in results("robustness")}
+    before = [torch.tensor(judged[m].resampled[judged[m].eps.index(rows[0]["eps"])][:images]) for m in models]
+    told = (f"{share(Rate.of(each > 0.5))} / {100 * each.mean():.1f}" for each in before)
+    earlier = ["the worst of all attacks of the earlier suite", "", *told]
     header = ["in most draws / share of draws (%)", "gradients", *map(str.upper, models)]
-    return table(header, list(map(cells, found)))
+    return table(header, [earlier, *map(cells, found)])
 
 
 def kernel_density() -> str:

@@ -155,7 +155,7 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
     """
     figure = style.new_figure(style.WIDTH, 3.4)
     panels = figure.subplots(1, 2, sharey=True)
-    alone, worst = "FGSM alone", "worst case of all attacks, in most further draws"
+    alone, worst = "FGSM alone", "worst case, in most further draws"
     for axes, title in zip(panels, (alone, worst)):
         for verdict in verdicts:
             label = _with_doubts(verdict, WORST, verdict.model.upper())
