@@ -46,7 +46,7 @@ nitpick_ignore_regex = [
     ("py:data", ".*"),
     (
         "py:.*",
-        r"(torch|nn|pyro|matplotlib|collections|contextlib|pathlib|os)\..*|Tensor|Module|Path|Figure|tuple\[float",
+        r"(torch|nn|pyro|matplotlib|collections|contextlib|pathlib|os)\..*|Tensor|Module|Path|Figure|tuple\[(float|str)",
     ),
 ]
 
