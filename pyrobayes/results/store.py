@@ -122,8 +122,9 @@ class ResultStore:
                 self._lock = entered.enter_context(locked(self.folder, taken, f".{name}.lock"))
                 others = [self.command.beside] if self.command.beside else []
                 remove_leftovers(self.folder, self.path.name, *others, *self.command.figures)
-            if self.path.exists() and not self.path.is_file():
-                raise InputError(f"{self.path} is where results are written, and is no file: move it elsewhere")
+            for path in (self.path, *self._figures()):
+                if path.exists() and not path.is_file():
+                    raise InputError(f"{path} is where results are written, and is no file: move it elsewhere")
             if saved := self._earlier():
                 self._take_over(saved)
             self._within = entered.pop_all()
@@ -227,6 +228,11 @@ class ResultStore:
         if self.command.overview:
             figures.remove(self.folder / self.command.overview)  # until it is drawn of all that there are now
 
+    def _figures(self) -> list[Path]:
+        """The figures of the command in the folder."""
+        there = itertools.chain(*map(self.folder.glob, self.command.figures))
+        return sorted(path for path in there if path.suffix in figures.SUFFIXES)
+
     def _new_names(self) -> dict[Path, Path]:
         """Names under which an earlier file, and what belongs to it, is set aside."""
         beside = sorted(self.folder.glob(self.command.beside)) if self.command.beside else []
@@ -299,10 +305,12 @@ def _read(record: type, path: Path, command: str, needed: str, kinds: Mapping[st
         needed: the entry that mustn't be empty.
         kinds: the kinds of entries for which the record's own is too general.
     """
-    if not path.is_file():
+    if not path.exists():
         return None
     kinds = {field.name: field.type for field in dataclasses.fields(record)} | kinds
     try:
+        if not path.is_file():
+            raise ValueError("it is no file")
         saved = checked_file.read(path, set(kinds))
         if not saved[needed]:
             raise ValueError(f"it has no {needed}")

@@ -60,10 +60,11 @@ def test_a_folder_that_is_deleted_meanwhile_is_not_made_anew(where, monkeypatch)
     assert not where.results.exists()
 
 
-def test_a_folder_in_the_place_of_the_file_is_noticed_at_the_start(where, monkeypatch):
-    (where.results / "attack.json").mkdir(parents=True)
+@pytest.mark.parametrize("file", ["attack.json", "figure1.png", "figure2-dbx.pdf"])
+def test_a_folder_in_the_place_of_a_file_is_noticed_at_the_start(file, where, monkeypatch):
+    (where.results / file).mkdir(parents=True)
     monkeypatch.setattr(evaluation, "attack", lambda *given, **more: pytest.fail("computed"))
-    with pytest.raises(InputError, match="attack.json is where results are written, and is no file: move it elsewhere"):
+    with pytest.raises(InputError, match=f"{file} is where results are written, and is no file: move it elsewhere"):
         attack(["dbx"], AttackOptions(images=2, particles=1), where)
 
 
