@@ -234,8 +234,12 @@ class ResultStore:
         return sorted(path for path in there if path.suffix in figures.SUFFIXES)
 
     def _new_names(self) -> dict[Path, Path]:
-        """Names under which an earlier file, and what belongs to it, is set aside."""
+        """Names under which an earlier file, and what belongs to it, is set aside.
+
+        Figures stay where some of the earlier results are reused: these need theirs.
+        """
         beside = sorted(self.folder.glob(self.command.beside)) if self.command.beside else []
+        beside += [] if self._kept else self._figures()
         there = [self.path, *(path for path in beside if "." not in path.stem)]
         return dict(zip(there, other_names(*there))) if self.path.is_file() else {}
 
