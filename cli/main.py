@@ -73,7 +73,7 @@ def main() -> None:
 
     \b
     First steps:
-      pyrobayes attack gbz --pretrained       a trained model comes with the package: a minute
+      pyrobayes attack gbz --pretrained       a trained model comes with the package: one to three minutes
       pyrobayes train gbz
       pyrobayes attack --eps-range 0:0.3:0.05
     """

@@ -18,6 +18,19 @@ from pyrobayes.errors import InputError
 
 TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.pyrobayes")  # a file that is being written; see write_atomically
 CANNOT_OPEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOENT, errno.ENOSPC, errno.EDQUOT)
+UNHARMED = "what was there before is unharmed"
+FULL = ("the disk is full", f"{UNHARMED}; free some space")
+FORBIDDEN = (None, "choose another folder or mend its permissions")
+# By error number: how the error is told, where its own text isn't taken, and what to do.
+ADVICE = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: ("the quota of the disk is used up", FULL[1]),
+    errno.EFBIG: ("the file is larger than is allowed here", f"{UNHARMED}; raise the limit (ulimit -f)"),
+    errno.EISDIR: ("a folder is in its place", "move that folder elsewhere"),
+    errno.EACCES: FORBIDDEN,
+    errno.EPERM: FORBIDDEN,
+    errno.EROFS: FORBIDDEN,
+}
 
 
 def write_atomically(path: str | os.PathLike, content: bytes | str, aside: Path | None = None) -> None:
@@ -138,6 +151,5 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def cannot_write(path: Path, error: OSError) -> InputError:
     """The error for a file or folder that can't be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"can't write {path}: the disk is full; what was there before is unharmed; free some space")
-    return InputError(f"can't write {path}: {error.strerror or error}; choose another folder or mend its permissions")
+    what, advice = ADVICE.get(error.errno, (None, "choose another folder"))
+    return InputError(f"can't write {path}: {what or error.strerror or error}; {advice}")

@@ -146,11 +146,21 @@ def small(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=named)
 def test_python_runs(page, small):
+    run_python(page)
+
+
+def run_python(page):
+    """Run all Python of a page but for what it quotes."""
     quoted = {content for _, content in QUOTATION.findall(page.read_text())}
     namespace = {"__name__": "__main__"}
     for content in blocks(page, "python"):
         if content not in quoted:
             exec(compile(content, str(page), "exec"), namespace)
+
+
+def test_python_of_the_readme_runs_again_in_the_same_folder(small):
+    for _ in range(2):
+        run_python(ROOT / "README.md")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if QUOTATION.search(page.read_text())], ids=named)

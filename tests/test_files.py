@@ -1,5 +1,6 @@
 """Files that are replaced in one step, and folders that one process at a time writes to."""
 
+import errno
 import os
 import shutil
 import signal
@@ -75,6 +76,28 @@ def test_a_folder_without_permission_is_told(tmp_path):
     with pytest.raises(InputError, match="can't write .*run: Permission denied; choose another folder"):
         with locked(tmp_path / "run", "is taken"):
             pass
+
+
+@pytest.mark.parametrize(
+    "number, told",
+    [
+        (errno.ENOSPC, "the disk is full; what was there before is unharmed; free some space"),
+        (errno.EDQUOT, "the quota of the disk is used up; what was there before is unharmed; free some space"),
+        (errno.EFBIG, "is larger than is allowed here; what was there before is unharmed; raise the limit"),
+        (errno.EISDIR, "a folder is in its place; move that folder elsewhere"),
+        (errno.EROFS, "Read-only file system; choose another folder or mend its permissions"),
+        (errno.EIO, "Input/output error; choose another folder$"),
+    ],
+)
+def test_the_advice_fits_the_error(number, told, tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "file").write_text("before")
+    with monkeypatch.context() as patched, pytest.raises(InputError, match=f"can't write .*file: .*{told}"):
+        patched.setattr("pyrobayes.files.os.fsync", fail)
+        write_atomically(tmp_path / "file", "after")
+    assert (tmp_path / "file").read_text() == "before" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_lock_file_that_is_a_folder_is_told(tmp_path):

@@ -36,6 +36,9 @@ class Problem:
 
     def _with_noise(self, classifier: nn.Module, keep_pinned: bool) -> nn.Module:
         """A classifier with the attacker's noise of the images' places. Logits hide where noise comes from: unwrap them."""
+        if not callable(classifier):
+            told = "an nn.Module or a function of images that gives log p(x, y), or logits, [B, C]"
+            raise InputError(f"a classifier must be {told}, got {_described(classifier)}")
         classifier = classifier.classifier if isinstance(classifier, Logits) else classifier
         if not hasattr(classifier, "for_images") or (keep_pinned and classifier.pinned):
             return classifier

@@ -17,7 +17,7 @@ from pyrobayes.options import PRETRAINED, EvaluationOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.results.registry import ResultCommand
 from pyrobayes.results.store import Provenance, ResultStore
-from pyrobayes.training.checkpoint import CONFIG, MODEL, Config, choose_device, load
+from pyrobayes.training.checkpoint import CONFIG, MODEL, Config, begun_only, choose_device, load
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,13 @@ class Context:
                 test images than are asked for.
         """
         folder = Path(self.runs)
-        there = [name for name in factorizations.names(comparators=True) if is_trained(folder / name)]
+        known = factorizations.names(comparators=True)
+        there = [name for name in known if is_trained(folder / name)]
         names = model_names(models) or there
         if not names:
             raise InputError(
-                f"no trained model found under {folder}: train one with 'pyrobayes train', or see --runs and --pretrained"
+                begun_only([folder / name for name in known])
+                or f"no trained model found under {folder}: train one with 'pyrobayes train', or see --runs and --pretrained"
             )
         if folder == PRETRAINED and (others := [name for name in names if name not in there]):
             raise InputError(f"no trained model in the package for {', '.join(others)}: it has {', '.join(there)}")

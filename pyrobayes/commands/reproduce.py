@@ -105,7 +105,7 @@ def reproduce(
     if published and not distributed.rank():
         how = {"recipe": dataclasses.asdict(recipe), "particles": particles, "versions": versions()}
         saved = SavedReproduction(**how, **result.summary())
-        write_reproduction(writable_folder(folder), saved)
+        write_reproduction(writable_folder(folder), saved, context.progress)
         figures.save(figures.reproduction(saved), folder / "reproduction")
     for each in dict.fromkeys([*result.folders, *([folder] if published else [])]):
         report.write(each)

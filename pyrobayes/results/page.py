@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pyrobayes.errors import InputError
 from pyrobayes.results.markdown import Markdown, code, listed, text
@@ -78,5 +78,6 @@ def _data_uri(path: Path) -> str:
                 image.resize((WIDEST, height), Image.Resampling.LANCZOS).save(buffer, "png", optimize=True)
                 content = buffer.getvalue()
     except OSError as error:
-        raise InputError(f"damaged figure {path}: {error}; make it again, or delete it") from error
+        what = "it is no image" if isinstance(error, UnidentifiedImageError) else error.strerror or error
+        raise InputError(f"damaged figure {path}: {what}; make it again, or delete it") from error
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"

@@ -27,7 +27,7 @@ class ResultCommand:
     done: str  # the report says that so many images were done
     section: Callable[..., list[str]]
     sentences: Callable[[Any], list[str]] = lambda result: []  # on one result, for the summary of its model
-    figures: tuple[str, ...] = ()  # patterns of the names of its figures
+    figures: tuple[str, ...] = ()  # patterns of the names of its figures, which are set aside with their results
     overview: str | None = None  # the stem of the figure of all results, which is removed when one of them changes
     beside: str | None = None  # a pattern of other files that belong to the results, and are set aside with them
     joint: bool = False  # a result depends on all models that were named: all results are reused or none

@@ -30,6 +30,7 @@ from pyrobayes.training.checkpoint import Config, read_model, versions
 
 REPRODUCTION = "reproduction.json"
 SAME_REPRODUCTION = ("recipe", "particles", "data", "seeds", "images", "versions")  # entries that tell two apart
+OTHERS_ARE_KEPT = "earlier results of other options, models, data or versions are kept as {}"
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ class ResultStore:
         self._made: dict[tuple, list] = {unit: [] for unit in units}
         self._standing: list = []
         self._reusable, self._progress, self._set_aside = reusable, progress, True
+        self._damaged = self._kept = (
+            False  # the earlier file is damaged; the file has results that were made now or are reused
+        )
 
     def __enter__(self) -> "ResultStore":
         with contextlib.ExitStack() as entered:
@@ -118,8 +122,9 @@ class ResultStore:
                 self._lock = entered.enter_context(locked(self.folder, taken, f".{name}.lock"))
                 others = [self.command.beside] if self.command.beside else []
                 remove_leftovers(self.folder, self.path.name, *others, *self.command.figures)
-            if self.path.exists() and not self.path.is_file():
-                raise InputError(f"{self.path} is where results are written, and is no file: move it elsewhere")
+            for path in (self.path, *self._figures()):
+                if path.exists() and not path.is_file():
+                    raise InputError(f"{path} is where results are written, and is no file: move it elsewhere")
             if saved := self._earlier():
                 self._take_over(saved)
             self._within = entered.pop_all()
@@ -128,9 +133,14 @@ class ResultStore:
     def __exit__(self, kind, error, trace) -> None:
         self._within.close()
         if isinstance(error, KeyboardInterrupt) and not str(error):
-            finished = f"interrupted; the results of models that were finished are in {self.path}, and "
+            raise Interrupted.after(error, f"interrupted{self._what_is_kept()}") from None
+
+    def _what_is_kept(self) -> str:
+        if self._kept:
             more = "the same command" if self.command.resumed else "--resume"
-            raise Interrupted.after(error, finished + f"{more} keeps them") from None
+            return f"; the results of models that were finished are in {self.path}, and {more} keeps them"
+        more = "the same command goes on where it stopped" if self.command.resumed else "nothing was saved"
+        return f" before any result was finished: {more}"
 
     @property
     def results(self) -> list:
@@ -151,6 +161,7 @@ class ResultStore:
         if new:
             self._made[model, under] = make()
             self._write()
+            self._kept = True
         return self._made[model, under], new
 
     def draw(self, stem: str, new: bool, drawn: Callable[..., Figure], *given) -> None:
@@ -166,6 +177,7 @@ class ResultStore:
         try:
             saved = read_results(self.folder, [self.command.name]).get(self.command.name)
         except Damaged as error:
+            self._damaged = True
             self._progress.note(
                 f"{self.path} is damaged ({error.what}): it is set aside, and its results are made anew"
             )
@@ -188,6 +200,7 @@ class ResultStore:
         for result in reused:
             if result.model not in self.named or self._reusable(result):
                 self._made.setdefault(unit_of(result), []).append(result)
+        self._kept = bool(self.results)
 
     def _write(self) -> None:
         """Write all results that there are."""
@@ -209,13 +222,24 @@ class ResultStore:
             for path, moved in beside.items():
                 moved.rename(path)
             raise
+        if aside and not self._damaged:  # which was told already
+            self._progress.note(OTHERS_ARE_KEPT.format(aside))
         self._set_aside = False
         if self.command.overview:
             figures.remove(self.folder / self.command.overview)  # until it is drawn of all that there are now
 
+    def _figures(self) -> list[Path]:
+        """The figures of the command in the folder."""
+        there = itertools.chain(*map(self.folder.glob, self.command.figures))
+        return sorted(path for path in there if path.suffix in figures.SUFFIXES)
+
     def _new_names(self) -> dict[Path, Path]:
-        """Names under which an earlier file, and what belongs to it, is set aside."""
+        """Names under which an earlier file, and what belongs to it, is set aside.
+
+        Figures stay where some of the earlier results are reused: these need theirs.
+        """
         beside = sorted(self.folder.glob(self.command.beside)) if self.command.beside else []
+        beside += [] if self._kept else self._figures()
         there = [self.path, *(path for path in beside if "." not in path.stem)]
         return dict(zip(there, other_names(*there))) if self.path.is_file() else {}
 
@@ -264,15 +288,18 @@ def read_reproduction(folder: str | os.PathLike) -> SavedReproduction | None:
     return _read(SavedReproduction, Path(folder) / REPRODUCTION, "reproduce", "comparisons", {})
 
 
-def write_reproduction(folder: Path, saved: SavedReproduction) -> None:
+def write_reproduction(folder: Path, saved: SavedReproduction, progress: Progress = silent) -> None:
     """Write `reproduction.json`; an earlier one that differs in SAME_REPRODUCTION is kept under another name."""
-    path, encoded = folder / REPRODUCTION, encode(saved)
+    path, encoded, told = folder / REPRODUCTION, encode(saved), OTHERS_ARE_KEPT
     try:
         there = encode(read_reproduction(folder))
     except InputError:
-        there = {}
+        there, told = {}, "the damaged file of an earlier reproduction is kept as {}"
     same = there is None or all(there.get(name) == encoded[name] for name in SAME_REPRODUCTION)
-    checked_file.write(path, encoded, None if same else other_names(path)[0])
+    aside = None if same else other_names(path)[0]
+    checked_file.write(path, encoded, aside)
+    if aside:
+        progress.note(told.format(aside))
 
 
 def _read(record: type, path: Path, command: str, needed: str, kinds: Mapping[str, Any]) -> Any:
@@ -282,10 +309,12 @@ def _read(record: type, path: Path, command: str, needed: str, kinds: Mapping[st
         needed: the entry that mustn't be empty.
         kinds: the kinds of entries for which the record's own is too general.
     """
-    if not path.is_file():
+    if not path.exists():
         return None
     kinds = {field.name: field.type for field in dataclasses.fields(record)} | kinds
     try:
+        if not path.is_file():
+            raise ValueError("it is no file")
         saved = checked_file.read(path, set(kinds))
         if not saved[needed]:
             raise ValueError(f"it has no {needed}")

@@ -9,6 +9,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +83,8 @@ class Config:
         """Read `config.json` of a run; :class:`InputError` if there is none or it is damaged."""
         path = Path(folder) / CONFIG
         if not path.is_file():
+            if unfinished := begun_only([Path(folder)]):
+                raise InputError(unfinished)
             inside = ", ".join(sorted(str(config.parent) for config in Path(folder).glob(f"*/{CONFIG}")))
             hint = f"take one of the models in it, {inside}" if inside else "train one with 'pyrobayes train'"
             raise InputError(f"no trained model in {folder}: {CONFIG} is missing; {hint}")
@@ -95,11 +99,13 @@ class Config:
         """The inverse of :meth:`text`; :class:`InputError` if the text, from the file at `path`, is damaged."""
         try:
             saved = parse_json(text)
+            if not isinstance(saved, dict):
+                raise ValueError("it holds no object")
             config = decode(cls, {name: value for name, value in saved.items() if name != "versions"})
             if min(config.image_shape) < 1:
                 raise ValueError(f"image_shape must be three positive numbers, got {list(config.image_shape)}")
             return config
-        except (ValueError, AttributeError) as error:
+        except ValueError as error:
             raise damaged(path, f"its configuration can't be read ({error})") from error
 
     def differences(self, other: "Config") -> str:
@@ -110,6 +116,20 @@ class Config:
             for name, value in ours.items()
             if name not in ("networks", "training", "classes") and value != theirs[name]
         )
+
+
+def begun_only(runs: Sequence[Path]) -> str:
+    """An error on those runs, in one folder, whose training was stopped in its first epoch; empty if there are none."""
+    begun = [run for run in runs if (run / RESUME).is_file() and not (run / MODEL).exists()]
+    if not begun:
+        return ""
+    names, parent = [run.name for run in begun], begun[0].parent
+    where = [] if parent == Path("runs") else ["--runs", str(parent)]
+    command = shlex.join(["pyrobayes", "train", *names, *where, "--resume"])
+    told = (
+        f"no trained model in {', '.join(map(str, begun))}: the training was interrupted before its first epoch ended"
+    )
+    return f"{told}; go on with '{command}'"
 
 
 @torch.inference_mode(False)  # else no attack could have gradients through the weights

@@ -750,6 +750,12 @@ def test_a_classifier_that_gives_no_log_joints_is_named(batch):
     ):
         with pytest.raises(InputError, match=words):
             fgsm(wrong, x, y * 0, 0.1)
+    for wrong, got in ((None, "NoneType"), ("gbz", "str"), (x, r"torch.float32 of shape \[4, 1, 7, 7\]")):
+        for name in ("fgsm", "uniform"):
+            with pytest.raises(
+                InputError, match=f"classifier must be an nn.Module or a function of images .*, got {got}"
+            ):
+                attacks.get(name)(wrong, x, y, 0.1)
 
 
 def test_images_of_inference_mode_are_attacked_and_weights_of_it_refused(make, batch):

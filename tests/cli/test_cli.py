@@ -22,6 +22,7 @@ from pyrobayes.options import COMPARATORS, EPS, MODELS
 from pyrobayes.results import tables
 from pyrobayes.results.store import Provenance
 from pyrobayes.tensor_files import digest, read_tensors
+from pyrobayes_cli.models import how_to_go_on
 
 TINY = "--networks small --channels 4 --hidden 16 --latent 6 --data fashion-mnist-mini".split()
 FEW = {"evaluate": ("--images", 5, "--particles", 1)}
@@ -332,7 +333,27 @@ def test_who_interrupts_is_told_what_was_kept(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("pyrobayes.evaluation.attack", interrupted)
     result = invoke("attack", "gbz", "--runs", runs, "--out", tmp_path)
     assert result.exit_code == 130
+    assert result.stderr == "\ninterrupted before any result was finished: nothing was saved\n"
+    assert not (tmp_path / "attack.json").exists()
+    monkeypatch.setattr("pyrobayes.commands.robustness.assess", interrupted)
+    result = invoke("robustness", "gbz", "--quick", "--runs", runs, "--out", tmp_path, "--images", 5)
+    assert "before any result was finished: the same command goes on where it stopped" in result.stderr
+    monkeypatch.undo()
+    given = ["--runs", runs, "--out", tmp_path, "--images", 5, "--particles", 1, "--eps", "0.1"]
+    assert invoke("attack", "gbz", *given).exit_code == 0
+    monkeypatch.setattr("pyrobayes.evaluation.attack", interrupted)
+    assert "nothing was saved" in invoke("attack", "gbz", *given).stderr  # those that are there are of another run
+    result = invoke("attack", "gbz", "dbx", *given, "--resume")
     assert f"finished are in {tmp_path / 'attack.json'}, and --resume keeps them" in result.stderr
+
+
+def test_how_a_training_goes_on_is_told_after_an_interrupt(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["pyrobayes", "train", "gbz", "--epochs", "3", "--overwrite"])
+    assert how_to_go_on(None, ["gbz"], True) == "nothing was started"
+    assert how_to_go_on("gbz", ["gbz"], True) == "to go on: pyrobayes train gbz --epochs 3 --resume"
+    told = "to go on with gbz, name only gbz and give --resume in place of --overwrite"
+    assert how_to_go_on("gbz", ["gbz", "dfx"], True) == f"{told}; the models after it are as they were"
+    assert how_to_go_on("gbz", ["dfx", "gbz"], True) == told
 
 
 def test_eps_are_those_of_the_norm(runs, tmp_path):

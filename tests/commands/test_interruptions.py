@@ -1,5 +1,6 @@
 """Signals, folders that go, and what killed processes leave, while results are made."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,7 +16,10 @@ from pyrobayes.attacks.attack_options import AttackOptions
 from pyrobayes.commands.attack import attack
 from pyrobayes.commands.context import Context
 from pyrobayes.commands.evaluate import evaluate
+from pyrobayes.evaluation.reproduction import Comparison, Spread
 from pyrobayes.options import PRETRAINED, EvaluationOptions
+from pyrobayes.progress import Progress
+from pyrobayes.results.store import SavedReproduction, write_reproduction
 
 FEW = EvaluationOptions(images=2, particles=1)
 
@@ -56,10 +60,11 @@ def test_a_folder_that_is_deleted_meanwhile_is_not_made_anew(where, monkeypatch)
     assert not where.results.exists()
 
 
-def test_a_folder_in_the_place_of_the_file_is_noticed_at_the_start(where, monkeypatch):
-    (where.results / "attack.json").mkdir(parents=True)
+@pytest.mark.parametrize("file", ["attack.json", "figure1.png", "figure2-dbx.pdf"])
+def test_a_folder_in_the_place_of_a_file_is_noticed_at_the_start(file, where, monkeypatch):
+    (where.results / file).mkdir(parents=True)
     monkeypatch.setattr(evaluation, "attack", lambda *given, **more: pytest.fail("computed"))
-    with pytest.raises(InputError, match="attack.json is where results are written, and is no file: move it elsewhere"):
+    with pytest.raises(InputError, match=f"{file} is where results are written, and is no file: move it elsewhere"):
         attack(["dbx"], AttackOptions(images=2, particles=1), where)
 
 
@@ -75,18 +80,43 @@ def test_what_killed_processes_left_is_removed(where):
     ]
 
 
-def test_a_damaged_file_is_told_set_aside_and_made_anew(where):
-    told = []
+@pytest.fixture
+def told():
+    """The notes that were given to the progress of `listening`."""
+    return []
 
-    class Listening(type(where.progress)):
+
+@pytest.fixture
+def listening(where, told):
+    class Listening(Progress):
         def note(self, message):
             told.append(message)
 
+    return dataclasses.replace(where, progress=Listening())
+
+
+def test_earlier_results_that_are_set_aside_are_told_once(listening, told):
+    options = AttackOptions(images=2, particles=1, eps=(0.1,))
+    attack(["dbx"], options, listening)
+    attack(["dbx"], options, listening)
+    assert not told  # the same command again
+    attack(["dfx", "dfz"], options, listening)
+    kept = "earlier results of other options, models, data or versions are kept as"
+    assert told == [f"{kept} {listening.results / 'attack.1.json'}"]
+    evaluate(["dbx"], FEW, listening)
+    evaluate(["dbx"], dataclasses.replace(FEW, images=3), listening)
+    assert told[1:] == [f"{kept} {listening.results / 'evaluation.1.json'}"]
+    for seed in (0, 0, 1):
+        saved = SavedReproduction({}, 10, "d", [seed], 5, {}, [Comparison("gbz", 0.1, None, Spread((0.5,), 5))], [], {})
+        write_reproduction(listening.results, saved, listening.progress)
+    assert told[2:] == [f"{kept} {listening.results / 'reproduction.1.json'}"]
+
+
+def test_a_damaged_file_is_told_set_aside_and_made_anew(where, listening, told):
     results = evaluate(["dbx"], FEW, where)
     path = where.results / "evaluation.json"
     whole = path.read_text()
     path.write_text(damaged := whole.replace('"images": 2', '"images": 3', 1))
-    listening = Context(**vars(where) | {"progress": Listening()})
     assert evaluate(["dbx"], FEW, listening, resume=True) == results
     assert told == [f"{path} is damaged (its checksum is wrong): it is set aside, and its results are made anew"]
     assert path.read_text() == whole and (where.results / "evaluation.1.json").read_text() == damaged

@@ -360,8 +360,22 @@ def test_what_is_damaged_is_named(folder):
             report.write(folder)
     (folder / "attack.json").write_text(whole)
     (folder / "figure1.png").write_text("no figure")
-    with pytest.raises(InputError, match=r"damaged figure .*figure1\.png"):
+    with pytest.raises(
+        InputError, match=r"damaged figure .*figure1\.png: it is no image; make it again, or delete it$"
+    ):
         report.write(folder)
+    (folder / "figure1.png").unlink()
+    (folder / "figure1.png").mkdir()
+    with pytest.raises(
+        InputError, match=r"damaged figure .*figure1\.png: Is a directory; make it again, or delete it$"
+    ):
+        report.write(folder)
+    for file, command in (("attack.json", "attack"), ("reproduction.json", "reproduce")):
+        (folder / file).unlink(missing_ok=True)
+        (folder / file).mkdir()
+        with pytest.raises(InputError, match=f"damaged file .*{file}: it is no file; .*'pyrobayes {command}'"):
+            report.write(folder)
+        (folder / file).rmdir()
     assert not (folder / "report.html").exists()
 
 

@@ -79,6 +79,11 @@ def interrupted_after(calls, monkeypatch, of, name):
     monkeypatch.setattr(of, name, call)
 
 
+def figures_in(folder):
+    """The figures of an attack that weren't set aside, by name."""
+    return {path.name for path in folder.glob("figure*") if path.name.count(".") == 1}
+
+
 @pytest.mark.parametrize("command", registered())
 def test_a_repeated_command_that_is_interrupted_leaves_what_was_there(command, where, tmp_path, monkeypatch):
     monkeypatch.setattr(robustness, "assess", lambda classifier, *more, **given: verdict(classifier.factorization.name))
@@ -134,9 +139,9 @@ def test_a_figure_that_can_not_be_written_costs_no_result(where, tmp_path, monke
             attack(["dfx"], more, where)
     assert read_results(tmp_path, ["attack"])["attack"].options == more
     assert json.loads((tmp_path / "attack.1.json").read_text())["options"]["images"] == 2
-    assert not list(tmp_path.glob("figure*"))  # of the earlier results none is left beside the new ones
+    assert not figures_in(tmp_path)  # of the earlier results none is left beside the new ones
     attack(["dfx"], more, where, resume=True)
-    assert len(list(tmp_path.glob("figure*"))) == 4  # whoever resumes has them
+    assert len(figures_in(tmp_path)) == 4  # whoever resumes has them
 
 
 @pytest.mark.parametrize("command, figure", [("evaluate", "confusion"), ("robustness", "robustness")])
@@ -235,7 +240,33 @@ def test_a_figure_of_earlier_results_is_not_left_beside_new_ones(where, tmp_path
     with pytest.raises(ZeroDivisionError):
         attack(["dfx", "dbx"], few, where)
     robustness.robustness(["dfx"], RobustnessOptions(eps=(0.1,)), where)
-    assert not list(tmp_path.glob("robustness.p*")) and not list(tmp_path.glob("figure1.*"))
+    assert not list(tmp_path.glob("robustness.p*")) and not list(tmp_path.glob("figure1.p*"))
+
+
+def test_earlier_results_keep_their_figures(where, tmp_path, monkeypatch):
+    few = AttackOptions(eps=(0.1,), images=2, particles=1)
+    attack(["dfx", "dbx"], few, where)
+    drawn = figures_in(tmp_path)
+    assert len(drawn) == 6
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        interrupted_after(1, patched, ResultStore, "get")
+        attack(["dbx", "dfx"], dataclasses.replace(few, images=3), where)
+    kept = {name.replace(".", ".1.") for name in drawn}
+    assert figures_in(tmp_path) == {"figure2-dbx.pdf", "figure2-dbx.png"}  # none that isn't of the results beside it
+    assert {path.name for path in tmp_path.glob("figure*.1.*")} == kept
+
+
+def test_figures_of_reused_results_stay(where, tmp_path, monkeypatch):
+    few, read = AttackOptions(eps=(0.1,), images=2, particles=1), Provenance.read
+    attack(["dfx", "dbx"], few, where)
+
+    def trained_anew(run):
+        return dataclasses.replace(read(run), weights="5" * 64) if run.name == "dbx" else read(run)
+
+    monkeypatch.setattr(Provenance, "read", trained_anew)
+    attack(["dfx", "dbx"], few, where, resume=True)
+    assert (tmp_path / "attack.1.json").is_file()
+    assert len(figures_in(tmp_path)) == 6 and not list(tmp_path.glob("figure*.1.*"))
 
 
 @pytest.mark.parametrize("command", registered())

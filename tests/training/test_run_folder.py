@@ -36,7 +36,8 @@ def flip_a_byte(path):
         (lambda run: (run / MODEL).unlink(), "missing file"),
         (lambda run: (run / "config.json").unlink(), "no trained model in"),
         (lambda run: (run / "config.json").write_text("{"), "damaged file"),
-        (lambda run: (run / "config.json").write_text("[]"), "damaged file"),
+        (lambda run: (run / "config.json").write_text("[]"), "it holds no object"),
+        (lambda run: (run / "config.json").write_text("null"), "it holds no object"),
         (lambda run: (run / "config.json").write_text("[" * 200_000 + "]" * 200_000), "nested too deep"),
         (
             lambda run: (run / "config.json").write_text((run / "config.json").read_text().replace('"gbz"', '"gfz"')),

@@ -15,7 +15,7 @@ from pyrobayes.evaluation.particles import Effect
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import Spread
 from pyrobayes.evaluation.robustness.verdict import Verdict
-from pyrobayes.files import write_atomically
+from pyrobayes.files import cannot_write, write_atomically
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -44,6 +44,7 @@ LOOKS = {
 }
 COLOURS = {model: colour for model, (colour, _) in LOOKS.items()}
 OTHER = "#555555"
+SUFFIXES = (".pdf", ".png")
 WIDTH = 7.2  # inches, of a page's text
 DASHED, DOTTED = (0, (4, 2)), (0, (1, 1))
 WRONG = "#B2182B"
@@ -69,11 +70,14 @@ def save(figure: Figure, path: str | Path) -> list[Path]:
 def remove(path: str | Path) -> None:
     """Delete what :func:`save` wrote, if anything."""
     for each in _files(path):
-        each.unlink(missing_ok=True)
+        try:
+            each.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(each, error) from error
 
 
 def _files(path: str | Path) -> list[Path]:
-    return [Path(f"{path}.{kind}") for kind in ("pdf", "png")]
+    return [Path(f"{path}{suffix}") for suffix in SUFFIXES]
 
 
 def new_figure(width: float, height: float) -> Figure:
