@@ -412,7 +412,7 @@ def test_the_worst_is_told_by_draws_that_it_is_not_judged_by(make, tiny_images):
 @pytest.fixture(scope="module")
 def broken(mini):
     """A CNN trained in a single step, and, under True, one with saturated logits."""
-    return {saturated: known_broken_model(mini.head(3000), saturated) for saturated in (False, True)}
+    return {saturated: known_broken_model(mini, saturated) for saturated in (False, True)}
 
 
 @pytest.mark.parametrize("saturated", [False, True])
