@@ -108,9 +108,8 @@ class ResultStore:
         self._made: dict[tuple, list] = {unit: [] for unit in units}
         self._standing: list = []
         self._reusable, self._progress, self._set_aside = reusable, progress, True
-        self._damaged = self._kept = (
-            False  # the earlier file is damaged; the file has results that were made now or are reused
-        )
+        self._damaged = False  # the earlier file is
+        self._kept = False  # the file has results that were made now or are reused
 
     def __enter__(self) -> "ResultStore":
         with contextlib.ExitStack() as entered:
