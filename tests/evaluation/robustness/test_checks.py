@@ -633,11 +633,13 @@ def test_images_that_no_white_box_attack_breaks_are_told():
 
 def test_the_quick_suite_of_before_fails_the_checks_of_its_budget(monkeypatch):
     """Auto-PGD on snapshots, ten steps of all particles, was the strongest attack: a tenth of what there was to be had."""
-    monkeypatch.setattr(measurements, "CLIMBING", ("apgd, snapshot", "pgd"))
+    monkeypatch.setattr(measurements, "CLIMBING", ("apgd, snapshot",))
+    monkeypatch.setattr(RobustnessRun, "middle", 0.1)
     options = RobustnessOptions(images=20, eps=(0.1,), steps=10, redraws=6, checked_images=20)
     classifier, test = pretrained("gbz", particles=3), load_data("fashion-mnist-mini", "test")
     run = run_of(classifier, test, options)
     snapshot = attacks.get("apgd", snapshot=True, steps=10)
-    run.suite = {"pgd": run.suite["pgd"], "apgd, snapshot": SuiteEntry(snapshot)}
+    run.suite = {"apgd, snapshot": SuiteEntry(snapshot)}
+    monkeypatch.setattr(run, "restarted", dict)
     found = {number: CHECKS[number].judge(*CHECKS[number].measure(run)) for number in (4, 13, 14)}
     assert run.strongest == "apgd, snapshot" and [each.status for each in found.values()] == [FAIL] * 3
