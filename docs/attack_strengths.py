@@ -9,13 +9,15 @@ import time
 from pathlib import Path
 
 import click
-import torch
 
-from pyrobayes import attacks, evaluation, load_data, pretrained
+from pyrobayes import RobustnessOptions, attacks, load_data, pretrained
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.rates import Rate
+from pyrobayes.evaluation.robustness.cache import ResultCache
+from pyrobayes.evaluation.robustness.measurements import RobustnessRun
+from pyrobayes.evaluation.robustness.suite import SuiteEntry
 from pyrobayes.files import write_json
-from pyrobayes.inference.noise import NoiseStream
+from pyrobayes.progress import silent
 from pyrobayes.training.checkpoint import versions
 
 MODELS, EPS, DRAWS = ("gfz", "gfy", "gbz", "gby"), 0.1, 20
@@ -29,24 +31,21 @@ RESULTS = Path(__file__).parent / "results" / "attack_strengths.json"
 
 
 def measured(model: str, attack: str, images: int) -> dict:
-    """What an attack finds of a model: images misclassified in most further draws, and the mean share of these draws."""
+    """An attack on a model: images misclassified in most further draws, and the mean share of these draws."""
     classifier, few = pretrained(model), load_data("fashion-mnist", "test").head(images)
+    options = RobustnessOptions(images=images, redraws=DRAWS, batch_size=50)
+    run, entry = RobustnessRun(classifier, few, options, (), ResultCache(), silent), SuiteEntry(ATTACKS[attack])
     begun = time.process_time()
-    found = evaluation.attack(classifier, few, [EPS], by=ATTACKS[attack], batch_size=50, examples=None, checked=0)
-    seconds, wrong = time.process_time() - begun, []
-    for indices, x, y in few.batches(50):
-        adversarial = found.examples[0][indices].to(x)
-        draws = range(NoiseStream.REDRAWS, NoiseStream.REDRAWS + DRAWS)
-        with torch.no_grad():
-            wrong.append(torch.stack([classifier.for_images(indices, d)(adversarial).argmax(1) != y for d in draws]))
-    shares = torch.cat(wrong, dim=1).double().mean(0)
+    found = run.attacked(attack, entry, few, [EPS])
+    seconds = time.process_time() - begun
+    shares = run.share_of_draws(attack, found["adversarial"][0], few)
     return {
         "model": model,
         "attack": attack,
-        "options": found.options,
+        "options": entry.attack.described(),
         "eps": EPS,
         "draws": DRAWS,
-        "gradients": ATTACKS[attack].gradients(classifier.options.particles),
+        "gradients": entry.gradients(classifier.options.particles),
         "seconds": round(seconds, 1),
         "most": encode(Rate.of(shares > 0.5)),
         "share": shares.mean().item(),

@@ -287,7 +287,7 @@ def ablations(of: str) -> str:
 
 
 def attack_strengths() -> str:
-    """What iterative attacks find of the generative models, by the gradients that they may compute."""
+    """The generative models under iterative attacks, with the gradients that each attack computes."""
     rows = json.loads((RESULTS / "attack_strengths.json").read_text())
     found = grouped((row["attack"], row) for row in rows)
     models = dict.fromkeys(row["model"] for row in rows)

@@ -57,6 +57,7 @@ def _check_number(expected: str, allowed, name: str, value) -> None:
 
 # More checks of a `value` of argument `name`, called like those above.
 check_count = functools.partial(check_integer, least=1)
+check_count_from_zero = functools.partial(check_integer, least=0)
 check_seed = functools.partial(check_integer, least=0, most=LARGEST_SEED)
 check_step_size = functools.partial(check_positive, most=LARGEST)  # float32 images hold no larger steps
 check_from_zero = functools.partial(_check_number, "a finite number from 0", lambda value: 0 <= value < math.inf)

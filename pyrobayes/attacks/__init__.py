@@ -18,22 +18,8 @@ from pyrobayes.attacks.noise import Gaussian, Uniform
 #: The fast gradient sign method: `fgsm(classifier, x, y, eps=[0.05, 0.1])`, see :class:`FGSM`.
 fgsm = FGSM()
 
-__all__ = [
-    "APGD",
-    "CW",
-    "EOTMIM",
-    "FGSM",
-    "LOSSES",
-    "MATCHING",
-    "MIM",
-    "PGD",
-    "Attack",
-    "Gaussian",
-    "Patch",
-    "Problem",
-    "Square",
-]
-__all__ += ["Transfer", "Uniform", "fgsm", "get", "log_odds_against", "names", "options", "register"]
+__all__ = ["APGD", "CW", "EOTMIM", "FGSM", "LOSSES", "MATCHING", "MIM", "PGD", "Attack", "Gaussian", "Patch", "Problem"]
+__all__ += ["Square", "Transfer", "Uniform", "fgsm", "get", "log_odds_against", "names", "options", "register"]
 
 
 def __getattr__(name: str):

@@ -5,15 +5,10 @@ from dataclasses import dataclass
 
 from pyrobayes.attacks.base import per_image, register
 from pyrobayes.attacks.pgd import MIM
-from pyrobayes.errors import check_count, check_integer, check_positive, check_step_size
+from pyrobayes.errors import check_count, check_count_from_zero, check_positive, check_step_size
 from pyrobayes.options import option
 
 BROKEN = 0.9  # an image is left alone once so large a share of the selection draws misclassifies it
-
-
-def check_from_none(name: str, value) -> None:
-    """Refuse a number of steps that isn't whole, or is below 0."""
-    check_integer(name, value, least=0)
 
 
 @register("eot-mim")
@@ -39,7 +34,7 @@ class EOTMIM(MIM):
         None, "size of a step", none_means="from 0.5 eps down to 0.02 eps", check=check_step_size
     )
     step_particles: int = option(1, "particles of every class that a step of the first stage sees", check=check_count)
-    second_steps: int = option(40, "steps of the second stage, which sees all particles", check=check_from_none)
+    second_steps: int = option(40, "steps of the second stage, which sees all particles", check=check_count_from_zero)
     selection: int = option(20, "draws of the noise that choose between the stages", check=check_count)
     first_step: float = option(0.5, check=check_positive)
     last_step: float = option(0.02, check=check_positive)

@@ -10,7 +10,7 @@ from pyrobayes.attacks.base import EACH, LEAST, Attack, lengths
 from pyrobayes.attacks.losses import LOSSES, MATCHING
 from pyrobayes.errors import InputError
 from pyrobayes.inference.classifier import Logits, check_range
-from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, splitmix, standard_normals, uniforms
+from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, normals_of_images, splitmix, uniforms
 
 
 class Problem:
@@ -83,7 +83,9 @@ class Problem:
         other.target, other.references = (
             each if each is None else each[kept] for each in (self.target, self.references)
         )
-        other._attacked = other._with_noise(self._attacked, keep_pinned=False)
+        seen = self._attacked
+        other._attacked = seen.for_some(kept) if hasattr(seen, "for_some") else seen
+        other._classifier = other._seen(other._attacked)
         other._asked, other._felt = (torch.zeros_like(other.y, dtype=torch.bool) for _ in range(2))
         return other
 
@@ -232,17 +234,15 @@ class Problem:
 
     def normals(self, draw: int) -> Tensor:
         """Standard normal numbers, shaped like x; they follow from the attack's seed, the image's place and `draw`."""
-        size = self.x[0].numel()
-        n = torch.arange(math.ceil(size / 2), device=self.x.device)
-        return standard_normals(self._keys(draw), n).flatten(1)[:, :size].reshape_as(self.x).to(self.x.dtype)
+        return normals_of_images(self._keys(draw), self.x.shape[1:]).to(self.x.dtype)
 
     def uniforms(self, draw: int) -> Tensor:
         """Uniform numbers from 0 to 1, shaped like x; they follow from the attack's seed, the image's place and `draw`."""
         n = torch.arange(self.x[0].numel(), device=self.x.device)
-        return uniforms(self._keys(draw), n).reshape_as(self.x).to(self.x.dtype)
+        return uniforms(self._keys(draw)[:, None], n).reshape_as(self.x).to(self.x.dtype)
 
     def _keys(self, draw: int) -> Tensor:
-        return splitmix(key_of(self.attack.seed, Purpose.ATTACK, draw), self.indices)[:, None]
+        return splitmix(key_of(self.attack.seed, Purpose.ATTACK, draw), self.indices)
 
     def in_ball(self, draw: int, eps: float) -> Tensor:
         """Images drawn uniformly from the ball of radius eps around x, not yet in [0, 1]."""

@@ -105,6 +105,13 @@ class BayesClassifier(nn.Module):
         _ = self.bytes_needed  # measured once, for all copies
         return self._changed(_indices=indices, _draw=draw)
 
+    def for_some(self, kept: Tensor) -> "BayesClassifier":
+        """This classifier, made for those of its known images that a mask [B] keeps; their noise stays theirs."""
+        if not self.pinned:
+            return self
+        number = self._number[kept.to(self._number.device)] if isinstance(self._number, Tensor) else self._number
+        return self._changed(_indices=self._indices[kept.to(self._indices.device)], _number=number)
+
     @property
     def pinned(self) -> bool:
         """True for a classifier that was made for known images."""

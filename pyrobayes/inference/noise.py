@@ -78,6 +78,13 @@ def standard_normals(key: Tensor, n: Tensor) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
 
 
+def normals_of_images(keys: Tensor, shape: torch.Size) -> Tensor:
+    """Standard normal numbers, [B, ...shape] float32, for the keys [B] of images."""
+    size = shape.numel()
+    n = torch.arange(math.ceil(size / 2), device=keys.device)
+    return standard_normals(keys[:, None], n).flatten(1)[:, :size].unflatten(1, shape)
+
+
 def base_noise(keys: Tensor, first: int, last: int, guides: int, latent: int) -> Tensor:
     """Standard normal numbers of particles `first` to `last`, [last - first, guides, B, latent], for the keys [B] of images.
 

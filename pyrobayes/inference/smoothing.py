@@ -8,23 +8,18 @@ fresh Gaussian noise and fresh noise of the classifier. Under fixed noise the ba
 Noisy pixels leave [0, 1] and are not clipped.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from pyrobayes import distributed
 from pyrobayes.inference.classifier import BayesClassifier
-from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, splitmix, standard_normals
+from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, normals_of_images, splitmix
 from pyrobayes.progress import Progress, silent
 
 
 def gaussian_noise(seed: int, indices: Tensor, numbers: Tensor, shape: torch.Size) -> Tensor:
     """Standard normal numbers, [B, ...shape] float32, which follow from the seed, images' indices [B] and draws' numbers [B]."""
-    size = shape.numel()
-    keys = splitmix(splitmix(key_of(seed, Purpose.SMOOTHING, 0), numbers), indices)
-    n = torch.arange(math.ceil(size / 2), device=keys.device)
-    return standard_normals(keys[:, None], n).flatten(1)[:, :size].unflatten(1, shape)
+    return normals_of_images(splitmix(splitmix(key_of(seed, Purpose.SMOOTHING, 0), numbers), indices), shape)
 
 
 @torch.no_grad()

@@ -45,7 +45,17 @@ def test_some_images_alone_have_the_loss_that_they_have_among_all(classifier, im
     for particles in (None, 1, 2):
         loss = problem.by(attack, particles).loss(x, 5)
         torch.testing.assert_close(problem.of(kept).by(attack, particles).loss(x[kept], 5), loss[kept])
+        torch.testing.assert_close(problem.of(kept).loss(x[kept], 5), problem.loss(x, 5)[kept])
     assert not torch.equal(problem.by(attack, 1).loss(x, 5), problem.loss(x, 5))
+
+
+def test_some_images_keep_the_noise_that_a_classifier_was_made_with(classifier, images):
+    x, y = images
+    kept, ours = torch.arange(30) % 3 == 1, classifier.for_images(torch.arange(30), draw=9)
+    problem = Problem(EOTMIM(), ours, x, y)
+    torch.testing.assert_close(problem.of(kept).loss(x[kept]), problem.loss(x)[kept])
+    numbered = ours.resampled(torch.arange(30))
+    torch.testing.assert_close(numbered.for_some(kept)(x[kept]), numbered(x)[kept])
 
 
 def test_the_second_stage_is_taken_where_more_draws_fall_for_it(classifier, images):

@@ -22,7 +22,7 @@ def gradients(classifier, x, kind):
 
 
 def exact_gradients(factorization, x):
-    """Those of the closed form."""
+    """The gradients of the closed form."""
     x = x.detach().requires_grad_()
     log_joint = factorization.exact_log_joint(x)
     return torch.stack([torch.autograd.grad(each.sum(), x, retain_graph=True)[0] for each in log_joint.T])

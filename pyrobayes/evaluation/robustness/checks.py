@@ -405,7 +405,7 @@ class StrongestForItsCost(Check):
     """Another way to spend as many gradients that finds more shows that the suite's attack is badly chosen."""
 
     def measure(self, run) -> tuple:
-        return run.strengths[run.strongest], run.equal_cost(), run.budget[-2][0], run.middle, run.strongest
+        return run.strengths[run.strongest], run.equal_cost(), run.spent, run.middle, run.strongest
 
     def judge(
         self, strongest: Tensor, others: Mapping[str, Tensor], gradients: int, eps: float, attack: str = "pgd"

@@ -244,6 +244,11 @@ class RobustnessRun:
         particles = self.classifier.options.particles
         return [(resized(entry, n).gradients(particles), found[n]) for n in BUDGETS]
 
+    @property
+    def spent(self) -> int:
+        """The budget of the suite: how many gradients of a single particle its strongest attack takes for one image."""
+        return self.suite[self.strongest].gradients(self.classifier.options.particles)
+
     def restarted(self) -> dict[str, Tensor]:
         """How well the strongest attack does with two random starts, where it has any, on each of the few images, [N]."""
         entry = self.suite[self.strongest]
@@ -257,11 +262,9 @@ class RobustnessRun:
         Against a random classifier these are steps of one particle each, and Auto-PGD on every particle's own loss;
         against another they are steps with momentum.
         """
-        particles = self.classifier.options.particles
-        gradients = self.suite[self.strongest].gradients(particles)
-        steps = max(1, gradients // particles)
+        steps = max(1, self.spent // self.classifier.options.particles)
         if self.random:
-            single = attacks.get("eot-mim", steps=gradients, step_particles=1, second_steps=0)
+            single = attacks.get("eot-mim", steps=self.spent, step_particles=1, second_steps=0)
             others = {"one particle a step": SuiteEntry(single, {"prune": None})}
             if not isinstance(self.suite[self.strongest].attack, attacks.APGD):
                 family = attacks.get("apgd", snapshot=True, steps=steps)

@@ -208,7 +208,7 @@ def verdict_of(run: RobustnessRun) -> Verdict:
         with schedule.part(f"check {number}"):
             sheet.append(check.judge(*check.measure(run)))
     gradients, shares = zip(*((spent, share.double().mean().item()) for spent, share in run.budget))
-    budget = Budget(run.strongest, run.middle, len(run.few), gradients[-2], gradients, shares)
+    budget = Budget(run.strongest, run.middle, len(run.few), run.spent, gradients, shares)
     diagnosed = (run.classifier, run.few, run.options.batch_size)
     return Verdict(
         model=run.name,
