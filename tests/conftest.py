@@ -5,6 +5,7 @@ import signal
 
 import hierarchical  # noqa: F401  (registers a factorization)
 import linear_gaussian  # noqa: F401  (and another)
+import pyro
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -34,6 +35,23 @@ def default_signals():
     """Signals end what tests start, although `nohup` and a shell's `&` let pytest ignore some."""
     for number, handler in DEFAULT_HANDLERS.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def no_parameters_left():
+    """No test leaves parameters in Pyro's global store, where the next one would find them."""
+    yield
+    left = list(pyro.get_param_store()._params)
+    pyro.clear_param_store()
+    assert not left, "ask for `param_store`, which is emptied afterwards, where a test fills it on purpose"
+
+
+@pytest.fixture
+def param_store():
+    """Pyro's global parameter store, empty before a test and after it."""
+    pyro.clear_param_store()
+    yield pyro.get_param_store()
+    pyro.clear_param_store()
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,7 @@ def small(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=named)
-def test_python_runs(page, small):
+def test_python_runs(page, small, param_store):
     run_python(page)
 
 
@@ -158,7 +158,7 @@ def run_python(page):
             exec(compile(content, str(page), "exec"), namespace)
 
 
-def test_python_of_the_readme_runs_again_in_the_same_folder(small):
+def test_python_of_the_readme_runs_again_in_the_same_folder(small, param_store):
     for _ in range(2):
         run_python(ROOT / "README.md")
 

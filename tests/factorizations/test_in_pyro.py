@@ -18,12 +18,9 @@ from pyrobayes import BayesClassifier, TrainingOptions, attacks, fit, load
 
 
 @pytest.fixture(autouse=True)
-def empty_store():
-    """The parameter store is empty before each test and after it."""
-    pyro.clear_param_store()
+def from_the_start(param_store):
+    """Every test begins with an empty store and the same seed."""
     pyro.set_rng_seed(0)
-    yield
-    pyro.clear_param_store()
 
 
 def steps(svi, images, passes):
