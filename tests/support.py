@@ -80,3 +80,11 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def with_little_memory(classifier, decodings):
+    """The classifier with a memory that holds so many decodings."""
+    _ = classifier.bytes_needed
+    (measured,) = classifier._bytes_needed
+    classifier._bytes_needed[measured] = 0, classifier.options.memory * 2**20 // decodings
+    return classifier

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from functools import cached_property
+import math
 
 import pyro
 import torch
@@ -66,6 +66,8 @@ class BayesClassifier(nn.Module):
         self._bounded = True
         self._term: tuple[str, ...] | None = None
         self._gradient = "path"
+        self._classes: Tensor | None = None
+        self._bytes_needed: dict[ClassifierOptions, tuple[int, int]] = {}  # measured once, for all copies
 
     def _changed(self, **attributes) -> "BayesClassifier":
         other = copy.copy(self)
@@ -81,6 +83,11 @@ class BayesClassifier(nn.Module):
         x, log_weights = self._placed(x), self._log_weights()
         keys = self._keys(len(x)).to(x.device)
         y, particles = importance.all_classes(self.factorization, x), self.options.particles
+        if self._classes is not None:
+            classes = self._classes.to(x.device)
+            some = log_weights(x, keys, classes, 0, particles)
+            others = some.new_full((len(some), len(y), len(x)), -math.inf)
+            return ImportanceEstimate(others.scatter(1, classes.expand_as(some), some))
         if self.options.prune is None:
             return ImportanceEstimate(log_weights(x, keys, y, 0, particles))
         return pruned_estimate(log_weights, x, keys, y, particles, self.options.prune)
@@ -102,7 +109,6 @@ class BayesClassifier(nn.Module):
         indices = torch.as_tensor(indices, dtype=torch.long)
         if (indices < 0).any():
             raise InputError(f"indices must be places in a data set, from 0, got {indices.min()}")
-        _ = self.bytes_needed  # measured once, for all copies
         return self._changed(_indices=indices, _draw=draw)
 
     def for_some(self, kept: Tensor) -> "BayesClassifier":
@@ -152,6 +158,13 @@ class BayesClassifier(nn.Module):
         """
         return self._changed(_gradient=choice("gradient", gradient, GRADIENTS))
 
+    def of_classes(self, classes: Tensor) -> "BayesClassifier":
+        """A classifier that computes log p(x, y) of some classes [M, B] of each image alone, and gives -inf for the others.
+
+        The mixture, whose classes share their particles, computes all of them.
+        """
+        return self if self.options.estimator == "mixture" else self._changed(_classes=classes)
+
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
         self._variables("z")
@@ -175,7 +188,6 @@ class BayesClassifier(nn.Module):
         other = self._changed(options=dataclasses.replace(self.options, **options))
         if other.options.estimator == "mixture":
             importance.check_shared_images(self.factorization)
-        vars(other).pop("bytes_needed", None)
         return other
 
     def exact(self) -> "BayesClassifier":
@@ -187,10 +199,13 @@ class BayesClassifier(nn.Module):
         """How many images fit into the memory with all their classes and particles; at least 1."""
         return self._log_weights().sizes(self.factorization.num_classes, self.options.particles)[1]
 
-    @cached_property
+    @property
     def bytes_needed(self) -> tuple[int, int]:
         """Bytes that the gradient needs, measured: for an image, and for every particle of each of its classes."""
-        return LogWeights(self._networks.of(self.options), self.options, self._term).measure_memory()
+        options = dataclasses.replace(self.options, particles=1, noise="fixed", seed=0)  # which change neither
+        if options not in self._bytes_needed:
+            self._bytes_needed[options] = LogWeights(self._networks.of(options), options).measure_memory()
+        return self._bytes_needed[options]
 
     def base_noise(self, images: int) -> Tensor:
         """The standard normal numbers behind z for a batch of B images, [K, 1 or C, B or 1, latent]."""

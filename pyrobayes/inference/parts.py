@@ -13,7 +13,7 @@ def bytes_kept(compute: Callable[[], Tensor], network: nn.Module) -> int:
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # with its graph it would keep itself for ever
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         compute()

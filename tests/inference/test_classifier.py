@@ -1,5 +1,6 @@
 """How the estimate is computed: in parts, from a mixture, with pruning, in lower precision."""
 
+import gc
 import math
 import shutil
 
@@ -7,7 +8,7 @@ import pyro
 import pytest
 import torch
 from linear_gaussian import linear_gaussian
-from support import as_on_a_gpu, draw_by_hand, log_density_by_hand
+from support import as_on_a_gpu, draw_by_hand, log_density_by_hand, with_little_memory
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrobayes import BayesClassifier, InputError, Networks, build, evaluation, factorizations
@@ -22,12 +23,6 @@ from pyrobayes.options import MODELS
 
 SHARED = [name for name in factorizations.names() if name not in ("gfz", "gfy")]
 INDICES = [3, 1, 4, 5]
-
-
-def with_little_memory(classifier, decodings):
-    """The classifier with a memory that holds so many decodings."""
-    classifier.__dict__["bytes_needed"] = 0, classifier.options.memory * 2**20 // decodings
-    return classifier
 
 
 @pytest.fixture
@@ -48,8 +43,7 @@ def test_in_parts_the_estimate_and_its_gradients_are_the_same(
     results = []
     for little in (False, True):
         classifier = BayesClassifier(factorization, particles=7, estimator=estimator).for_images(INDICES)
-        if little:
-            with_little_memory(classifier, 10 * particles_at_once)
+        with_little_memory(classifier, 10 * (particles_at_once if little else 10_000))
         parts_computed.clear()
         log_joint = classifier(x)
         assert len(parts_computed) == (parts if little else 1)
@@ -108,6 +102,41 @@ def test_the_share_of_signs_that_an_approximation_changes(make, tiny_images):
     assert little.total == few.pixels.numel() and little.count < much.count < little.total / 2
     result = evaluation.attack(BayesClassifier(factorization, negligible=0.5), few, 0.1)
     assert result.gradient_signs == much and encode(result)["gradient_signs"]["total"] == much.total
+
+
+def test_memory_is_measured_once_for_all_copies(make, batch, monkeypatch):
+    calls, measure = [], LogWeights.measure_memory
+    monkeypatch.setattr(LogWeights, "measure_memory", lambda self: calls.append(self.options) or measure(self))
+    classifier = BayesClassifier(make("gbz"), particles=3)
+    fewer = classifier.replaced(particles=1)
+    for draw in range(3):
+        fewer.for_images(INDICES).resampled(draw)(batch[0])
+    assert classifier.bytes_needed == fewer.bytes_needed and len(calls) == 1
+    assert classifier.replaced(precision="bf16").bytes_needed != fewer.bytes_needed and len(calls) == 2
+
+
+def test_measuring_memory_keeps_none(make):
+    def tensors_after():
+        LogWeights(classifier.factorization, classifier.options).measure_memory()
+        gc.collect()
+        return sum(type(each) is torch.Tensor for each in gc.get_objects())
+
+    classifier = BayesClassifier(make("gbz"), particles=3)
+    tensors_after()
+    assert tensors_after() == tensors_after()
+
+
+def test_classes_left_out_take_no_part(make, batch):
+    classifier, x = BayesClassifier(make("gfz", double=True), particles=3).for_images(INDICES), batch[0].double()
+    classes = torch.tensor([[3, 1, 4, 2], [0, 5, 9, 3]])
+    whole, some = (each.estimate(x).log_weights for each in (classifier, classifier.of_classes(classes)))
+    torch.testing.assert_close(some.gather(1, classes.expand(3, -1, -1)), whole.gather(1, classes.expand(3, -1, -1)))
+    assert (some == -torch.inf).sum() == 3 * 4 * 8
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(classifier.of_classes(classes)(x).logsumexp(1).sum(), x)
+    assert gradient.isfinite().all() and gradient.flatten(1).any(1).all()
+    mixed = BayesClassifier(make("gbz"), estimator="mixture")
+    assert mixed.of_classes(classes) is mixed
 
 
 def test_images_at_once_follow_from_the_memory(make):
@@ -306,8 +335,7 @@ def test_a_gradient_in_parts_has_a_gradient_too(make, batch, parts_computed):
     found = []
     for little in (False, True):
         classifier = BayesClassifier(factorization, particles=7).for_images(INDICES)
-        if little:
-            with_little_memory(classifier, 30)
+        with_little_memory(classifier, 30 if little else 10_000)
         parts_computed.clear()
         posterior = classifier(x).softmax(1)[:, 0].sum()
         assert len(parts_computed) == (12 if little else 1)

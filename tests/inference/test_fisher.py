@@ -3,7 +3,7 @@
 import pytest
 import torch
 from linear_gaussian import VARIANCE, linear_gaussian
-from support import draw_by_hand, log_density_by_hand
+from support import draw_by_hand, log_density_by_hand, with_little_memory
 
 from pyrobayes import BayesClassifier, InputError, build, factorizations
 from pyrobayes.factorizations import networks
@@ -121,8 +121,7 @@ def test_it_is_the_same_in_parts_and_without_what_is_negligible(name, estimator,
     factorization, x = make(name, double=True).requires_grad_(False), batch[0].double().requires_grad_()
     found = []
     for options, decodings in (({}, 10_000), ({}, 40), ({"negligible": 1e-12}, 40)):
-        classifier = BayesClassifier(factorization, 7, estimator=estimator, **options)
-        classifier.__dict__["bytes_needed"] = 0, classifier.options.memory * 2**20 // decodings
+        classifier = with_little_memory(BayesClassifier(factorization, 7, estimator=estimator, **options), decodings)
         log_joint = classifier.for_images(INDICES).with_gradient(kind)(x)
         found.append(torch.autograd.grad(log_joint.softmax(1)[:, 0].sum(), x)[0])
     whole, *others = found
