@@ -12,6 +12,8 @@ from pyrobayes.errors import InputError
 from pyrobayes.inference.classifier import Logits, check_range
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, normals_of_images, splitmix, uniforms
 
+PRUNED = 10.0  # nats; classes that are less likely by so much get few of the particles of a draw that judges
+
 
 class Problem:
     """One batch to attack. The arguments are an attack, and those that it is called with.
@@ -30,6 +32,7 @@ class Problem:
         self.indices = _checked_indices(indices, len(x)).to(x.device)
         self._attacked = self._with_noise(classifier, keep_pinned=True)
         self._classifier = self._seen(self._attacked)
+        self._places = torch.arange(len(y), device=y.device)  # in the whole batch, of which `of` leaves some
         self._asked, self._felt = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
         if attack.target is not None and attack.target != EACH:
             self.target = torch.full_like(y, attack.target)
@@ -67,12 +70,16 @@ class Problem:
         other.target = torch.full_like(self.y, target)
         return other
 
-    def by(self, attack: Attack, particles: int | None = None) -> "Problem":
-        """This problem as another attack of the same norm and target sees it, with so many particles of a Bayes classifier."""
+    def by(self, attack: Attack, particles: int | None = None, classes: Tensor | None = None) -> "Problem":
+        """This problem as another attack of the same norm and target sees it.
+
+        Of a Bayes classifier it sees so many particles, and the classes [M, B] alone; all where None.
+        """
         other = copy.copy(self)
         other.attack, seen = attack, self._attacked
-        if particles is not None and hasattr(seen, "replaced"):
-            seen = seen.replaced(particles=particles)
+        if hasattr(seen, "of_classes"):
+            seen = seen if particles is None else seen.replaced(particles=particles)
+            seen = seen if classes is None else seen.of_classes(classes)
         other._classifier = other._seen(seen)
         return other
 
@@ -85,8 +92,7 @@ class Problem:
         )
         seen = self._attacked
         other._attacked = seen.for_some(kept) if hasattr(seen, "for_some") else seen
-        other._classifier = other._seen(other._attacked)
-        other._asked, other._felt = (torch.zeros_like(other.y, dtype=torch.bool) for _ in range(2))
+        other._classifier, other._places = other._seen(other._attacked), self._places[kept]
         return other
 
     @property
@@ -95,13 +101,19 @@ class Problem:
         return hasattr(self._attacked, "of_term") and self._attacked.options.prune is None
 
     @torch.no_grad()
-    def share_of_draws(self, images: Tensor, draws: range) -> tuple[Tensor, Tensor]:
-        """The share of the classifier's draws that misclassify each image (give it the target), and the mean margin, [B]."""
-        margins = [
-            self._named_loss("margin", self._log_joint(resampled(self._attacked, draw), images)) for draw in draws
-        ]
-        margins = torch.stack(margins)
-        return (margins > 0).float().mean(0), margins.mean(0)
+    def over_draws(self, images: Tensor, draws: range) -> tuple[Tensor, Tensor, Tensor]:
+        """How draws of the classifier judge images.
+
+        Returns:
+            The share of the draws that misclassify each image (give it the target), [B], the mean margin, [B], and the mean
+            log posterior, [B, C].
+        """
+        judge = self._attacked
+        if hasattr(judge, "of_classes") and judge.options.estimator == "per-class" and judge.options.prune is None:
+            judge = judge.replaced(prune=PRUNED)
+        log_joint = torch.stack([self._log_joint(resampled(judge, draw), images) for draw in draws])
+        margins = torch.stack([self._named_loss("margin", each) for each in log_joint])
+        return (margins > 0).float().mean(0), margins.mean(0), log_joint.log_softmax(2).mean(0)
 
     @property
     def random(self) -> bool:
@@ -111,7 +123,7 @@ class Problem:
     @property
     def blind(self) -> Tensor:
         """The images without any gradient: one was computed, and never had a finite value other than zero; [B]."""
-        return self._asked & ~self._felt
+        return (self._asked & ~self._felt)[self._places]
 
     @torch.no_grad()
     def margin(self, images: Tensor) -> Tensor:
@@ -149,8 +161,8 @@ class Problem:
         """
         loss, gradient = self.raw_gradient(images, draw)
         gradient = gradient.where(gradient.isfinite(), 0)
-        self._asked.fill_(True)
-        self._felt.logical_or_(gradient.flatten(1).any(1))
+        self._asked[self._places] = True
+        self._felt[self._places] |= gradient.flatten(1).any(1)
         return loss, gradient
 
     def raw_gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ NOISE = ["uniform", "gaussian"]  # too weak to reach a target
 OPTIONS_TO_AIM = {"square": {"steps": 500}, "transfer": {"steps": 20}, "patch": {"steps": 20}}
 EPS_TO_AIM = {"linf": 0.5, "area": 1.0, "l2": 7.0}
 NORMS = {name: attacks.get(name).norms for name in attacks.names()}
-FEW = {"steps": 3, "second_steps": 2, "selection": 3, "restarts": 2, "draws": 3, "searches": 2}
+FEW = {"steps": 3, "second_steps": 2, "selection": 3, "looks": 0, "restarts": 2, "draws": 3, "searches": 2}
 
 
 @pytest.fixture

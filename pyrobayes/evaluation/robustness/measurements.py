@@ -308,7 +308,8 @@ class RobustnessRun:
     def losses(self, name: str) -> Tensor:
         """The loss at every step of an iterative attack, [steps, N] nats; of its first stage where it has two."""
         attack, seen = self.suite[name].attack, self.classifier.replaced(**self.suite[name].attacker)
-        attack = dataclasses.replace(attack, second_steps=0) if hasattr(attack, "second_steps") else attack
+        stages = {"second_steps": 0, "looks": 0} if hasattr(attack, "second_steps") else {}
+        attack = dataclasses.replace(attack, **stages)
 
         def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
             problem = _Followed(attack, seen, x, y, indices)
