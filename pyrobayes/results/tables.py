@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pyrobayes.evaluation import records
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.certification import RADII, Certification
 from pyrobayes.evaluation.clean import Evaluation
@@ -278,20 +279,12 @@ def certifications(results: Sequence[Certification]) -> Table:
     return Table.of(CERTIFICATION, results, notes)
 
 
-# The worst case against a random classifier, by how it is judged.
-IN_MOST, UPPER_BOUND = "worst case in most further draws", "upper bound: worst case in one draw each"
-
-
 def verdict_rates(verdict: Verdict) -> Table:
     """Success rates of every attack and of the worst case, in per cent; one row an attack."""
-    measured = [(row, map(percent, rates), row) for row, rates in verdict.success.items()]
-    if verdict.broken_in_most is None:
-        measured.append((WORST, map(percent, verdict.worst), WORST))
-    else:
-        measured.append((IN_MOST, map(percent, verdict.broken_in_most), WORST))
-        measured.append(("share of further draws", map(share, verdict.share_of_draws), WORST))
-        measured.append((UPPER_BOUND, map(percent, verdict.worst), WORST))
-    rows = [([label], dict(zip(verdict.eps, cells)), doubts(verdict, row)) for label, cells, row in measured]
+    rows = [
+        ([row], dict(zip(verdict.eps, map(records.percent, rates))), doubts(verdict, row))
+        for row, rates in verdict.rows.items()
+    ]
     return Table.across({"attack": TEXT}, rows, last=["doubted by checks"])
 
 

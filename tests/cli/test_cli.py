@@ -18,8 +18,8 @@ from pyrobayes import factorizations, load, load_data
 from pyrobayes.attacks.attack_options import AttackOptions
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.robustness.checks import CHECKS
+from pyrobayes.evaluation.robustness.verdict import IN_MOST, SHARE_OF_DRAWS, UPPER_BOUND
 from pyrobayes.options import COMPARATORS, EPS, MODELS
-from pyrobayes.results import tables
 from pyrobayes.results.store import Provenance
 from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes_cli.models import how_to_go_on
@@ -257,7 +257,7 @@ def test_robustness(runs, tmp_path, monkeypatch, quickly_broken):
     assert "gbz: clean accuracy" in result.stdout and "dbx: clean accuracy" in result.stdout
     told = re.findall(r"^\d+\. .*\n    (?:pass|FAIL|not applicable): ", result.stdout, re.MULTILINE)
     assert len(told) == 2 * len(CHECKS)
-    for row in ("fgsm", "pgd", "transfer", tables.IN_MOST, "share of further draws", tables.UPPER_BOUND):
+    for row in ("fgsm", "pgd", "transfer", IN_MOST, SHARE_OF_DRAWS, UPPER_BOUND):
         assert len(re.findall(f"^{row} ", result.stdout, re.MULTILINE)) == 2, row
     report = json.loads((tmp_path / "robustness.json").read_text())
     assert [each["model"] for each in report["results"]] == ["gbz", "dbx"]
