@@ -211,16 +211,7 @@ class ResultStore:
         results = made + [result for result in self._standing if unit_of(result) not in units]
         done = {result.model: self.trained[result.model] for result in results}
         content = SavedResults(self.options, self.data, versions(), tuple(self.trained), done, results)
-        beside = self._new_names() if self._set_aside else {}
-        aside = beside.pop(self.path, None)
-        for path, moved in beside.items():
-            path.rename(moved)
-        try:
-            checked_file.write(self.path, encode(content), aside)
-        except InputError:  # nothing is replaced
-            for path, moved in beside.items():
-                moved.rename(path)
-            raise
+        aside = _replace(self.path, encode(content), self._beside() if self._set_aside else None)
         if aside and not self._damaged:  # which was told already
             self._progress.note(OTHERS_ARE_KEPT.format(aside))
         self._set_aside = False
@@ -232,15 +223,29 @@ class ResultStore:
         there = itertools.chain(*map(self.folder.glob, self.command.figures))
         return sorted(path for path in there if path.suffix in figures.SUFFIXES)
 
-    def _new_names(self) -> dict[Path, Path]:
-        """Names under which an earlier file, and what belongs to it, is set aside.
-
-        Figures stay where some of the earlier results are reused: these need theirs.
-        """
+    def _beside(self) -> list[Path]:
+        """What is set aside with an earlier file. Figures stay where some of its results are reused: these need theirs."""
         beside = sorted(self.folder.glob(self.command.beside)) if self.command.beside else []
-        beside += [] if self._kept else self._figures()
-        there = [self.path, *(path for path in beside if "." not in path.stem)]
-        return dict(zip(there, other_names(*there))) if self.path.is_file() else {}
+        return beside + ([] if self._kept else self._figures())
+
+
+def _replace(path: Path, content: dict, beside: Iterable[Path] | None) -> Path | None:
+    """Write a file of results. An earlier one is set aside with what stands beside it; returns its new name.
+
+    Where `beside` is None the earlier file is replaced. What was set aside before has a dot in its stem, and stays.
+    """
+    there = [path, *(each for each in beside or () if "." not in each.stem)]
+    names = {} if beside is None or not path.is_file() else dict(zip(there, other_names(*there)))
+    aside = names.pop(path, None)
+    for each, moved in names.items():
+        each.rename(moved)
+    try:
+        checked_file.write(path, content, aside)
+    except InputError:  # nothing is replaced
+        for each, moved in names.items():
+            moved.rename(each)
+        raise
+    return aside
 
 
 def unit_of(result) -> tuple[str, str | float | None]:
@@ -288,15 +293,15 @@ def read_reproduction(folder: str | os.PathLike) -> SavedReproduction | None:
 
 
 def write_reproduction(folder: Path, saved: SavedReproduction, progress: Progress = silent) -> None:
-    """Write `reproduction.json`; an earlier one that differs in SAME_REPRODUCTION is kept under another name."""
+    """Write `reproduction.json`; an earlier one that differs in SAME_REPRODUCTION is set aside with its figure."""
     path, encoded, told = folder / REPRODUCTION, encode(saved), OTHERS_ARE_KEPT
     try:
         there = encode(read_reproduction(folder))
     except InputError:
         there, told = {}, "the damaged file of an earlier reproduction is kept as {}"
     same = there is None or all(there.get(name) == encoded[name] for name in SAME_REPRODUCTION)
-    aside = None if same else other_names(path)[0]
-    checked_file.write(path, encoded, aside)
+    drawn = [path.with_suffix(suffix) for suffix in figures.SUFFIXES]
+    aside = _replace(path, encoded, None if same else filter(Path.is_file, drawn))
     if aside:
         progress.note(told.format(aside))
 
