@@ -20,6 +20,7 @@ from pyrobayes.codec import encode
 from pyrobayes.evaluation.robustness.checks import CHECKS
 from pyrobayes.evaluation.robustness.verdict import IN_MOST, SHARE_OF_DRAWS, UPPER_BOUND
 from pyrobayes.options import COMPARATORS, EPS, MODELS
+from pyrobayes.progress import ProgressBar
 from pyrobayes.results.store import Provenance
 from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes_cli.models import how_to_go_on
@@ -354,6 +355,16 @@ def test_how_a_training_goes_on_is_told_after_an_interrupt(monkeypatch):
     told = "to go on with gbz, name only gbz and give --resume in place of --overwrite"
     assert how_to_go_on("gbz", ["gbz", "dfx"], True) == f"{told}; the models after it are as they were"
     assert how_to_go_on("gbz", ["dfx", "gbz"], True) == told
+    assert how_to_go_on("gbz", ["gbz", "dfx"], True, complete=True) == "to go on, name only the models after gbz"
+    assert how_to_go_on("gbz", ["gbz", "dfx"], False, complete=True).endswith("--resume")
+
+
+def test_a_training_that_is_stopped_after_its_last_epoch_is_finished(tmp_path, monkeypatch):
+    few_images(monkeypatch)
+    monkeypatch.setattr(ProgressBar, "epoch", lambda *given: signal.raise_signal(signal.SIGINT))
+    result = invoke("train", "gbz", *TINY, "--epochs", 1, "--runs", tmp_path)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "stopped after the last of 1 epochs: this training is complete"
 
 
 def test_eps_are_those_of_the_norm(runs, tmp_path):
