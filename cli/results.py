@@ -35,9 +35,8 @@ def warn_of_unfinished(models, runs) -> None:
     from pyrobayes.results.store import Provenance
 
     for model in () if rank() else models:
-        run = Provenance.read(Path(runs) / model)
-        if run.epochs < (epochs := run.config.training.epochs):
-            click.echo(f"warning: {model} has {run.epochs} of {epochs} epochs of its training behind it", err=True)
+        if unfinished := Provenance.read(Path(runs) / model).unfinished:
+            click.echo(f"warning: {model} has {unfinished}", err=True)
 
 
 def tell_caveats(results) -> None:
@@ -102,22 +101,11 @@ def attack(**given):
 
 def show_attack(results, folder) -> None:
     """Print success rates as a table, and what puts them in doubt."""
-    from pyrobayes.results import tables
+    from pyrobayes.results import sections, tables
 
     click.echo(tables.attacks(results).as_text())
-    for result in () if rank() else results:
-        if result.unmoved.count and result.eps[-1] > 0:
-            click.echo(
-                f"warning: {result.model} gave {result.attack} no gradient for {result.unmoved.count} of "
-                f"{result.unmoved.total} images: their robustness is not known",
-                err=True,
-            )
-    for result in results:
-        if result.distances is not None:
-            click.echo(
-                f"{result.model}: the median L2 distance to what {result.attack} found is {result.median_distance:.3g}, "
-                "over the initially correct images (infinite where it found nothing that the model fell for)."
-            )
+    for note in (note for result in results for note in sections.attack_notes(result)):
+        click.echo(note)
     tell_caveats(results)
     click.echo(
         "Other attacks may break more images than these: 'pyrobayes robustness' takes the worst of many and checks them."

@@ -47,6 +47,12 @@ class Provenance:
         config, weights, epochs = read_model(run)
         return cls(epochs, digest(weights, {}), config)
 
+    @property
+    def unfinished(self) -> str:
+        """How far the training is, to follow "has"; empty where it has ended."""
+        epochs = self.config.training.epochs
+        return f"{self.epochs} of {epochs} epochs of its training behind it" if self.epochs < epochs else ""
+
 
 @dataclass(frozen=True)
 class SavedResults:
@@ -115,9 +121,7 @@ class ResultStore:
         with contextlib.ExitStack() as entered:
             if self.writes:
                 name = self.command.name
-                taken = (
-                    f"is where another process writes the results of 'pyrobayes {name}'; choose another folder (--out)"
-                )
+                taken = f"is where another process writes the results of 'pyrobayes {name}'; choose another folder (out=...)"
                 self._lock = entered.enter_context(locked(self.folder, taken, f".{name}.lock"))
                 others = [self.command.beside] if self.command.beside else []
                 remove_leftovers(self.folder, self.path.name, *others, *self.command.figures)
@@ -136,7 +140,7 @@ class ResultStore:
 
     def _what_is_kept(self) -> str:
         if self._kept:
-            more = "the same command" if self.command.resumed else "--resume"
+            more = "the same command" if self.command.resumed else "resume=True"
             return f"; the results of models that were finished are in {self.path}, and {more} keeps them"
         more = "the same command goes on where it stopped" if self.command.resumed else "nothing was saved"
         return f" before any result was finished: {more}"

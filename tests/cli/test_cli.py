@@ -293,7 +293,7 @@ def test_transfer_and_other_norms(runs, tmp_path):
     common = ("--runs", runs, "--out", tmp_path, *FEW["attack"], "--steps", 2)
     result = invoke("attack", "--attack", "transfer", "--attack", "cw", *common)
     assert result.exit_code == 0, result.output
-    assert "gbz: the median L2 distance to what cw found is" in result.stdout
+    assert "GBZ: the median L2 distance to what CW found is" in result.stdout
     report = json.loads((tmp_path / "attack.json").read_text())
     assert [each["options"].get("sources") for each in report["results"]] == [["dbx"], ["gbz"], None, None]
     assert [each["options"]["norm"] for each in report["results"]] == ["linf", "linf", "l2", "l2"]
@@ -441,7 +441,7 @@ BAD = [
     ("train gbz --seed 99999999999999999999", "seed must be at most 9223372036854775807"),
     ("generate all --runs {runs}", "unknown model 'all'"),
     ("attack --runs {runs} --eps-range 0:0.3:1e-320", "take a larger STEP"),
-    ("attack --runs {empty}", "no trained model found under"),
+    ("attack --runs {empty}", "(--runs), or take those that come with the package (--pretrained)"),
     ("attack gfz --runs {runs}", "no trained model in"),
     ("attack gbx --runs {runs}", "unknown model 'gbx': did you mean 'gbz'?"),
     ("attack --runs {runs} --eps-range 0:0.3", "can't read the eps range '0:0.3'"),
