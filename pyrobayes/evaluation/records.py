@@ -115,9 +115,11 @@ def table(corner: str, eps: Sequence[float], rows: Mapping[str, Sequence[Rate | 
     return [header, *([name, *map(percent, rates)] for name, rates in rows.items())]
 
 
-def percent(rate: Rate | float) -> str:
-    """A rate in per cent with its interval, or a share alone."""
-    return rate.percent() if isinstance(rate, Rate) else f"{100 * rate:.1f}"
+def percent(rate: Rate | float | None) -> str:
+    """A rate in per cent with its interval, or a share alone; `-` for none. A spread over seeds reads like a rate."""
+    if isinstance(rate, float):
+        return f"{100 * rate:.1f}"
+    return rate.percent() if rate else "-"
 
 
 def require(holds: bool, message: str) -> None:

@@ -129,10 +129,9 @@ class Verdict(Summarized):
 
     def _summary(self) -> tuple[str, list[list[str]]]:
         header, *rows = table("misclassified (%)", self.eps, self.rows)
-        doubted = [", ".join(map(str, self.doubts(name))) or "none" for name in self.rows]
         failed = f"{len(self.failed)} of {len(self.checks)} checks failed"
         title = f"{self.model} on {self.images:,} images of {self.data}, {failed}"
-        return title, [[*header, "doubted by checks"], *([*row, doubts] for row, doubts in zip(rows, doubted))]
+        return title, [[*header, "doubted by checks"], *([*row, self.doubted(row[0])] for row in rows)]
 
     @property
     def headline(self) -> list[Rate]:
@@ -158,6 +157,10 @@ class Verdict(Summarized):
         """The numbers of the failed checks that put a row of success rates in doubt."""
         kind = self.kinds.get(row, ITERATIVE)
         return [check.number for check in self.checks if check.status == FAIL and kind in check.concerns]
+
+    def doubted(self, row: str) -> str:
+        """These numbers as the cell of a table; `none` without any."""
+        return ", ".join(map(str, self.doubts(row))) or "none"
 
     @property
     def failed(self) -> list[int]:
