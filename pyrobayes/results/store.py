@@ -228,7 +228,7 @@ class ResultStore:
         return sorted(path for path in there if path.suffix in figures.SUFFIXES)
 
     def _beside(self) -> list[Path]:
-        """What is set aside with an earlier file. Figures stay where some of its results are reused: these need theirs."""
+        """Files that are set aside with an earlier one of results. Figures stay where some of its results are reused: these need theirs."""
         beside = sorted(self.folder.glob(self.command.beside)) if self.command.beside else []
         return beside + ([] if self._kept else self._figures())
 
