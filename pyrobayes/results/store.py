@@ -228,7 +228,7 @@ class ResultStore:
         return sorted(path for path in there if path.suffix in figures.SUFFIXES)
 
     def _beside(self) -> list[Path]:
-        """Files that are set aside with an earlier one of results. Figures stay where some of its results are reused: these need theirs."""
+        """Files that are set aside with the earlier one. Figures stay where earlier results are reused, which need theirs."""
         beside = sorted(self.folder.glob(self.command.beside)) if self.command.beside else []
         return beside + ([] if self._kept else self._figures())
 

@@ -267,7 +267,7 @@ def test_robustness(runs, tmp_path, monkeypatch, quickly_broken):
     assert not (tmp_path / "robustness-parts").exists()
     assert "the report (report.html)" in result.stdout
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3 and "p(x, z, y) = p(z) p(y|z) p(x|z)" in page
+    assert page.count("data:image/png;base64,") == 5 and "p(x, z, y) = p(z) p(y|z) p(x|z)" in page
 
 
 def test_report(runs, tmp_path):
