@@ -54,16 +54,21 @@ def stop(interrupt: BaseException | None) -> NoReturn:
     """Say how far an interrupted command came, and leave with the exit status of the signal."""
     if not rank():
         with contextlib.suppress(OSError):  # the terminal may have gone
-            click.echo(f"\n{str(interrupt or '') or 'interrupted'}", err=True)
+            click.echo(f"\n{_as_typed(str(interrupt or '')) or 'interrupted'}", err=True)
     sys.exit(getattr(interrupt, "status", 130))
 
 
 def refuse(message: str, status: int = 1) -> None:
-    """Print an error and leave. The library names arguments as Python does, `resume=True`; here they are options."""
+    """Print an error and leave."""
     number = os.environ.get("RANK", "0")
-    message = re.sub(r"\b([a-z_]+)=(True\b|\.\.\.)", lambda named: "--" + named[1].replace("_", "-"), message)
-    click.echo(f"Error{'' if number == '0' else f' in process {number}'}: {message}", err=True)
+    click.echo(f"Error{'' if number == '0' else f' in process {number}'}: {_as_typed(message)}", err=True)
     sys.exit(status)
+
+
+def _as_typed(message: str) -> str:
+    """The message with options in place of arguments, which the library names as Python does: `resume=True`, `out=...`."""
+    message = message.replace("runs=PRETRAINED", "--pretrained")
+    return re.sub(r"\b([a-z_]+)=(True\b|\.\.\.)", lambda named: "--" + named[1].replace("_", "-"), message)
 
 
 @click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -62,8 +62,9 @@ def train(models, networks, data, data_dir, runs, device, resume, overwrite, ten
         try:
             trained = library.train(models, context, **how, **changes)
         except KeyboardInterrupt as stopped:
-            told = f"{str(stopped) or 'interrupted'}; {how_to_go_on(progress.model, models, overwrite)}"
-            raise Interrupted.after(stopped, told) from None
+            complete = getattr(stopped, "complete", False)
+            told = [str(stopped) or "interrupted", how_to_go_on(progress.model, models, overwrite, complete)]
+            raise Interrupted.after(stopped, "; ".join(filter(None, told))) from None
     if as_json:
         epochs = {name: [dataclasses.asdict(epoch) for epoch in epochs] for name, epochs in trained.items()}
         click.echo(json.dumps(epochs, indent=2))
@@ -71,14 +72,23 @@ def train(models, networks, data, data_dir, runs, device, resume, overwrite, ten
         show_training(trained, runs)
 
 
-def how_to_go_on(current: str | None, models, overwrite: bool) -> str:
-    """The command to type after an interrupt: the same with --resume, unless it was replacing the runs of several models."""
+def how_to_go_on(current: str | None, models, overwrite: bool, complete: bool = False) -> str:
+    """The command to type after an interrupt: the same with --resume, unless it was replacing the runs of several models.
+
+    Empty where the training of the last model was `complete`.
+    """
     from pyrobayes.commands.context import model_names
 
     if current is None:
         return "nothing was started"
-    if overwrite and len(names := model_names(models)) > 1:
-        after = "" if current == names[-1] else "; the models after it are as they were"
+    names = model_names(models)
+    last = current == names[-1]
+    if complete and last:
+        return ""
+    if overwrite and complete:
+        return f"to go on, name only the models after {current}"
+    if overwrite and len(names) > 1:
+        after = "" if last else "; the models after it are as they were"
         return f"to go on with {current}, name only {current} and give --resume in place of --overwrite{after}"
     typed = [argument for argument in sys.argv[1:] if argument not in ("--resume", "--overwrite")]
     return f"to go on: {shlex.join(['pyrobayes', *typed, '--resume'])}"

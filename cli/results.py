@@ -35,9 +35,8 @@ def warn_of_unfinished(models, runs) -> None:
     from pyrobayes.results.store import Provenance
 
     for model in () if rank() else models:
-        run = Provenance.read(Path(runs) / model)
-        if run.epochs < (epochs := run.config.training.epochs):
-            click.echo(f"warning: {model} has {run.epochs} of {epochs} epochs of its training behind it", err=True)
+        if unfinished := Provenance.read(Path(runs) / model).unfinished:
+            click.echo(f"warning: {model} has {unfinished}", err=True)
 
 
 def tell_caveats(results) -> None:
@@ -51,6 +50,18 @@ def tell_caveats(results) -> None:
 def tell_places(results, folder, written: str) -> None:
     """Say on which data results are, and where they were written."""
     click.echo(f"Data: {results[0].data}, test images. {written} are in {folder}.")
+
+
+def show_table(table: str, written: str, results, folder) -> None:
+    """Print results as a table of :mod:`pyrobayes.results.tables`, their caveats, and where they are."""
+    from pyrobayes.results import tables
+
+    click.echo(getattr(tables, table)(results).as_text())
+    tell_caveats(results)
+    tell_places(results, folder, written)
+
+
+show_evaluation = functools.partial(show_table, "evaluations", "Figures and evaluation.json")
 
 
 @click.command("evaluate", short_help="Evaluate trained models on clean test images.")
@@ -68,15 +79,6 @@ def evaluate(**given):
       pyrobayes evaluate gbz --particles 100 --images 1000
     """
     present("evaluate", show_evaluation, **given)
-
-
-def show_evaluation(results, folder) -> None:
-    """Print evaluations as a table."""
-    from pyrobayes.results import tables
-
-    click.echo(tables.evaluations(results).as_text())
-    tell_caveats(results)
-    tell_places(results, folder, "Figures and evaluation.json")
 
 
 @click.command("attack", short_help="Attack trained models.")
@@ -102,22 +104,11 @@ def attack(**given):
 
 def show_attack(results, folder) -> None:
     """Print success rates as a table, and what puts them in doubt."""
-    from pyrobayes.results import tables
+    from pyrobayes.results import sections, tables
 
     click.echo(tables.attacks(results).as_text())
-    for result in () if rank() else results:
-        if result.unmoved.count and result.eps[-1] > 0:
-            click.echo(
-                f"warning: {result.model} gave {result.attack} no gradient for {result.unmoved.count} of "
-                f"{result.unmoved.total} images: their robustness is not known",
-                err=True,
-            )
-    for result in results:
-        if result.distances is not None:
-            click.echo(
-                f"{result.model}: the median L2 distance to what {result.attack} found is {result.median_distance:.3g}, "
-                "over the initially correct images (infinite where it found nothing that the model fell for)."
-            )
+    for note in (note for result in results for note in sections.attack_notes(result)):
+        click.echo(note)
     tell_caveats(results)
     click.echo(
         "Other attacks may break more images than these: 'pyrobayes robustness' takes the worst of many and checks them."
@@ -141,17 +132,9 @@ def detect(chosen, **given):
       pyrobayes detect gbz --eps-range 0.1,0.2 --images 500
       pyrobayes detect gbz --attack pgd --eps-range 0.1 --evade-weight 0.1 --evade-weight 1 --images 100
     """
-    present("detect", functools.partial(show_detection, chosen), chosen=chosen, **given)
-
-
-def show_detection(chosen, results, folder) -> None:
-    """Print how well each test detects each attack as a table."""
-    from pyrobayes.results import tables
-
-    click.echo(tables.detections(results).as_text())
-    tell_caveats(results)
-    thresholds = f"{100 * chosen.false_alarms:g}% of up to {chosen.train_images:,} training images"
-    tell_places(results, folder, f"Thresholds: {thresholds}. Figures and detection.json")
+    thresholds = f"Thresholds: {100 * chosen.false_alarms:g}% of up to {chosen.train_images:,} training images"
+    show = functools.partial(show_table, "detections", f"{thresholds}. Figures and detection.json")
+    present("detect", show, chosen=chosen, **given)
 
 
 @click.command("certify", short_help="Certify radii within which a smoothed model doesn't change its class.")
@@ -170,15 +153,7 @@ def certify(**given):
       pyrobayes certify dfx --pretrained --draws 1000 --images 50 --particles 1
       pyrobayes certify --sigma 0.12,0.25,0.5,1
     """
-    present("certify", show_certifications, **given)
-
-
-def show_certifications(results, folder) -> None:
-    """Print certified accuracies as a table."""
-    from pyrobayes.results import tables
-
-    click.echo(tables.certifications(results).as_text())
-    tell_places(results, folder, "Figures and certification.json")
+    present("certify", functools.partial(show_table, "certifications", "Figures and certification.json"), **given)
 
 
 @click.command("robustness", short_help="Attack in many ways, and say what of the result to believe.")

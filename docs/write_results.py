@@ -117,11 +117,8 @@ def attacks() -> str:
     verdicts = results("robustness")
     at = verdicts[0].eps.index(MIDDLE)
     names = dict.fromkeys(name for verdict in verdicts for name in verdict.success)
+    names |= dict.fromkeys(name for verdict in verdicts for name in verdict.judged)
     rows = [[name, *(share(v.rows[name][at]) if name in v.rows else "-" for v in verdicts)] for name in names]
-    judged = {tables.IN_MOST: "broken_in_most", "share of further draws": "share_of_draws", tables.UPPER_BOUND: "worst"}
-    for name, field in judged.items():
-        found = [getattr(verdict, field) for verdict in verdicts]
-        rows.append([name, *(share(each[at]) if each else "-" for each in found)])
     return table([f"eps {MIDDLE:g}", *(verdict.model.upper() for verdict in verdicts)], rows)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fnmatch
+import hashlib
 import itertools
 import json
 import os
@@ -31,6 +32,11 @@ ADVICE = {
     errno.EPERM: FORBIDDEN,
     errno.EROFS: FORBIDDEN,
 }
+
+
+def checksum(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_atomically(path: str | os.PathLike, content: bytes | str, aside: Path | None = None) -> None:

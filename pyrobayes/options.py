@@ -351,7 +351,7 @@ RECIPES = {
     ),
     "quick": Recipe(
         "tiny",
-        "figure 1 after about three minutes, the rest after ten, on one CPU core",
+        "figure 1 after about four minutes, the rest within eight, on one CPU core",
         data="fashion-mnist-mini",
         training={"epochs": 2, "batch_size": 32, "lr": 3e-3, "kl_warmup": 0.2},
         apart={"dbx": {"epochs": 5, "kl_warmup": 0.4}},  # after two epochs it still classifies by chance

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from pyrobayes import InputError
-from pyrobayes.files import TEMPORARY, locked, parse_json, remove_leftovers, write_atomically
+from pyrobayes.files import TEMPORARY, checksum, locked, parse_json, remove_leftovers, write_atomically
 
 KILLED = """
 import os, signal, sys
@@ -18,6 +18,10 @@ from pyrobayes.files import write_atomically
 os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
 write_atomically(sys.argv[1], "half")
 """
+
+
+def test_the_checksum_is_sha_256():
+    assert checksum("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_killed_write_leaves_a_file_that_the_next_start_removes(tmp_path):

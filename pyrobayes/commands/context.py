@@ -69,7 +69,8 @@ class Context:
         if not names:
             raise InputError(
                 begun_only([folder / name for name in known])
-                or f"no trained model found under {folder}: train one with 'pyrobayes train', or see --runs and --pretrained"
+                or f"no trained model found under {folder}: train one with 'pyrobayes train', give the folder of "
+                "trained models (runs=...), or take those that come with the package (runs=PRETRAINED)"
             )
         if folder == PRETRAINED and (others := [name for name in names if name not in there]):
             raise InputError(f"no trained model in the package for {', '.join(others)}: it has {', '.join(there)}")
@@ -77,7 +78,7 @@ class Context:
         if missing and all(is_trained(PRETRAINED / name) for name in names):
             raise InputError(
                 f"no trained model in {folder / missing[0]}: train one with 'pyrobayes train', or take the one that "
-                "comes with the package with --pretrained"
+                "comes with the package (runs=PRETRAINED)"
             )
         test = self.images(self._test_data(names, hint="" if models else "; name the models to take"), "test")
         test.head(options.images)  # refused before anything is computed

@@ -114,7 +114,7 @@ def reproduce(
 
 def _refuse_what_is_there(folder: Path, runs: Sequence[_Run], written: Sequence[str]) -> None:
     """Refuse folders that hold something else, before the first model is trained."""
-    names, elsewhere = factorizations.names(), "asked for: give another folder (--runs)"
+    names, elsewhere = factorizations.names(), "asked for: give another folder (runs=...)"
     if len(runs) > 1 and any(has_run(folder / name) for name in names):
         raise InputError(f"{folder} holds one training of the models, and several {elsewhere}")
     if len(runs) == 1 and any(folder.glob(f"seed-*/*/{CONFIG}")):

@@ -109,10 +109,17 @@ class Summarized(Record):
         return f"<p>{html.escape(title)}</p><table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
-def table(corner: str, eps: Sequence[float], rows: Mapping[str, Sequence[Rate]]) -> list[list[str]]:
-    """A table of rates in per cent: a column for each eps, a row for each name."""
+def table(corner: str, eps: Sequence[float], rows: Mapping[str, Sequence[Rate | float]]) -> list[list[str]]:
+    """A table of rates and shares in per cent: a column for each eps, a row for each name."""
     header = [corner, *(f"eps {value:g}" for value in eps)]
-    return [header, *([name, *map(Rate.percent, rates)] for name, rates in rows.items())]
+    return [header, *([name, *map(percent, rates)] for name, rates in rows.items())]
+
+
+def percent(rate: Rate | float | None) -> str:
+    """A rate in per cent with its interval, or a share alone; `-` for none. A spread over seeds reads like a rate."""
+    if isinstance(rate, float):
+        return f"{100 * rate:.1f}"
+    return rate.percent() if rate else "-"
 
 
 def require(holds: bool, message: str) -> None:

@@ -109,9 +109,8 @@ def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distributio
     The mean is sigmoid(logits) and the variance `variance`, but for the Bernoulli, whose variance follows from its mean.
     The discretized logistic has them before the mass beyond 0 and 1 goes to the first and the last grey value.
     """
-    if (
-        likelihood == "bernoulli"
-    ):  # read at intensities too, where it is not normalized (Loaiza-Ganem and Cunningham 2019)
+    if likelihood == "bernoulli":
+        # Read at intensities too, where it is not normalized (Loaiza-Ganem and Cunningham 2019).
         return dist.Bernoulli(logits=logits, validate_args=False)
     distribution, scale = {
         "gaussian": (dist.Normal, math.sqrt(variance)),

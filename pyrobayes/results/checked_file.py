@@ -1,11 +1,10 @@
 """JSON files that carry a checksum of their own text, so that no changed digit goes unnoticed."""
 
-import hashlib
 import json
 import re
 from pathlib import Path
 
-from pyrobayes.files import parse_json, write_atomically
+from pyrobayes.files import checksum, parse_json, write_atomically
 
 CHECKSUM = re.compile(r',\n  "sha256": "(?P<checksum>[0-9a-f]{64})"\n}\n?')
 
@@ -13,7 +12,7 @@ CHECKSUM = re.compile(r',\n  "sha256": "(?P<checksum>[0-9a-f]{64})"\n}\n?')
 def write(path: Path, content: dict, aside: Path | None = None) -> None:
     """Write plain JSON values atomically, with their checksum as last entry; an earlier file is moved to `aside`."""
     text = json.dumps(content, indent=2, allow_nan=False).removesuffix("\n}")
-    write_atomically(path, f'{text},\n  "sha256": "{_checksum(text)}"\n}}\n', aside)
+    write_atomically(path, f'{text},\n  "sha256": "{checksum(text)}"\n}}\n', aside)
 
 
 def read(path: Path, entries: set[str]) -> dict:
@@ -24,7 +23,7 @@ def read(path: Path, entries: set[str]) -> dict:
     """
     text = path.read_bytes().decode()
     found = CHECKSUM.search(text)
-    if found and (found.end() != len(text) or found["checksum"] != _checksum(text[: found.start()])):
+    if found and (found.end() != len(text) or found["checksum"] != checksum(text[: found.start()])):
         raise ValueError("its checksum is wrong")
     content = parse_json(f"{text[: found.start()]}\n}}" if found else text)
     if not isinstance(content, dict):
@@ -34,7 +33,3 @@ def read(path: Path, entries: set[str]) -> dict:
     if unknown := sorted(set(content) - entries):
         raise ValueError(f"it has unknown entries: {', '.join(unknown)}")
     return content
-
-
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -42,6 +42,7 @@ def attacks_section(saved: SavedResults, figures: Sequence[str], found: Found) -
         verdicts = {result.model: same_verdict(found, result.model) if norm == "linf" else None for result in results}
         worst = {model: worst_case(each) if each else "No verdict is known." for model, each in verdicts.items()}
         part = {"name": attack.upper(), "norm": NORMS.get(norm, norm), "results": results, "worst": worst}
+        part["notes"] = [sentence for result in results for sentence in attack_notes(result)]
         parts.append(part | {"table": tables.success_rates(results, verdicts)})
     return _section("attack", saved, figures, attacks=parts)
 
@@ -91,6 +92,20 @@ def _in_words(changes: Mapping) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in changes.items())
 
 
+def attack_notes(result: AttackResult) -> list[str]:
+    """Sentences on what the table of an attack doesn't show: images without a gradient, and distances."""
+    model, attack, told = result.model.upper(), result.attack.upper(), []
+    if result.unmoved.count and result.eps[-1] > 0:
+        images = f"{result.unmoved.count:,} of {result.unmoved.total:,} images"
+        told.append(f"{model} gave {attack} no gradient for {images}: their robustness is not known.")
+    if result.distances is not None:
+        told.append(
+            f"{model}: the median L2 distance to what {attack} found is {result.median_distance:.3g}, over the initially "
+            "correct images (infinite where it found nothing that the model fell for)."
+        )
+    return told
+
+
 def caveats(results: Sequence) -> list[str]:
     """Sentences on how much noise and approximations change of the results; each once."""
     said = []
@@ -123,8 +138,8 @@ def summary(found: Found, model: str) -> str:
     trained = [saved.trained[model] for saved in found.values() if model in saved.trained]
     if any(other != trained[0] for other in trained):
         told.append("These results are of different trainings of it.")
-    if trained and trained[0].epochs < (epochs := trained[0].config.training.epochs):
-        told.append(f"It has {trained[0].epochs} of {epochs} epochs of its training behind it.")
+    if trained and trained[0].unfinished:
+        told.append(f"It has {trained[0].unfinished}.")
     return " ".join(dict.fromkeys(told))
 
 

@@ -47,6 +47,12 @@ class Provenance:
         config, weights, epochs = read_model(run)
         return cls(epochs, digest(weights, {}), config)
 
+    @property
+    def unfinished(self) -> str:
+        """How far the training is, to follow "has"; empty where it has ended."""
+        epochs = self.config.training.epochs
+        return f"{self.epochs} of {epochs} epochs of its training behind it" if self.epochs < epochs else ""
+
 
 @dataclass(frozen=True)
 class SavedResults:
@@ -115,9 +121,7 @@ class ResultStore:
         with contextlib.ExitStack() as entered:
             if self.writes:
                 name = self.command.name
-                taken = (
-                    f"is where another process writes the results of 'pyrobayes {name}'; choose another folder (--out)"
-                )
+                taken = f"is where another process writes the results of 'pyrobayes {name}'; choose another folder (out=...)"
                 self._lock = entered.enter_context(locked(self.folder, taken, f".{name}.lock"))
                 others = [self.command.beside] if self.command.beside else []
                 remove_leftovers(self.folder, self.path.name, *others, *self.command.figures)
@@ -136,7 +140,7 @@ class ResultStore:
 
     def _what_is_kept(self) -> str:
         if self._kept:
-            more = "the same command" if self.command.resumed else "--resume"
+            more = "the same command" if self.command.resumed else "resume=True"
             return f"; the results of models that were finished are in {self.path}, and {more} keeps them"
         more = "the same command goes on where it stopped" if self.command.resumed else "nothing was saved"
         return f" before any result was finished: {more}"
@@ -211,16 +215,7 @@ class ResultStore:
         results = made + [result for result in self._standing if unit_of(result) not in units]
         done = {result.model: self.trained[result.model] for result in results}
         content = SavedResults(self.options, self.data, versions(), tuple(self.trained), done, results)
-        beside = self._new_names() if self._set_aside else {}
-        aside = beside.pop(self.path, None)
-        for path, moved in beside.items():
-            path.rename(moved)
-        try:
-            checked_file.write(self.path, encode(content), aside)
-        except InputError:  # nothing is replaced
-            for path, moved in beside.items():
-                moved.rename(path)
-            raise
+        aside = _replace(self.path, encode(content), self._beside() if self._set_aside else None)
         if aside and not self._damaged:  # which was told already
             self._progress.note(OTHERS_ARE_KEPT.format(aside))
         self._set_aside = False
@@ -232,15 +227,29 @@ class ResultStore:
         there = itertools.chain(*map(self.folder.glob, self.command.figures))
         return sorted(path for path in there if path.suffix in figures.SUFFIXES)
 
-    def _new_names(self) -> dict[Path, Path]:
-        """Names under which an earlier file, and what belongs to it, is set aside.
-
-        Figures stay where some of the earlier results are reused: these need theirs.
-        """
+    def _beside(self) -> list[Path]:
+        """Files that are set aside with the earlier one. Figures stay where earlier results are reused, which need theirs."""
         beside = sorted(self.folder.glob(self.command.beside)) if self.command.beside else []
-        beside += [] if self._kept else self._figures()
-        there = [self.path, *(path for path in beside if "." not in path.stem)]
-        return dict(zip(there, other_names(*there))) if self.path.is_file() else {}
+        return beside + ([] if self._kept else self._figures())
+
+
+def _replace(path: Path, content: dict, beside: Iterable[Path] | None) -> Path | None:
+    """Write a file of results. An earlier one is set aside with what stands beside it; returns its new name.
+
+    Where `beside` is None the earlier file is replaced. What was set aside before has a dot in its stem, and stays.
+    """
+    there = [path, *(each for each in beside or () if "." not in each.stem)]
+    names = {} if beside is None or not path.is_file() else dict(zip(there, other_names(*there)))
+    aside = names.pop(path, None)
+    for each, moved in names.items():
+        each.rename(moved)
+    try:
+        checked_file.write(path, content, aside)
+    except InputError:  # nothing is replaced
+        for each, moved in names.items():
+            moved.rename(each)
+        raise
+    return aside
 
 
 def unit_of(result) -> tuple[str, str | float | None]:
@@ -288,15 +297,15 @@ def read_reproduction(folder: str | os.PathLike) -> SavedReproduction | None:
 
 
 def write_reproduction(folder: Path, saved: SavedReproduction, progress: Progress = silent) -> None:
-    """Write `reproduction.json`; an earlier one that differs in SAME_REPRODUCTION is kept under another name."""
+    """Write `reproduction.json`; an earlier one that differs in SAME_REPRODUCTION is set aside with its figure."""
     path, encoded, told = folder / REPRODUCTION, encode(saved), OTHERS_ARE_KEPT
     try:
         there = encode(read_reproduction(folder))
     except InputError:
         there, told = {}, "the damaged file of an earlier reproduction is kept as {}"
     same = there is None or all(there.get(name) == encoded[name] for name in SAME_REPRODUCTION)
-    aside = None if same else other_names(path)[0]
-    checked_file.write(path, encoded, aside)
+    drawn = [path.with_suffix(suffix) for suffix in figures.SUFFIXES]
+    aside = _replace(path, encoded, None if same else filter(Path.is_file, drawn))
     if aside:
         progress.note(told.format(aside))
 

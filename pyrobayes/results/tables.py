@@ -11,6 +11,7 @@ from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.particles import Effect, Mean
 from pyrobayes.evaluation.rates import Rate
+from pyrobayes.evaluation.records import percent
 from pyrobayes.evaluation.reproduction import Claim, Comparison, Spread
 from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
 from pyrobayes.results.markdown import Markdown, code, text
@@ -115,11 +116,6 @@ def number(value: float | None, places: int, times: float = 1) -> str:
     return f"{round(times * value, places) + 0.0:.{places}f}" if isinstance(value, (int, float)) else "-"  # no -0.00
 
 
-def percent(rate: Rate | Spread | None) -> str:
-    """A share with its interval; `-` for none."""
-    return rate.percent() if rate else "-"
-
-
 def share(rate: Rate | Spread | float) -> str:
     """A share in per cent, without its interval."""
     return f"{100 * getattr(rate, 'share', rate):.1f}"
@@ -129,11 +125,6 @@ def points(difference: tuple[float, float] | None) -> str:
     """A difference of shares and half the width of its interval, in percentage points; `-` for none."""
     gap, half = difference or (None, 0)
     return "-" if gap is None else f"{round(100 * gap, 1) + 0.0:+.1f} ± {100 * half:.1f}"  # no -0.0
-
-
-def doubts(verdict: Verdict, row: str) -> str:
-    """The failed checks that put a row of success rates in doubt."""
-    return ", ".join(map(str, verdict.doubts(row))) or "none"
 
 
 def eps_of(value: float, norm: str | None = "linf") -> str:
@@ -204,7 +195,7 @@ def success_rates(results: Sequence[AttackResult], verdicts: Mapping[str, Verdic
     rows = []
     for result in results:
         verdict = verdicts.get(result.model)
-        doubted = doubts(verdict, result.attack) if verdict else "not checked"
+        doubted = verdict.doubted(result.attack) if verdict else "not checked"
         measured = [(result.attack, result.images, result.success)]
         if others := result.reached(0):
             reached = f"{result.attack}, class {result.options['target']} reached"
@@ -214,7 +205,7 @@ def success_rates(results: Sequence[AttackResult], verdicts: Mapping[str, Verdic
             rows.append(([result.model, what, f"{images:,}"], cells, doubted))
         if verdict:
             labels = [result.model, f"worst case of {len(verdict.success)} attacks", f"{verdict.images:,}"]
-            rows.append((labels, dict(zip(verdict.eps, map(percent, verdict.headline))), doubts(verdict, WORST)))
+            rows.append((labels, dict(zip(verdict.eps, map(percent, verdict.headline))), verdict.doubted(WORST)))
     return Table.across({"model": MODEL, "attack": TEXT, "images": NUMBER}, rows, last=["doubted by checks"])
 
 
@@ -278,20 +269,12 @@ def certifications(results: Sequence[Certification]) -> Table:
     return Table.of(CERTIFICATION, results, notes)
 
 
-# The worst case against a random classifier, by how it is judged.
-IN_MOST, UPPER_BOUND = "worst case in most further draws", "upper bound: worst case in one draw each"
-
-
 def verdict_rates(verdict: Verdict) -> Table:
     """Success rates of every attack and of the worst case, in per cent; one row an attack."""
-    measured = [(row, map(percent, rates), row) for row, rates in verdict.success.items()]
-    if verdict.broken_in_most is None:
-        measured.append((WORST, map(percent, verdict.worst), WORST))
-    else:
-        measured.append((IN_MOST, map(percent, verdict.broken_in_most), WORST))
-        measured.append(("share of further draws", map(share, verdict.share_of_draws), WORST))
-        measured.append((UPPER_BOUND, map(percent, verdict.worst), WORST))
-    rows = [([label], dict(zip(verdict.eps, cells)), doubts(verdict, row)) for label, cells, row in measured]
+    rows = [
+        ([row], dict(zip(verdict.eps, map(percent, rates))), verdict.doubted(row))
+        for row, rates in verdict.rows.items()
+    ]
     return Table.across({"attack": TEXT}, rows, last=["doubted by checks"])
 
 
@@ -311,7 +294,7 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Table:
     rows = []
     for verdict in verdicts:
         rates = [*map(share, verdict.success["fgsm"]), *map(percent, verdict.headline)]
-        rows.append([verdict.model, verdict.clean_accuracy.percent(), *rates, doubts(verdict, WORST)])
+        rows.append([verdict.model, verdict.clean_accuracy.percent(), *rates, verdict.doubted(WORST)])
     return Table(header, [MODEL, *[NUMBER] * (len(header) - 1)], rows)
 
 

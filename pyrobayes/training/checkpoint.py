@@ -4,7 +4,6 @@ Every file is replaced in one step. Weights carry a checksum and the identity of
 """
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -23,7 +22,7 @@ from pyrobayes.codec import decode
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, choice
 from pyrobayes.factorizations import DeepBayes
-from pyrobayes.files import parse_json
+from pyrobayes.files import checksum, parse_json
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import DEVICES, PRETRAINED, Networks, TrainingOptions
 from pyrobayes.tensor_files import check_tensors, read_tensors
@@ -66,7 +65,7 @@ class Config:
     def identity(self) -> str:
         """A digest. It skips fields that are None, so that a new optional field keeps old runs valid."""
         given = dataclasses.asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
-        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+        return checksum(json.dumps(given, sort_keys=True))
 
     def build(self) -> DeepBayes:
         """The factorization, with the initial weights of the run's seed."""

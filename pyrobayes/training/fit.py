@@ -43,7 +43,11 @@ class NonFiniteELBO(PyrobayesError, ArithmeticError):
 
 
 class TrainingInterrupted(Interrupted):
-    """A signal such as Ctrl-C stopped a training, after it was saved to its folder."""
+    """A signal such as Ctrl-C stopped a training, after it was saved to its folder; `complete` if nothing of it is left."""
+
+    def __init__(self, message: str, number: int, complete: bool = False):
+        super().__init__(message, number)
+        self.complete = complete
 
 
 @shows_progress
@@ -165,7 +169,8 @@ class _Training:
         if self.options.averaging:
             self.factorization.load_state_dict(self.averaged.state_dict())
         if stopped:  # so that the caller starts nothing else
-            raise TrainingInterrupted(f"stopped after the last of {epochs} epochs: this training is complete", stopped)
+            told = f"stopped after the last of {epochs} epochs: this training is complete"
+            raise TrainingInterrupted(told, stopped, complete=True)
         return self.epochs
 
     def _epoch(self, folder: RunFolder, progress: Progress, received: Callable[[], int]) -> Epoch:

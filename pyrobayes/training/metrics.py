@@ -1,13 +1,12 @@
 """The measurements of a training, one record an epoch, and the file that holds them."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyrobayes.codec import decode
 from pyrobayes.errors import InputError
-from pyrobayes.files import parse_json
+from pyrobayes.files import checksum, parse_json
 
 
 @dataclass(frozen=True)
@@ -68,4 +67,4 @@ def parse_epochs(records: list) -> list[Epoch]:
 
 
 def _checksum(record: dict) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    return checksum(json.dumps(record, sort_keys=True))

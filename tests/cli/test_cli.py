@@ -18,8 +18,9 @@ from pyrobayes import factorizations, load, load_data
 from pyrobayes.attacks.attack_options import AttackOptions
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.robustness.checks import CHECKS
+from pyrobayes.evaluation.robustness.verdict import IN_MOST, SHARE_OF_DRAWS, UPPER_BOUND
 from pyrobayes.options import COMPARATORS, EPS, MODELS
-from pyrobayes.results import tables
+from pyrobayes.progress import ProgressBar
 from pyrobayes.results.store import Provenance
 from pyrobayes.tensor_files import digest, read_tensors
 from pyrobayes_cli.models import how_to_go_on
@@ -257,7 +258,7 @@ def test_robustness(runs, tmp_path, monkeypatch, quickly_broken):
     assert "gbz: clean accuracy" in result.stdout and "dbx: clean accuracy" in result.stdout
     told = re.findall(r"^\d+\. .*\n    (?:pass|FAIL|not applicable): ", result.stdout, re.MULTILINE)
     assert len(told) == 2 * len(CHECKS)
-    for row in ("fgsm", "pgd", "transfer", tables.IN_MOST, "share of further draws", tables.UPPER_BOUND):
+    for row in ("fgsm", "pgd", "transfer", IN_MOST, SHARE_OF_DRAWS, UPPER_BOUND):
         assert len(re.findall(f"^{row} ", result.stdout, re.MULTILINE)) == 2, row
     report = json.loads((tmp_path / "robustness.json").read_text())
     assert [each["model"] for each in report["results"]] == ["gbz", "dbx"]
@@ -266,7 +267,7 @@ def test_robustness(runs, tmp_path, monkeypatch, quickly_broken):
     assert not (tmp_path / "robustness-parts").exists()
     assert "the report (report.html)" in result.stdout
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3 and "p(x, z, y) = p(z) p(y|z) p(x|z)" in page
+    assert page.count("data:image/png;base64,") == 5 and "p(x, z, y) = p(z) p(y|z) p(x|z)" in page
 
 
 def test_report(runs, tmp_path):
@@ -292,7 +293,7 @@ def test_transfer_and_other_norms(runs, tmp_path):
     common = ("--runs", runs, "--out", tmp_path, *FEW["attack"], "--steps", 2)
     result = invoke("attack", "--attack", "transfer", "--attack", "cw", *common)
     assert result.exit_code == 0, result.output
-    assert "gbz: the median L2 distance to what cw found is" in result.stdout
+    assert "GBZ: the median L2 distance to what CW found is" in result.stdout
     report = json.loads((tmp_path / "attack.json").read_text())
     assert [each["options"].get("sources") for each in report["results"]] == [["dbx"], ["gbz"], None, None]
     assert [each["options"]["norm"] for each in report["results"]] == ["linf", "linf", "l2", "l2"]
@@ -354,6 +355,16 @@ def test_how_a_training_goes_on_is_told_after_an_interrupt(monkeypatch):
     told = "to go on with gbz, name only gbz and give --resume in place of --overwrite"
     assert how_to_go_on("gbz", ["gbz", "dfx"], True) == f"{told}; the models after it are as they were"
     assert how_to_go_on("gbz", ["dfx", "gbz"], True) == told
+    assert how_to_go_on("gbz", ["gbz", "dfx"], True, complete=True) == "to go on, name only the models after gbz"
+    assert how_to_go_on("gbz", ["gbz", "dfx"], False, complete=True).endswith("--resume")
+
+
+def test_a_training_that_is_stopped_after_its_last_epoch_is_finished(tmp_path, monkeypatch):
+    few_images(monkeypatch)
+    monkeypatch.setattr(ProgressBar, "epoch", lambda *given: signal.raise_signal(signal.SIGINT))
+    result = invoke("train", "gbz", *TINY, "--epochs", 1, "--runs", tmp_path)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "stopped after the last of 1 epochs: this training is complete"
 
 
 def test_eps_are_those_of_the_norm(runs, tmp_path):
@@ -430,7 +441,7 @@ BAD = [
     ("train gbz --seed 99999999999999999999", "seed must be at most 9223372036854775807"),
     ("generate all --runs {runs}", "unknown model 'all'"),
     ("attack --runs {runs} --eps-range 0:0.3:1e-320", "take a larger STEP"),
-    ("attack --runs {empty}", "no trained model found under"),
+    ("attack --runs {empty}", "(--runs), or take those that come with the package (--pretrained)"),
     ("attack gfz --runs {runs}", "no trained model in"),
     ("attack gbx --runs {runs}", "unknown model 'gbx': did you mean 'gbz'?"),
     ("attack --runs {runs} --eps-range 0:0.3", "can't read the eps range '0:0.3'"),

@@ -14,9 +14,9 @@ def test_a_folder_of_runs_is_told_from_a_run():
 
 
 def test_models_that_come_with_the_package_are_hinted_at(tmp_path):
-    with pytest.raises(InputError, match="take the one that comes with the package with --pretrained"):
+    with pytest.raises(InputError, match=r"take the one that comes with the package \(runs=PRETRAINED\)"):
         Context(runs=tmp_path).open(["gbz"], EvaluationOptions())
-    with pytest.raises(InputError, match="no trained model found under .* see --runs and --pretrained"):
+    with pytest.raises(InputError, match=r"no trained model found under .* \(runs=\.\.\.\), or .* \(runs=PRETRAINED\)"):
         Context(runs=tmp_path).open([], EvaluationOptions())
     with pytest.raises(InputError, match="no trained model in .*cnn: config.json is missing; train one"):
         Context(runs=tmp_path).open(["cnn"], EvaluationOptions())

@@ -169,7 +169,7 @@ def test_sigmas_that_are_finished_are_not_certified_again(tmp_path, monkeypatch,
         return real(classifier, data, sigma, **more)
 
     monkeypatch.setattr(library, "certify", counted)
-    with pytest.raises(KeyboardInterrupt, match="and --resume keeps them"):
+    with pytest.raises(KeyboardInterrupt, match="and resume=True keeps them"):
         command(["dfx"], options, where)
     again = command(["dfx"], dataclasses.replace(options, batch_size=7), where, resume=True)
     assert made == [0.1, 0.2, 0.2, 0.4] and again == expected

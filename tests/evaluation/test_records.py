@@ -16,6 +16,7 @@ from pyrobayes.evaluation.particles import Effect, Mean, effects
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import Claim, Comparison, Spread
 from pyrobayes.evaluation.robustness.checks import CHECKS
+from pyrobayes.evaluation.robustness.verdict import IN_MOST, SHARE_OF_DRAWS, UPPER_BOUND, WORST
 
 EFFECT = Effect("gbz", "iwae", "tiny", True, 10, 10, Rate(1, 2), Rate(0, 2), Mean(2.5, 0.1), None, [-7.0, -8.0])
 CLAIM = Claim("success rate stays below", "gbz", "dfx", "holds", 0, 0.1, 0.2, 0.1)
@@ -110,13 +111,22 @@ def test_classes_are_kept_with_a_result():
 def test_a_record_shows_a_title_and_a_table(name, shown):
     record = RECORDS[name]
     first, header, *lines = repr(record).splitlines()
-    assert first.startswith(f"{type(record).__name__}: {shown}") and 1 <= len(lines) <= 4
+    assert first.startswith(f"{type(record).__name__}: {shown}") and 1 <= len(lines) <= 6
     html = record._repr_html_()
     assert shown in html and html.count("<tr>") == len(lines) + 1
     for cell in record._summary()[1][-1]:
         assert cell in lines[-1] and f"<td>{cell}</td>" in html
     hostile = dataclasses.replace(record, model="<script>")
     assert "<script>" not in hostile._repr_html_() and "&lt;script&gt;" in hostile._repr_html_()
+
+
+def test_a_verdict_shows_the_headline_before_the_upper_bound():
+    shown = {line[0]: line[1:] for line in RECORDS["verdict"]._summary()[1]}
+    assert list(shown)[-3:] == [IN_MOST, SHARE_OF_DRAWS, UPPER_BOUND]
+    assert shown[IN_MOST] == ["55.0 [34.2, 74.2]", "90.0 [69.9, 97.2]", "4, 10"]
+    assert shown[SHARE_OF_DRAWS][:2] == ["60.0", "90.0"] and shown[UPPER_BOUND][0] == "75.0 [53.1, 88.8]"
+    steady = dataclasses.replace(RECORDS["verdict"], broken_in_most=None, share_of_draws=None, resampled=None)
+    assert steady._summary()[1][-1][:2] == [WORST, "75.0 [53.1, 88.8]"] and IN_MOST not in repr(steady)
 
 
 @pytest.mark.parametrize("wrong", [None, 5, "gbz", [1]])

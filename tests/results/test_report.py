@@ -20,9 +20,10 @@ from pyrobayes.attacks.attack_options import AttackOptions, DetectionOptions
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.checks import CHECKS
+from pyrobayes.evaluation.robustness.verdict import IN_MOST, UPPER_BOUND, Budget
 from pyrobayes.files import write_json
 from pyrobayes.options import PRETRAINED, CertificationOptions, EvaluationOptions, TrainingOptions
-from pyrobayes.results import figures, report, tables
+from pyrobayes.results import figures, report
 from pyrobayes.results.page import page
 from pyrobayes.results.registry import registered
 from pyrobayes.tensor_files import digest, read_tensors
@@ -140,8 +141,8 @@ def test_every_success_rate_is_that_of_the_files(made):
     by_name = {row[0]: row[1:] for row in rows}
     for name, rates in result["success"].items():
         assert by_name[name] == [*map(shown, rates), ", ".join(map(str, result["doubts"][name])) or "none"]
-    assert by_name[tables.UPPER_BOUND][:2] == [shown(rate) for rate in result["worst"]]
-    assert by_name[tables.IN_MOST][:2] == [shown(rate) for rate in result["broken_in_most"]]
+    assert by_name[UPPER_BOUND][:2] == [shown(rate) for rate in result["worst"]]
+    assert by_name[IN_MOST][:2] == [shown(rate) for rate in result["broken_in_most"]]
     assert by_name["share of further draws"][:2] == ["60.0", "90.0"]
     assert [row[1] for row in read.table("model", "accuracy (%)")[1:]] == [shown(encode(Rate(49, 60)))] * 2
 
@@ -274,7 +275,11 @@ def test_formulas_checks_configuration_and_versions_are_there(made):
     assert "7" * 64 in text and "5" * 64 in text
     assert ["seed", "0", "1", "0", "0"] in read.table("option", "evaluate", "attack")
     assert dict(read.table("of")[1:]) == versions()
-    for told in ("2 of 30 images: their robustness", "sign of the gradient at 3% of", "changes 1.7% [0.3, 8.9]"):
+    for told in (
+        "GBZ gave FGSM no gradient for 2 of 30 images: their robustness",
+        "sign of the gradient at 3% of",
+        "changes 1.7% [0.3, 8.9]",
+    ):
         assert told in text
 
 
@@ -392,6 +397,18 @@ def test_damaged_detections_are_refused(changes, folder):
 def test_the_figure_of_several_models_is_shown(folder):
     save(folder, "robustness", [verdict("gbz"), verdict("gfz")], RobustnessOptions(eps=(0.1, 0.2)))
     assert "](robustness.png)" in written(folder)[0]
+
+
+def test_the_budget_stands_under_the_curves_of_its_verdict(folder):
+    budget = Budget("eot-mim", 0.1, 5, 20, (10, 20, 40), (0.3, 0.5, 0.6))
+    judged = dataclasses.replace(verdict("gbz"), budget=budget)
+    figures.save(figures.budget(judged), folder / "robustness-gbz-budget")
+    assert "robustness-gbz-budget" not in written(folder)[0]  # the verdict is of an earlier version
+    save(folder, "robustness", [judged], RobustnessOptions(eps=(0.1, 0.2)))
+    text, html = written(folder)
+    assert text.index("](robustness-gbz.png)") < text.index("](robustness-gbz-budget.png)")
+    assert "misclassified further draws at eps 0.1 as eot-mim computes more gradients" in text
+    assert 'alt="Budget, GBZ"' in html
 
 
 def test_the_caption_of_a_detection_tells_of_the_panels_that_are_there(folder):

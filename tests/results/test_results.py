@@ -193,9 +193,19 @@ def test_an_earlier_reproduction_is_kept(tmp_path):
         write_reproduction(tmp_path, dataclasses.replace(saved, seeds=seeds))
     kept = {path.name: json.loads(path.read_text())["seeds"] for path in tmp_path.iterdir()}
     assert kept == {"reproduction.json": [0, 1], "reproduction.1.json": [0]}
+    for suffix in (".pdf", ".png"):
+        (tmp_path / f"reproduction{suffix}").write_text(f"two seeds {suffix}")
+    write_reproduction(tmp_path, dataclasses.replace(saved, seeds=[0, 1]))
+    assert (tmp_path / "reproduction.png").is_file()  # the results are the same
+    write_reproduction(tmp_path, saved)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "reproduction.json", "reproduction.1.json", "reproduction.2.json", "reproduction.2.pdf", "reproduction.2.png",
+    }  # fmt: skip
+    assert json.loads((tmp_path / "reproduction.2.json").read_text())["seeds"] == [0, 1]
+    assert (tmp_path / "reproduction.2.png").read_text() == "two seeds .png"
     (tmp_path / "reproduction.json").write_text("{")
     write_reproduction(tmp_path, saved)
-    assert (tmp_path / "reproduction.2.json").read_text() == "{"
+    assert (tmp_path / "reproduction.3.json").read_text() == "{"
 
 
 def test_a_damaged_file_is_kept_too(where, tmp_path):

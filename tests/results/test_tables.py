@@ -8,6 +8,7 @@ from made_up import attack, certification, detection, evaluation, verdict
 from pyrobayes.evaluation.particles import Effect, Mean
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import Claim, Comparison, Spread
+from pyrobayes.evaluation.robustness.verdict import IN_MOST, SHARE_OF_DRAWS, UPPER_BOUND
 from pyrobayes.results import tables
 from pyrobayes.results.markdown import code, listed, plain, text
 from pyrobayes.results.tables import MODEL, NUMBER, STATUS, TEXT, Table
@@ -61,9 +62,9 @@ def test_cells_have_the_numbers_of_the_records():
     most = ["55.0 [34.2, 74.2]", "90.0 [69.9, 97.2]"]  # of further draws
     assert MADE["success_rates"].rows[1][:2] == ["gbz", "worst case of 3 attacks"]
     assert MADE["success_rates"].rows[1][3:] == ["-", *most, "-", "4, 10"]
-    assert MADE["verdict_rates"].rows[-3] == [tables.IN_MOST, *most, "4, 10"]
-    assert MADE["verdict_rates"].rows[-1][:2] == [tables.UPPER_BOUND, "75.0 [53.1, 88.8]"]
-    assert MADE["verdict_rates"].rows[-2] == ["share of further draws", "60.0", "90.0", "4, 10"]
+    assert MADE["verdict_rates"].rows[-3] == [IN_MOST, *most, "4, 10"]
+    assert MADE["verdict_rates"].rows[-1][:2] == [UPPER_BOUND, "75.0 [53.1, 88.8]"]
+    assert MADE["verdict_rates"].rows[-2] == [SHARE_OF_DRAWS, "60.0", "90.0", "4, 10"]
     assert MADE["worst_cases"].rows[0] == [
         "gbz",
         "80.0 [58.4, 91.9]",

@@ -192,6 +192,7 @@ def test_resumed_after_an_interrupt_ends_with_the_same_weights(number, more, mak
     before = signal.getsignal(number)
     with pytest.raises(TrainingInterrupted, match="step 2 of epoch 2 of 3") as told:
         fit(parts, tiny_images, options, out=tmp_path / "parts", progress=Interrupt())
+    assert not told.value.complete
     assert signal.getsignal(number) is before and told.value.status == 128 + number
     fresh = make("gfz", seed=99)
     resumed = fit(fresh, tiny_images, options, out=tmp_path / "parts", resume=True)
@@ -210,8 +211,11 @@ def test_an_interrupt_in_the_last_epoch_is_not_lost(make, tiny_images, tmp_path)
 
     expected, stopped = make("gfz"), make("gfz")
     fit(expected, tiny_images, OPTIONS)
-    with pytest.raises(TrainingInterrupted, match="stopped after the last of 3 epochs: this training is complete"):
+    with pytest.raises(
+        TrainingInterrupted, match="stopped after the last of 3 epochs: this training is complete"
+    ) as told:
         fit(stopped, tiny_images, OPTIONS, out=tmp_path, progress=Interrupt())
+    assert told.value.complete
     assert same_weights(load(tmp_path).factorization, expected) and same_weights(stopped, expected)
 
 

@@ -26,6 +26,9 @@ from pyrobayes.options import RobustnessOptions
 from pyrobayes.progress import Progress, shows_progress
 
 WORST, RESAMPLING = "worst case", "further draws"
+# Rows of the worst case against a random classifier, by how it is judged; the first is the headline.
+IN_MOST, SHARE_OF_DRAWS = "worst case in most further draws", "share of further draws"
+UPPER_BOUND = "upper bound: worst case in one draw each"
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Verdict(Summarized):
     broken: dict[str, list[list[int]]] = dataclasses.field(default_factory=dict)
     resampled: list[list[float]] | None = dataclasses.field(default=None, metadata=saved("redrawn"))
     budget: Budget | None = None
-    DERIVED = {"doubts": lambda self: {row: self.doubts(row) for row in self.rows}}
+    DERIVED = {"doubts": lambda self: {row: self.doubts(row) for row in (*self.success, WORST)}}
 
     LIMITS = {
         "eps": Limits("E", most=FINITE),
@@ -126,10 +129,9 @@ class Verdict(Summarized):
 
     def _summary(self) -> tuple[str, list[list[str]]]:
         header, *rows = table("misclassified (%)", self.eps, self.rows)
-        doubted = [", ".join(map(str, self.doubts(name))) or "none" for name in self.rows]
         failed = f"{len(self.failed)} of {len(self.checks)} checks failed"
         title = f"{self.model} on {self.images:,} images of {self.data}, {failed}"
-        return title, [[*header, "doubted by checks"], *([*row, doubts] for row, doubts in zip(rows, doubted))]
+        return title, [[*header, "doubted by checks"], *([*row, self.doubted(row[0])] for row in rows)]
 
     @property
     def headline(self) -> list[Rate]:
@@ -140,14 +142,25 @@ class Verdict(Summarized):
         return self.broken_in_most or self.worst
 
     @property
-    def rows(self) -> dict[str, list[Rate]]:
-        """[E] success rates of every attack, and of the worst case."""
-        return self.success | {WORST: self.worst}
+    def judged(self) -> dict[str, list[Rate] | list[float]]:
+        """[E] the worst case in every way that it is judged, the headline first."""
+        if self.broken_in_most is None:
+            return {WORST: self.worst}
+        return {IN_MOST: self.broken_in_most, SHARE_OF_DRAWS: self.share_of_draws, UPPER_BOUND: self.worst}
+
+    @property
+    def rows(self) -> dict[str, list[Rate] | list[float]]:
+        """[E] success rates of every attack, then the worst case as in `judged`: the rows of every table."""
+        return self.success | self.judged
 
     def doubts(self, row: str) -> list[int]:
         """The numbers of the failed checks that put a row of success rates in doubt."""
         kind = self.kinds.get(row, ITERATIVE)
         return [check.number for check in self.checks if check.status == FAIL and kind in check.concerns]
+
+    def doubted(self, row: str) -> str:
+        """These numbers as the cell of a table; `none` without any."""
+        return ", ".join(map(str, self.doubts(row))) or "none"
 
     @property
     def failed(self) -> list[int]:

@@ -23,10 +23,8 @@ def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int
     labels = result.labels[: result.examples.shape[1]]
     repeated = sorted(range(len(labels)), key=lambda i: (labels[i] in labels[:i], i))
     last = len(result.eps) - 1
-    chosen, columns = (
-        sorted(repeated[:rows]),
-        sorted({round(last * i / (MOST_COLUMNS - 1)) for i in range(MOST_COLUMNS)}),
-    )
+    chosen = sorted(repeated[:rows])
+    columns = sorted({round(last * i / (MOST_COLUMNS - 1)) for i in range(MOST_COLUMNS)})
     figure = style.new_figure(len(columns) + 0.3, 1.32 * len(chosen) + 0.8)
     grid = figure.subplots(len(chosen), len(columns), squeeze=False)
     for row, i in zip(grid, chosen):

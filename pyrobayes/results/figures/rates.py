@@ -208,5 +208,4 @@ def _others(rate: Rate) -> Rate:
 
 
 def _with_doubts(verdict: Verdict, row: str, name: str | None = None) -> str:
-    doubts = verdict.doubts(row)
-    return f"{name or row} ({', '.join(map(str, doubts))})" if doubts else name or row
+    return f"{name or row} ({verdict.doubted(row)})" if verdict.doubts(row) else name or row
