@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pyrobayes.attacks.base import per_image, register
+from pyrobayes.attacks.base import register
 from pyrobayes.attacks.pgd import MIM
 from pyrobayes.errors import check_count, check_count_from_zero, check_positive, check_step_size
 from pyrobayes.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pyrobayes.attacks.problem import Problem
 
 RIVALS = 3  # classes beside the image's own that steps see: those that come nearest at the last look
 BROKEN = 0.9  # an image is left alone once so large a share of the selection draws misclassifies it
@@ -28,17 +30,22 @@ class EOTMIM(MIM):
     One particle a step finds as much as ten, since many steps average over the noise: expectation over transformation
     (Athalye et al. 2018) with one sample a step. The sizes of the steps fall geometrically, and the last image counts.
 
-    The second stage takes the images that still stand, and climbs from there with all particles on the mean of their soft
-    margins (:func:`pyrobayes.attacks.losses.soft_margin`). Draws that no step saw choose between the stages. There is none
-    against a test to evade, nor towards another image.
+    The first stage climbs `starts` times from the image, each time with other draws, and then towards the class that comes
+    nearest. The second stage climbs on from the best image so far, on the soft margin
+    (:func:`pyrobayes.attacks.losses.soft_margin`) of several particles. Draws that no step saw tell which image is the best,
+    and which images stand: every climb is for those alone. Against a test to evade, or towards another image, there is one
+    climb.
 
-    Both stages look at their images now and then, with a part of these draws, and climb on with those alone that stand. Their
-    steps see the classes alone that came near at the last look.
+    A climb looks at its images now and then, with a part of these draws, and goes on with those alone that stand. Its steps
+    see the classes alone that came near at the last look.
 
     Args:
+        starts: how often the first stage climbs without a target.
+        second_starts: how often the second stage climbs.
+        second_particles: particles of every class that a step of the second stage sees.
         first_step, last_step: the sizes of the first and of the last step, in eps; `step_size` makes all equal.
         second_first_step: the same of the second stage's first.
-        looks: how often a stage looks which images stand; 1 is before its first step alone.
+        looks: how often a climb looks which images stand; never where 0.
     """
 
     steps: int = 200
@@ -47,63 +54,77 @@ class EOTMIM(MIM):
         None, "size of a step", none_means="from 0.5 eps down to 0.02 eps", check=check_step_size
     )
     step_particles: int = option(1, "particles of every class that a step of the first stage sees", check=check_count)
-    second_steps: int = option(40, "steps of the second stage, which sees all particles", check=check_count_from_zero)
-    selection: int = option(20, "draws of the noise that choose between the stages", check=check_count)
+    second_steps: int = option(100, "steps of the second stage; there is none where 0", check=check_count_from_zero)
+    selection: int = option(10, "draws of the noise that tell which images stand", check=check_count)
+    starts: int = option(2, check=check_count)
+    second_starts: int = option(2, check=check_count)
+    second_particles: int = option(4, check=check_count)
     first_step: float = option(0.5, check=check_positive)
     last_step: float = option(0.02, check=check_positive)
     second_first_step: float = option(0.2, check=check_positive)
     looks: int = option(4, check=check_count_from_zero)
 
     def gradients(self, particles):
-        return self.steps * min(self.step_particles, particles) + self.second_steps * particles
+        def of(climbs):
+            return sum(climb.steps * min(climb.step_particles, particles) for climb in climbs)
+
+        return of([self]) if self.single else of(self.first_stage()) + of(self.second_stage())
 
     @property
-    def chooses(self) -> bool:
-        """True if draws tell which images stand: not against a test to evade, nor towards another image."""
-        return not self.matching and self.evade is None
+    def single(self) -> bool:
+        """True where there is one climb alone."""
+        return self.matching or self.evade is not None or not self.looks
+
+    def first_stage(self):
+        """The climbs of the first stage as attacks; the last of them goes towards the nearest class, where none is given."""
+        return [self] * (self.starts + (self.second_steps > 0 and self.target is None))
+
+    def second_stage(self):
+        """The climbs of the second stage as attacks."""
+        if not self.second_steps:
+            return []
+        first = {"steps": self.second_steps, "first_step": self.second_first_step}
+        return [
+            dataclasses.replace(self, loss="soft-margin", step_particles=self.second_particles, **first)
+        ] * self.second_starts
 
     def perturb(self, problem, eps):
-        first = self.steps + self.second_steps
-        selection = range(first, first + (self.selection if problem.random else 1))
-        images = self.stage(problem, eps, problem.x, selection, self.step_particles)
-        if not self.second_steps or not self.chooses:
-            return images
-        judged = problem.over_draws(images, selection)
-        stands = judged[0] < BROKEN
-        if not stands.any():
-            return images
-        rest, known = problem.of(stands), [each[stands] for each in judged]
-        ends = self.second_stage(problem).stage(rest, eps, images[stands], selection, draw=self.steps, known=known)
-        (share, margin, _), (new_share, new_margin, _) = known, rest.over_draws(ends, selection)
-        better = (new_share > share) | (new_share == share) & (new_margin > margin)
-        return images.masked_scatter(per_image(stands), ends.where(per_image(better), images[stands]))
+        if self.single:
+            return self.climb(problem.by(self, self.step_particles), eps, problem.x, draw=0)
+        first, second = self.first_stage(), self.second_stage()
+        length = max(self.steps, self.second_steps)
+        end = length * (len(first) + len(second))
+        best = Best(problem, range(end, end + (self.selection if problem.random else 1)))
+        clean = best.log_posterior.clone()
+        for number, climb in enumerate(first):
+            target = nearest(clean, problem.y)[1] if number == self.starts else None
+            best.improve(climb, eps, problem.x, clean, length * number, target)
+        for number, climb in enumerate(second, len(first)):
+            best.improve(climb, eps, best.images, best.log_posterior, length * number)
+        return best.images
 
-    def stage(self, problem, eps, start, selection, particles=None, draw=0, known=None):
-        """The images after all steps, or as they were when a look found them broken; `known` is the first look's finding."""
-        images, along, left = (
-            start.clone(),
-            start.new_zeros(start.shape),
-            problem.x.new_ones(len(start)).nonzero()[:, 0],
-        )
+    def ascent(self, problem, eps, start, log_posterior, selection, draw):
+        """The images after all steps, or as they were when a look found them broken.
+
+        Args:
+            log_posterior: [B, C] of the images at the start.
+            selection: the draws of which every look takes a part.
+        """
+        images, along, left = start.clone(), start.new_zeros(start.shape), start.new_ones(len(start)).nonzero()[:, 0]
         for look, steps in enumerate(parts(self.steps, self.looks)):
-            rest, classes = problem.of(left), None
-            if self.looks and self.chooses:
+            rest = problem.of(left)
+            if look:
                 draws = -(-len(selection) // self.looks)
                 ours = selection[look * draws % len(selection) :][:draws]
-                share, _, log_posterior = known or rest.over_draws(images[left], ours)
-                known, stands = None, share < BROKEN
-                left, rest = left[stands], rest.of(stands)
-                classes = nearest(log_posterior[stands], rest.y if rest.target is None else rest.target)
+                share, _, log_posterior = rest.over_draws(images[left], ours)
+                stands = share < BROKEN
+                left, rest, log_posterior = left[stands], rest.of(stands), log_posterior[stands]
             if not len(left):
                 break
-            seen = rest.by(self, particles, classes)
+            classes = nearest(log_posterior, rest.y if rest.target is None else rest.target)
+            seen = rest.by(self, self.step_particles, classes)
             images[left], along[left] = self.walk(seen, eps, images[left], along[left], steps, draw)
         return images
-
-    def second_stage(self, problem):
-        """The attack on the images that stand. A classifier without particles of its own is seen one draw at a time."""
-        steps = {"steps": self.second_steps, "first_step": self.second_first_step}
-        return dataclasses.replace(self, loss="soft-margin", snapshot=problem.has_particles, **steps)
 
     def size(self, eps, step):
         if self.step_size is not None:
@@ -117,8 +138,43 @@ def parts(steps: int, looks: int) -> Iterator[range]:
     return (range(steps * part // looks, steps * (part + 1) // looks) for part in range(looks))
 
 
-def nearest(log_posterior: Tensor, first: Tensor) -> Tensor | None:
-    """The class that comes first [B] and its likeliest rivals, [M, B]; None where these are all."""
-    if log_posterior.shape[1] <= 1 + RIVALS:
-        return None
-    return log_posterior.scatter(1, first[:, None], math.inf).topk(1 + RIVALS, dim=1).indices.T
+def nearest(log_posterior: Tensor, first: Tensor) -> Tensor:
+    """The class that comes first [B] and its likeliest rivals, [M, B]."""
+    rivals = min(RIVALS, log_posterior.shape[1] - 1)
+    return log_posterior.scatter(1, first[:, None], math.inf).topk(1 + rivals, dim=1).indices.T
+
+
+class Best:
+    """The best images that were found for a problem, and how the selection draws judge them.
+
+    Attributes:
+        images: like the problem's.
+        share: [B] of the draws that misclassify the image.
+        margin: [B] nats, its mean over the draws.
+        log_posterior: [B, C], likewise.
+    """
+
+    def __init__(self, problem: Problem, selection: range):
+        self.problem, self.selection, self.images = problem, selection, problem.x.clone()
+        self.share, self.margin, self.log_posterior = problem.over_draws(self.images, selection)
+
+    def improve(self, climb: EOTMIM, eps: float, start: Tensor, log_posterior: Tensor, draw: int, target=None) -> None:
+        """Take what a climb finds for the images that stand, where it is better.
+
+        Args:
+            start: like the images.
+            log_posterior: [B, C], of them.
+            draw: the first number of its draws.
+            target: [B] a class for each image to climb towards, if any.
+        """
+        places = (self.share < BROKEN).nonzero()[:, 0]
+        if not len(places):
+            return
+        rest = self.problem.of(places)
+        towards = rest if target is None else rest.towards(target[places])
+        ends = climb.ascent(towards, eps, start[places], log_posterior[places], self.selection, draw)
+        share, margin, log_posterior = rest.over_draws(ends, self.selection)
+        better = (share > self.share[places]) | (share == self.share[places]) & (margin > self.margin[places])
+        kept = places[better]
+        self.images[kept], self.share[kept] = ends[better], share[better]
+        self.margin[kept], self.log_posterior[kept] = margin[better], log_posterior[better]

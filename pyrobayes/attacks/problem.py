@@ -64,10 +64,10 @@ class Problem:
         other._classifier = self._seen(self._with_noise(classifier, keep_pinned=False))
         return other
 
-    def towards(self, target: int) -> "Problem":
-        """This problem with a target for all images."""
+    def towards(self, target: int | Tensor) -> "Problem":
+        """This problem with a target for all images, or with one for each, [B]."""
         other = copy.copy(self)
-        other.target = torch.full_like(self.y, target)
+        other.target = torch.zeros_like(self.y) + target
         return other
 
     def by(self, attack: Attack, particles: int | None = None, classes: Tensor | None = None) -> "Problem":
@@ -84,7 +84,7 @@ class Problem:
         return other
 
     def of(self, kept: Tensor) -> "Problem":
-        """This problem for some images alone, a mask [B]; their noise stays theirs."""
+        """This problem for some images alone, their places or a mask [B]; their noise stays theirs."""
         other = copy.copy(self)
         other.x, other.y, other.indices = self.x[kept], self.y[kept], self.indices[kept]
         other.target, other.references = (
@@ -94,11 +94,6 @@ class Problem:
         other._attacked = seen.for_some(kept) if hasattr(seen, "for_some") else seen
         other._classifier, other._places = other._seen(other._attacked), self._places[kept]
         return other
-
-    @property
-    def has_particles(self) -> bool:
-        """True if the loss of every particle can be seen."""
-        return hasattr(self._attacked, "of_term") and self._attacked.options.prune is None
 
     @torch.no_grad()
     def over_draws(self, images: Tensor, draws: range) -> tuple[Tensor, Tensor, Tensor]:

@@ -112,7 +112,7 @@ class BayesClassifier(nn.Module):
         return self._changed(_indices=indices, _draw=draw)
 
     def for_some(self, kept: Tensor) -> "BayesClassifier":
-        """This classifier, made for those of its known images that a mask [B] keeps; their noise stays theirs."""
+        """This classifier, made for some of its known images, their places or a mask [B]; their noise stays theirs."""
         if not self.pinned:
             return self
         number = self._number[kept.to(self._number.device)] if isinstance(self._number, Tensor) else self._number

@@ -8,7 +8,7 @@ import torch
 
 from pyrobayes import BayesClassifier, InputError, attacks
 from pyrobayes.attacks import LOSSES, Problem
-from pyrobayes.attacks.eot_mim import EOTMIM
+from pyrobayes.attacks.eot_mim import EOTMIM, nearest
 
 
 @pytest.fixture
@@ -58,15 +58,13 @@ def test_some_images_keep_the_noise_that_a_classifier_was_made_with(classifier, 
     torch.testing.assert_close(numbered.for_some(kept)(x[kept]), numbered(x)[kept])
 
 
-def test_the_second_stage_is_taken_where_more_draws_fall_for_it(classifier, images):
+def test_every_climb_is_taken_where_more_draws_fall_for_it(classifier, images):
     x, y = images
-    one, two = (EOTMIM(steps=2, second_steps=steps, selection=6) for steps in (0, 20))
-    first, both = (attack(classifier, x, y, 0.02) for attack in (one, two))
-    problem = Problem(two, classifier, x, y)
-    (before, lower), (after, higher) = (problem.over_draws(each, range(22, 28))[:2] for each in (first, both))
-    changed = (first != both).flatten(1).any(1)
-    assert changed.any() and (before[changed] < 0.9).all()
-    assert (after >= before).all() and (higher[changed] > lower[changed]).any()
+    attack = EOTMIM(steps=2, starts=1, second_steps=40, second_starts=1, selection=6)
+    found, choosing = attack(classifier, x, y, 0.1), range(120, 126)  # after three climbs of at most 40 steps
+    before, after = (Problem(attack, classifier, x, y).over_draws(each, choosing)[0] for each in (x, found))
+    changed = (found != x).flatten(1).any(1)
+    assert changed.any() and (before[changed] < 0.9).all() and (after >= before).all() and (after > before).any()
 
 
 def test_draws_that_choose_are_not_those_of_the_steps(classifier, images, monkeypatch):
@@ -74,9 +72,38 @@ def test_draws_that_choose_are_not_those_of_the_steps(classifier, images, monkey
     monkeypatch.setattr(
         BayesClassifier, "estimate", lambda self, x: seen.append((x.requires_grad, self._number)) or estimate(self, x)
     )
-    EOTMIM(steps=3, second_steps=2, selection=4)(classifier, *images, 0.05)
+    EOTMIM(steps=3, second_steps=2, selection=4)(classifier, *images, 0.01)
     climbing, choosing = ({number for climbs, number in seen if climbs == kind} for kind in (True, False))
-    assert climbing == {0, 1, 2, 3, 4} and choosing == {5, 6, 7, 8}
+    assert climbing == {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13} and choosing == {15, 16, 17, 18}
+
+
+def test_images_that_are_broken_are_left_as_they_are(classifier, images, monkeypatch):
+    x, _ = images
+    sizes, walk = [], EOTMIM.walk
+    monkeypatch.setattr(
+        EOTMIM, "walk", lambda self, problem, *given: sizes.append(len(problem.y)) or walk(self, problem, *given)
+    )
+    classifier = classifier.replaced(noise="fixed")
+    predicted = classifier(x).argmax(1)
+    wrong = torch.arange(30) % 3 == 0
+    adversarial = EOTMIM(steps=8, second_steps=4)(classifier, x, (predicted + wrong) % 10, 0.3)
+    assert torch.equal(adversarial[wrong], x[wrong]) and sizes[0] == 20 and sizes == sorted(sizes, reverse=True)
+
+
+def test_without_looks_it_is_one_climb(classifier, images):
+    x, y = images
+    attack = EOTMIM(steps=6, looks=0)
+    problem = Problem(attack, classifier, x, y)
+    climbed = attack.climb(problem.by(attack, 1), 0.1, x, draw=0)
+    torch.testing.assert_close(attack(classifier, x, y, 0.1), climbed)
+    assert attack.gradients(10) == 6 and EOTMIM(steps=6, second_steps=5).gradients(10) == 3 * 6 + 2 * 5 * 4
+    assert EOTMIM(steps=6, target=3, second_steps=0).gradients(10) == 2 * 6
+
+
+def test_a_step_sees_the_classes_that_come_near(classifier, images):
+    log_posterior = torch.tensor([[0.0, 5.0, 4.0, 3.0, 2.0, 1.0], [9.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
+    assert nearest(log_posterior, torch.tensor([0, 4])).T.tolist() == [[0, 1, 2, 3], [4, 0, 1, 2]]
+    assert nearest(log_posterior[:, :2], torch.tensor([1, 0])).T.tolist() == [[1, 0], [0, 1]]
 
 
 class NoisyLinear(torch.nn.Module):

@@ -264,7 +264,7 @@ class RobustnessRun:
         """
         steps = max(1, self.spent // self.classifier.options.particles)
         if self.random:
-            single = attacks.get("eot-mim", steps=self.spent, step_particles=1, second_steps=0)
+            single = attacks.get("eot-mim", steps=self.spent, starts=1, second_steps=0)
             others = {"one particle a step": SuiteEntry(single, {"prune": None})}
             if not isinstance(self.suite[self.strongest].attack, attacks.APGD):
                 family = attacks.get("apgd", snapshot=True, steps=steps)
@@ -306,10 +306,9 @@ class RobustnessRun:
         return tuple(Rate.of(found[name]) for name in ("zero", "undefined", "plain"))
 
     def losses(self, name: str) -> Tensor:
-        """The loss at every step of an iterative attack, [steps, N] nats; of its first stage where it has two."""
+        """The loss at every step of an iterative attack, [steps, N] nats; of a single climb where it has several."""
         attack, seen = self.suite[name].attack, self.classifier.replaced(**self.suite[name].attacker)
-        stages = {"second_steps": 0, "looks": 0} if hasattr(attack, "second_steps") else {}
-        attack = dataclasses.replace(attack, **stages)
+        attack = dataclasses.replace(attack, looks=0) if hasattr(attack, "looks") else attack
 
         def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
             problem = _Followed(attack, seen, x, y, indices)

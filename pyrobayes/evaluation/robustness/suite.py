@@ -59,7 +59,7 @@ def suite(
     entries = {"fgsm": SuiteEntry(attacks.get("fgsm"), kind=SINGLE_STEP), "pgd": SuiteEntry(pgd)}
     if classifier.random:
         # Others find less at the same cost: see docs/robustness.md.
-        first = attacks.get("eot-mim", steps=5 * options.steps, second_steps=options.steps, selection=options.redraws)
+        first = attacks.get("eot-mim", steps=5 * options.steps, second_steps=round(2.5 * options.steps))
         entries[EOT_MIM] = SuiteEntry(first, {"prune": None})
     else:
         entries["apgd, margin"] = SuiteEntry(attacks.get("apgd", loss="margin", **steps))
