@@ -93,7 +93,8 @@ def batch(tiny_images):
 
 @pytest.fixture
 def quickly_broken(monkeypatch):
-    """Trains what is known to be broken for one epoch only, where that isn't what is tested."""
+    """Trains what is known to be broken for one epoch on few images only, where that isn't what is tested."""
+    monkeypatch.setattr(known_broken, "IMAGES", 64)
     monkeypatch.setattr(known_broken, "TRAINING", dataclasses.replace(known_broken.TRAINING, epochs=1))
 
 
