@@ -257,7 +257,7 @@ class RobustnessOptions(EvaluationOptions):
     )
     redraws: int = option(20, "draws of the noise that judge the adversarial images again", check=check_count)
     checked_images: int = option(200, "first images, for the checks that attack again", check=check_count)
-    brief: bool = option(False, "leave out the mixture's gradient, logit matching and single terms")
+    brief: bool = option(False, "leave out the attack on p(y|...) alone")
 
     def __post_init__(self):
         super().__post_init__()

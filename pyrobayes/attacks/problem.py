@@ -12,6 +12,7 @@ from pyrobayes.errors import InputError
 from pyrobayes.inference.classifier import Logits, check_range
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, normals_of_images, splitmix, uniforms
 
+LARGE = 1e30  # nats
 PRUNED = 10.0  # nats; classes that are less likely by so much get few of the particles of a draw that judges
 
 
@@ -133,7 +134,8 @@ class Problem:
         seen = self._estimates(draw)
         if len(seen) == 1:
             return self._log_joint(seen[0], images)
-        posteriors = torch.stack([self._log_joint(each, images).log_softmax(1) for each in seen])
+        # Classes that were left out have -inf: a mean of them alone has no gradient.
+        posteriors = torch.stack([self._log_joint(each, images).log_softmax(1).clamp_min(-LARGE) for each in seen])
         return posteriors.logsumexp(0) - math.log(len(seen))
 
     def _log_joint(self, classifier: nn.Module, images: Tensor) -> Tensor:

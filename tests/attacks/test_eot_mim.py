@@ -100,7 +100,17 @@ def test_without_looks_it_is_one_climb(classifier, images):
     assert EOTMIM(steps=6, target=3, second_steps=0).gradients(10) == 2 * 6
 
 
-def test_a_step_sees_the_classes_that_come_near(classifier, images):
+def test_several_estimates_of_some_classes_have_a_gradient(classifier, images):
+    x, y = images
+    attack = EOTMIM(eot=2)
+    problem = Problem(attack, classifier, x, y)
+    classes = nearest(problem.over_draws(x, range(2))[2], y)
+    (loss, gradient), (whole, _) = (problem.by(attack, 1, some).raw_gradient(x) for some in (classes, None))
+    assert gradient.isfinite().all() and gradient.flatten(1).any(1).all()
+    assert (loss <= whole + 1e-9).all() and not torch.equal(loss, whole)
+
+
+def test_a_step_sees_the_classes_that_come_near():
     log_posterior = torch.tensor([[0.0, 5.0, 4.0, 3.0, 2.0, 1.0], [9.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
     assert nearest(log_posterior, torch.tensor([0, 4])).T.tolist() == [[0, 1, 2, 3], [4, 0, 1, 2]]
     assert nearest(log_posterior[:, :2], torch.tensor([1, 0])).T.tolist() == [[1, 0], [0, 1]]

@@ -258,7 +258,7 @@ def test_robustness(runs, tmp_path, monkeypatch, quickly_broken):
     assert "gbz: clean accuracy" in result.stdout and "dbx: clean accuracy" in result.stdout
     told = re.findall(r"^\d+\. .*\n    (?:pass|FAIL|not applicable): ", result.stdout, re.MULTILINE)
     assert len(told) == 2 * len(CHECKS)
-    for row in ("fgsm", "pgd", "transfer", IN_MOST, SHARE_OF_DRAWS, UPPER_BOUND):
+    for row in ("fgsm", "eot-mim", "transfer", IN_MOST, SHARE_OF_DRAWS, UPPER_BOUND):
         assert len(re.findall(f"^{row} ", result.stdout, re.MULTILINE)) == 2, row
     report = json.loads((tmp_path / "robustness.json").read_text())
     assert [each["model"] for each in report["results"]] == ["gbz", "dbx"]

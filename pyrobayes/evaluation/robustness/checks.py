@@ -18,7 +18,7 @@ from pyrobayes.errors import InputError
 from pyrobayes.evaluation.rates import POINTS, Rate, difference, larger, matters, percent, points
 from pyrobayes.evaluation.records import require
 from pyrobayes.evaluation.robustness import known_broken
-from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP, SuiteEntry, square
+from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP, SuiteEntry, square, uniform
 
 PASS, FAIL, NOT_APPLICABLE = "pass", "fail", "not applicable"
 BY_GRADIENT, ALL = (SINGLE_STEP, ITERATIVE), (SINGLE_STEP, ITERATIVE, GRADIENT_FREE)
@@ -109,15 +109,15 @@ class IterativeAtLeastAsStrong(Check):
     """Many steps that find less than one follow a gradient that misleads."""
 
     def measure(self, run) -> tuple:
-        return run.eps, run.broken["fgsm"], run.broken["pgd"]
+        return run.eps, run.broken["fgsm"], run.broken[run.iterative], run.iterative
 
-    def judge(self, eps: Sequence[float], single: Tensor, iterative: Tensor) -> CheckResult:
+    def judge(self, eps: Sequence[float], single: Tensor, iterative: Tensor, attack: str = "pgd") -> CheckResult:
         gaps = [difference(s, i)[0] for s, i in zip(single, iterative)]
         at = max(range(len(eps)), key=lambda i: gaps[i])
         return self.result(
             not any(larger(s, i, len(eps)) for s, i in zip(single, iterative)),
-            f"FGSM breaks {percent(single[at])} and PGD {percent(iterative[at])} of {single.shape[1]} images at eps "
-            f"{eps[at]:g}, where PGD compares worst",
+            f"fgsm breaks {percent(single[at])} and {attack} {percent(iterative[at])} of {single.shape[1]} images at eps "
+            f"{eps[at]:g}, where {attack} compares worst",
         )
 
 
@@ -126,7 +126,7 @@ class NeverFalls(Check):
     """A larger ball holds the smaller one, so that a search that finds less in it fails."""
 
     def measure(self, run) -> tuple:
-        clean = (run.result("pgd")["clean"] != run.labels)[None]
+        clean = run.misclassified[None]
         return (0.0, *run.eps), {name: torch.cat([clean, rows]) for name, rows in run.broken.items()}
 
     def judge(self, eps: Sequence[float], broken: Mapping[str, Tensor]) -> CheckResult:
@@ -156,7 +156,7 @@ class ReachesChance(Check):
     """Where every image can be made the same, nothing is left to classify by."""
 
     def measure(self, run) -> tuple:
-        return run.on_few("pgd at 0.5", run.suite["pgd"], GREY)["broken"], len(run.data.classes), GREY
+        return run.on_few("pgd at 0.5", run.few_steps, GREY)["broken"], len(run.data.classes), GREY
 
     def judge(self, broken: Tensor, classes: int, eps: float = GREY) -> CheckResult:
         rate, chance = Rate.of(broken), 1 - 1 / classes
@@ -204,8 +204,9 @@ class WhiteBoxStrongest(Check):
         white_box, blind = {}, {}
         for name, entry in run.suite.items():
             (blind if entry.kind == GRADIENT_FREE else white_box)[name] = run.few_of(name)["broken"]
-        if run.random:  # by several draws, not by what one draw falls for
-            blind["square"] = run.on_few("square", SuiteEntry(square(run.options, eot=SQUARE_EOT)))["broken"]
+        if run.random:  # Square judges by several draws, not by what one draw falls for
+            others = {"uniform noise": uniform(run.options), "square": square(run.options, eot=SQUARE_EOT)}
+            blind |= {name: run.on_few(name, SuiteEntry(by))["broken"] for name, by in others.items()}
         return white_box, blind, run.middle
 
     def judge(
@@ -384,7 +385,8 @@ class SameInOtherBatches(Check):
     """
 
     def measure(self, run) -> tuple:
-        return run.other_batches("fgsm"), run.other_batches("pgd"), run.few_labels
+        by = {"fgsm": run.suite["fgsm"], "pgd": run.few_steps}
+        return *(run.other_batches(name, entry) for name, entry in by.items()), run.few_labels
 
     def judge(
         self, single: tuple[Tensor, Tensor] | None, iterative: tuple[Tensor, Tensor] | None, labels: Tensor

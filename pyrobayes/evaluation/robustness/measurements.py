@@ -28,8 +28,7 @@ from pyrobayes.progress import Progress
 from pyrobayes.tensor_files import digest
 from pyrobayes.version import __version__
 
-EOT = 2, 4, 8  # how many estimates PGD's gradient is averaged over, beside one
-MORE = 2, 4  # times the defender's particles, for gradients with more of them
+EOT = 2, 4  # how many estimates a gradient is averaged over, beside one; and how many particles a step sees
 BUDGETS = 0.25, 0.5, 1, 4  # times the suite's steps, for the curve of the strongest attack
 
 
@@ -82,11 +81,21 @@ class RobustnessRun:
         """The images [E, N] that each attack has misclassified."""
         return {name: self.result(name)["predictions"] != self.labels for name in self.suite}
 
+    @property
+    def iterative(self) -> str:
+        """The name of the suite's first iterative attack: eot-mim, or PGD on a classifier that isn't random."""
+        return next(name for name in CLIMBING if name in self.suite)
+
+    @cached_property
+    def misclassified(self) -> Tensor:
+        """True for the images that are misclassified unchanged, [N]."""
+        return self.result(self.iterative)["clean"] != self.labels
+
     @cached_property
     def middle(self) -> float:
-        """The eps of the checks: PGD breaks nearest to half of the images there, which leaves room for more and for less."""
-        by_pgd = (self.result("pgd")["predictions"] != self.labels).double().mean(1)
-        distance = dict(zip(self.eps, (by_pgd - 0.5).abs().tolist()))
+        """The eps of the checks: nearest to half of the images are broken there, which leaves room for more and for less."""
+        broken = self.broken[self.iterative].double().mean(1)
+        distance = dict(zip(self.eps, (broken - 0.5).abs().tolist()))
         return min(filter(None, distance), key=distance.get)
 
     def few_of(self, name: str) -> dict[str, Tensor]:
@@ -131,9 +140,12 @@ class RobustnessRun:
 
         def make() -> dict[str, Tensor]:
             by = entry.attack
-            if sources:  # the verdicts on them have PGD's images too, so none is made twice
+            if sources:  # the verdicts on them have the same images, so none is made twice
                 others = [RobustnessRun(each, data, self.options, (), self.cache, self.progress) for each in sources]
-                made = [other.attacked("pgd", other.suite["pgd"], data, eps)["adversarial"] for other in others]
+                made = [
+                    other.attacked(other.iterative, other.suite[other.iterative], data, eps)["adversarial"]
+                    for other in others
+                ]
                 by = _Made(made=torch.stack(made))
             result = evaluation.attack(
                 classifier,
@@ -264,7 +276,7 @@ class RobustnessRun:
         """
         steps = max(1, self.spent // self.classifier.options.particles)
         if self.random:
-            single = attacks.get("eot-mim", steps=self.spent, starts=1, second_steps=0)
+            single = attacks.get("eot-mim", steps=self.spent, looks=0)
             others = {"one particle a step": SuiteEntry(single, {"prune": None})}
             if not isinstance(self.suite[self.strongest].attack, attacks.APGD):
                 family = attacks.get("apgd", snapshot=True, steps=steps)
@@ -274,23 +286,24 @@ class RobustnessRun:
         return self.strengths_of("equal cost", others)
 
     def more_estimates(self) -> dict[str, list[tuple[int, Tensor]]]:
-        """How well attacks do as their gradients average over more estimates, or over more particles."""
-        particles, pgd, momentum = self.classifier.options.particles, self.suite["pgd"], self.suite[EOT_MIM]
-        more = [k * particles for k in MORE]
+        """How well the suite's attack does as its gradients average over more estimates, or over more particles."""
+        entry, one = self.suite[EOT_MIM], (1, self.strengths[EOT_MIM])
         rows = {
-            "EOT": (1, "pgd", {n: pgd.with_options(eot=n) for n in EOT}),
-            "particles": (particles, "pgd", {n: SuiteEntry(pgd.attack, {"particles": n}) for n in more}),
-            "particles a step of eot-mim": (1, EOT_MIM, {n: momentum.with_options(step_particles=n) for n in EOT}),
+            "EOT": {n: entry.with_options(eot=n) for n in EOT},
+            "particles a step": {n: entry.with_options(step_particles=n) for n in EOT},
         }
-        return {
-            row: [(first, self.strengths[known]), *self.strengths_of(row, entries).items()]
-            for row, (first, known, entries) in rows.items()
-        }
+        return {row: [one, *self.strengths_of(row, entries).items()] for row, entries in rows.items()}
+
+    @property
+    def few_steps(self) -> SuiteEntry:
+        """PGD with few gradients, for checks that need no strong attack; on a random classifier with one particle a step."""
+        return SuiteEntry(attacks.get("pgd", steps=self.options.steps), {"particles": 1} if self.random else {})
 
     def fixed_noise(self) -> tuple[Tensor, Tensor]:
         """The few images that PGD breaks under fixed noise, and their share of fresh draws that misclassify, [N] each."""
         fixed = self.classifier.replaced(noise="fixed")
-        found = self.on_few("pgd, fixed noise", self.suite["pgd"], classifier=fixed)
+        by = SuiteEntry(attacks.get("pgd", steps=self.options.steps))
+        found = self.on_few("pgd, fixed noise", by, classifier=fixed)
         return found["broken"], self.share_of_draws("fixed noise redrawn", found["adversarial"], self.few)
 
     def gradients(self) -> tuple[Rate, ...]:
@@ -325,8 +338,8 @@ class RobustnessRun:
         key = self.key("changed", images=len(self.data))
         return Rate.of(self.cache.get(key, lambda: {"changed": flipped_by_resampling(*told)})["changed"])
 
-    def other_batches(self, name: str) -> tuple[Tensor, Tensor] | None:
-        """Classes [N] predicted after an attack of the suite, and after the same in batches of another size.
+    def other_batches(self, name: str, entry: SuiteEntry) -> tuple[Tensor, Tensor] | None:
+        """Classes [N] predicted after an attack, and after the same in batches of another size.
 
         None where no other size is possible.
         """
@@ -334,8 +347,8 @@ class RobustnessRun:
         if possible == 1:
             return None
         size = min(7, possible - 1)
-        other = self.on_few(f"{name} in batches of {size}", self.suite[name], batch_size=size)
-        return self.few_of(name)["predictions"], other["predictions"]
+        other = self.on_few(f"{name} in batches of {size}", entry, batch_size=size)
+        return self.on_few(name, entry)["predictions"], other["predictions"]
 
     # Helpers.
 

@@ -1,6 +1,5 @@
 """The attacks of a verdict: several kinds of gradients, and attacks that need none."""
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,6 @@ from dataclasses import dataclass
 
 from pyrobayes import attacks
 from pyrobayes.attacks import Attack
-from pyrobayes.errors import InputError
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import RobustnessOptions
 
@@ -16,7 +14,6 @@ from pyrobayes.options import RobustnessOptions
 SINGLE_STEP, ITERATIVE, GRADIENT_FREE = "single-step", "iterative", "blind"
 EOT_MIM = "eot-mim"
 CLIMBING = (EOT_MIM, "pgd", "apgd, margin")  # the iterative attacks among which the strongest is checked
-MIXTURE = {"estimator": "mixture", "prune": None}
 TERM_PARTICLES = 100  # of an attack on p(y|...) alone, as Tramer et al. (2020) had them
 
 
@@ -53,20 +50,19 @@ class SuiteEntry:
 def suite(
     classifier: BayesClassifier, options: RobustnessOptions, sources: Sequence[BayesClassifier]
 ) -> dict[str, SuiteEntry]:
-    """The attacks of the suite, by the names of their rows."""
+    """The attacks of the suite, by the names of their rows. docs/robustness.md says what others would add."""
     steps = {"steps": options.steps}
-    pgd = attacks.get("pgd", **steps)
-    entries = {"fgsm": SuiteEntry(attacks.get("fgsm"), kind=SINGLE_STEP), "pgd": SuiteEntry(pgd)}
+    entries = {"fgsm": SuiteEntry(attacks.get("fgsm"), kind=SINGLE_STEP)}
     if classifier.random:
-        # Others find less at the same cost: see docs/robustness.md.
         first = attacks.get("eot-mim", steps=5 * options.steps, second_steps=round(2.5 * options.steps))
         entries[EOT_MIM] = SuiteEntry(first, {"prune": None})
     else:
+        entries["pgd"] = SuiteEntry(attacks.get("pgd", **steps))
         entries["apgd, margin"] = SuiteEntry(attacks.get("apgd", loss="margin", **steps))
     if not options.brief:
-        entries |= _other_gradients(classifier, pgd)
-    entries["uniform noise"] = SuiteEntry(attacks.get("uniform", draws=options.steps), kind=GRADIENT_FREE)
+        entries |= _of_the_label_alone(classifier, options)
     if not classifier.random:
+        entries["uniform noise"] = SuiteEntry(uniform(options), kind=GRADIENT_FREE)
         entries["square"] = SuiteEntry(square(options), kind=GRADIENT_FREE)
     if sources:
         transfer = attacks.get("transfer", sources=tuple(sources), **steps)
@@ -80,27 +76,20 @@ def resized(entry: SuiteEntry, times: float) -> SuiteEntry:
     return entry.with_options(**{name: max(1, round(times * n)) if n else 0 for name, n in steps.items()})
 
 
+def uniform(options: RobustnessOptions) -> Attack:
+    """Noise, with as many draws as the others have steps."""
+    return attacks.get("uniform", draws=options.steps)
+
+
 def square(options: RobustnessOptions, eot: int = 1) -> Attack:
     """The attack without any gradient, with ten times as many queries as the others have steps."""
     return attacks.get("square", steps=10 * options.steps, eot=eot)
 
 
-def _other_gradients(classifier: BayesClassifier, pgd: Attack) -> dict[str, SuiteEntry]:
-    """PGD on the mixture, towards another image's joint, and on p(y|...) alone."""
-    entries = {"pgd, mixture": SuiteEntry(pgd, MIXTURE)} if _mixes(classifier) else {}
-    entries["pgd, logit matching"] = SuiteEntry(attacks.get("pgd", loss="logit-matching", steps=pgd.steps))
+def _of_the_label_alone(classifier: BayesClassifier, options: RobustnessOptions) -> dict[str, SuiteEntry]:
+    """PGD on p(y|...) alone, where latent variables alone decide it: many particles cost little, since nothing is decoded."""
     structure = classifier.factorization.structure
-    if set(structure.latent) & set(parents := structure.parents["y"]):
-        # Many particles cost little, since nothing is decoded; unless p(y|...) sees the image itself.
-        ours = classifier.options.particles
-        particles = ours if "x" in parents else max(TERM_PARTICLES, ours)
-        entries["pgd, p(y|...) alone"] = SuiteEntry(dataclasses.replace(pgd, term="y"), {"particles": particles})
-    return entries
-
-
-def _mixes(classifier: BayesClassifier) -> bool:
-    """True if the mixture estimator gives the attacker one more gradient."""
-    with contextlib.suppress(InputError):
-        classifier.replaced(**MIXTURE)
-        return classifier.options.estimator != "mixture"
-    return False
+    if not set(structure.parents["y"]) or not set(structure.parents["y"]) <= set(structure.latent):
+        return {}
+    attack = attacks.get("pgd", term="y", steps=options.steps)
+    return {"pgd, p(y|...) alone": SuiteEntry(attack, {"particles": max(TERM_PARTICLES, classifier.options.particles)})}

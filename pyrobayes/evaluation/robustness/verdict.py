@@ -229,7 +229,7 @@ def verdict_of(run: RobustnessRun) -> Verdict:
         data=run.data.name,
         images=len(run.data),
         eps=run.eps,
-        clean_accuracy=Rate.of(run.result("pgd")["clean"] == run.labels),
+        clean_accuracy=Rate.of(~run.misclassified),
         success={name: list(map(Rate.of, rows)) for name, rows in run.broken.items()},
         worst=list(map(Rate.of, torch.stack(list(run.broken.values())).any(0))),
         options={
@@ -258,7 +258,7 @@ class Schedule:
         self.work = {name: images * (entry.passes(particles) + 1) for name, entry in run.suite.items()}
         if run.latent:
             self.work[RESAMPLING] = images * run.options.redraws * (1 + len(run.suite) / 2)
-        unit = few * run.suite["pgd"].passes(particles)
+        unit = 3 * few * run.options.steps  # of PGD, whose backward passes take twice as long as forward ones
         self.work |= {f"check {number}": check.work * unit for number, check in checks.CHECKS.items()}
         self.whole = sum(self.work.values())
 

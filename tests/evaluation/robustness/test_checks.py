@@ -12,7 +12,6 @@ from pyrobayes import (
     RobustnessOptions,
     assess,
     attacks,
-    evaluation,
     load_data,
     pretrained,
 )
@@ -229,8 +228,8 @@ def test_a_noisy_classifier_is_called_unstable(make, tiny_images, monkeypatch):
     verdict = assess(classifier, tiny_images, tiny_images, options)
     found = {check.number: check for check in verdict.checks}
     assert found[10].status == FAIL and found[6].status != NOT_APPLICABLE and found[7].status != NOT_APPLICABLE
-    assert 10 in verdict.doubts("pgd") and 10 in verdict.doubts("worst case")
-    assert "pgd, mixture" in verdict.success and "pgd, p(y|...) alone" in verdict.success
+    assert 10 in verdict.doubts("eot-mim") and 10 in verdict.doubts("worst case")
+    assert "pgd, p(y|...) alone" in verdict.success
     for i in range(2):
         assert verdict.worst[i].count >= max(rates[i].count for rates in verdict.success.values())
         assert 0 <= verdict.share_of_draws[i] <= 1 and verdict.broken_in_most[i].total == 20
@@ -256,18 +255,17 @@ def test_the_worst_is_told_by_draws_that_it_is_not_judged_by(make, tiny_images):
     assert 0 < found.mean() < 1 and not torch.equal(found[0], wrong.amax(0))
 
 
-FULL = ["pgd, mixture", "pgd, logit matching", "pgd, p(y|...) alone"]
-
-
 @pytest.mark.parametrize(
-    ("noise", "brief", "full"),
+    ("name", "noise", "brief", "full"),
     [
-        ("fresh", ["fgsm", "pgd", "eot-mim", "uniform noise"], FULL),
-        ("fixed", ["fgsm", "pgd", "apgd, margin", "uniform noise", "square"], FULL),
+        ("gbz", "fresh", ["fgsm", "eot-mim"], ["pgd, p(y|...) alone"]),
+        ("gby", "fresh", ["fgsm", "eot-mim"], []),  # y has no latent parent
+        ("dfx", "fresh", ["fgsm", "eot-mim"], []),  # y sees the image itself
+        ("gbz", "fixed", ["fgsm", "pgd", "apgd, margin", "uniform noise", "square"], ["pgd, p(y|...) alone"]),
     ],
 )
-def test_the_suite(make, noise, brief, full):
-    classifier = BayesClassifier(make("gbz"), particles=2, noise=noise)
+def test_the_suite(make, name, noise, brief, full):
+    classifier = BayesClassifier(make(name), particles=2, noise=noise)
     found = list(suite(classifier, RobustnessOptions(brief=True), ()))
     assert found == brief
     assert set(suite(classifier, RobustnessOptions(), ())) == {*found, *full}
@@ -285,6 +283,7 @@ def test_checks_are_at_an_eps_above_0_and_of_the_strongest_attack(make, tiny_ima
     options = dataclasses.replace(QUICK, images=10, checked_images=10, eps=(0.0, 0.2), steps=1, redraws=2)
     run = run_of(BayesClassifier(make("gbz"), 2), tiny_images, options)
     assert run.middle == 0.2
+    run.suite |= suite(run.classifier.replaced(noise="fixed"), options, ())
     for strongest in ("pgd", "eot-mim"):
         strong = {strongest: of(0.5, 10)}
         monkeypatch.setattr(run, "strength", lambda name, *found, strong=strong: strong.get(name, of(0.4, 10)))
@@ -325,12 +324,13 @@ def test_transfer_takes_what_was_made_for_the_verdicts_on_its_sources(make, tiny
     run = run_of(victim, tiny_images, options, sources=sources)
     step = run.suite["transfer"]
     ours = run.attacked("transfer", step, run.data, options.eps)
-    theirs = evaluation.attack(victim, run.data, options.eps, by=step.attack, batch_size=7)
-    assert torch.equal(ours["predictions"], theirs.log_joint.argmax(2))
     known = len(run.cache._asked_for)
-    other = RobustnessRun(sources[0], run.data, options, (), run.cache, silent)
-    other.attacked("pgd", other.suite["pgd"], run.data, options.eps)
+    others = [RobustnessRun(source, run.data, options, (), run.cache, silent) for source in sources]
+    made = torch.stack(
+        [each.attacked("eot-mim", each.suite["eot-mim"], run.data, options.eps)["adversarial"] for each in others]
+    )
     assert len(run.cache._asked_for) == known
+    assert (ours["adversarial"] == made).flatten(3).all(3).any(0).all()
 
 
 def test_damaged_parts_are_made_anew_and_those_of_others_are_left(tmp_path):
@@ -404,7 +404,7 @@ def test_a_new_check_is_one_object(monkeypatch, make, tiny_images):
     verdict = assess(classifier, tiny_images, tiny_images, options, cache=cache, progress=Told())
     assert [check.number for check in verdict.checks] == [4, 99] and verdict.checks[1].status == FAIL
     assert verdict.checks[1].finding == "0 of 8 images"
-    assert 99 in verdict.doubts("uniform noise") and 99 not in verdict.doubts("pgd") and verdict.clean_doubts == [99]
+    assert 99 in verdict.doubts("worst case") and 99 not in verdict.doubts("eot-mim") and verdict.clean_doubts == [99]
     # The parts of the work: every attack, the further draws, every check.
     names = [*verdict.success, "further draws", "check 4", "check 99"]
     assert [name for name, _ in parts] == [f"{name}, {i} of {len(names)}" for i, name in enumerate(names, 1)]
