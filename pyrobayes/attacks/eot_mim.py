@@ -41,7 +41,6 @@ class EOTMIM(MIM):
 
     Args:
         starts: how often the first stage climbs without a target.
-        second_starts: how often the second stage climbs.
         second_particles: particles of every class that a step of the second stage sees.
         first_step, last_step: the sizes of the first and of the last step, in eps; `step_size` makes all equal.
         second_first_step: the same of the second stage's first.
@@ -54,10 +53,9 @@ class EOTMIM(MIM):
         None, "size of a step", none_means="from 0.5 eps down to 0.02 eps", check=check_step_size
     )
     step_particles: int = option(1, "particles of every class that a step of the first stage sees", check=check_count)
-    second_steps: int = option(100, "steps of the second stage; there is none where 0", check=check_count_from_zero)
+    second_steps: int = option(200, "steps of the second stage; there is none where 0", check=check_count_from_zero)
     selection: int = option(10, "draws of the noise that tell which images stand", check=check_count)
     starts: int = option(2, check=check_count)
-    second_starts: int = option(2, check=check_count)
     second_particles: int = option(4, check=check_count)
     first_step: float = option(0.5, check=check_positive)
     last_step: float = option(0.02, check=check_positive)
@@ -80,13 +78,15 @@ class EOTMIM(MIM):
         return [self] * (self.starts + (self.second_steps > 0 and self.target is None))
 
     def second_stage(self):
-        """The climbs of the second stage as attacks."""
+        """The climb of the second stage as an attack, in a list, if there is one."""
         if not self.second_steps:
             return []
-        first = {"steps": self.second_steps, "first_step": self.second_first_step}
-        return [
-            dataclasses.replace(self, loss="soft-margin", step_particles=self.second_particles, **first)
-        ] * self.second_starts
+        changes = {
+            "steps": self.second_steps,
+            "step_particles": self.second_particles,
+            "first_step": self.second_first_step,
+        }
+        return [dataclasses.replace(self, loss="soft-margin", **changes)]
 
     def perturb(self, problem, eps):
         if self.single:
@@ -99,8 +99,8 @@ class EOTMIM(MIM):
         for number, climb in enumerate(first):
             target = nearest(clean, problem.y)[1] if number == self.starts else None
             best.improve(climb, eps, problem.x, clean, length * number, target)
-        for number, climb in enumerate(second, len(first)):
-            best.improve(climb, eps, best.images, best.log_posterior, length * number)
+        for climb in second:
+            best.improve(climb, eps, best.images, best.log_posterior, length * len(first))
         return best.images
 
     def ascent(self, problem, eps, start, log_posterior, selection, draw):

@@ -54,7 +54,7 @@ def suite(
     steps = {"steps": options.steps}
     entries = {"fgsm": SuiteEntry(attacks.get("fgsm"), kind=SINGLE_STEP)}
     if classifier.random:
-        first = attacks.get("eot-mim", steps=5 * options.steps, second_steps=round(2.5 * options.steps))
+        first = attacks.get("eot-mim", steps=5 * options.steps, second_steps=5 * options.steps)
         entries[EOT_MIM] = SuiteEntry(first, {"prune": None})
     else:
         entries["pgd"] = SuiteEntry(attacks.get("pgd", **steps))

@@ -381,7 +381,7 @@ def test_bad_options_are_named():
 def test_a_new_check_is_one_object(monkeypatch, make, tiny_images):
     """Registered, it is on the sheet, beside the rates that it doubts, and in what is printed."""
     monkeypatch.setattr(checks, "CHECKS", {4: CHECKS[4]})
-    declared = register(99, "no image is all zeroes", "clean accuracy", (GRADIENT_FREE,), doubts_clean=True)
+    declared = register(99, "no image is all zeroes", "clean accuracy", (SINGLE_STEP,), doubts_clean=True)
 
     @declared
     class NoZeroes(Check):
@@ -404,7 +404,7 @@ def test_a_new_check_is_one_object(monkeypatch, make, tiny_images):
     verdict = assess(classifier, tiny_images, tiny_images, options, cache=cache, progress=Told())
     assert [check.number for check in verdict.checks] == [4, 99] and verdict.checks[1].status == FAIL
     assert verdict.checks[1].finding == "0 of 8 images"
-    assert 99 in verdict.doubts("worst case") and 99 not in verdict.doubts("eot-mim") and verdict.clean_doubts == [99]
+    assert 99 in verdict.doubts("fgsm") and 99 not in verdict.doubts("eot-mim") and verdict.clean_doubts == [99]
     # The parts of the work: every attack, the further draws, every check.
     names = [*verdict.success, "further draws", "check 4", "check 99"]
     assert [name for name, _ in parts] == [f"{name}, {i} of {len(names)}" for i, name in enumerate(names, 1)]
