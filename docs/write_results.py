@@ -17,7 +17,7 @@ import dataclasses
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -25,7 +25,7 @@ import torch
 
 from pyrobayes import factorizations
 from pyrobayes.attacks import base
-from pyrobayes.codec import decode
+from pyrobayes.codec import decode, encode
 from pyrobayes.commands.report import read_reproduction, read_results
 from pyrobayes.data.declared import DATASETS
 from pyrobayes.errors import is_number
@@ -36,7 +36,7 @@ from pyrobayes.evaluation.particles import Effect, references
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.checks import CHECKS, FAIL, NOT_APPLICABLE
 from pyrobayes.evaluation.robustness.verdict import Verdict
-from pyrobayes.options import DETECTION_TESTS, NETWORKS, PRETRAINED, TrainingOptions
+from pyrobayes.options import DETECTION_TESTS, MODELS, NETWORKS, PRETRAINED, TrainingOptions
 from pyrobayes.results import tables
 from pyrobayes.results.configuration import flags
 from pyrobayes.results.markdown import Markdown, code
@@ -284,25 +284,32 @@ def ablations(of: str) -> str:
 
 
 def attack_strengths() -> str:
-    """The generative models under iterative attacks, with the gradients that each attack computes."""
+    """The generative models under single attacks, and what each adds to eot-mim, with the gradients that it computes."""
     rows = json.loads((RESULTS / "attack_strengths.json").read_text())
-    found = grouped((row["attack"], row) for row in rows)
-    models = dict.fromkeys(row["model"] for row in rows)
+    models = [model for model in MODELS if any(row["model"] == model for row in rows)]
 
-    def cells(attack: str) -> list[str]:
-        at = {row["model"]: row for row in found[attack]}
-        told = (
-            f"{share(decode(Rate, at[m]['most']))} / {100 * at[m]['share']:.1f}" if m in at else "-" for m in models
-        )
-        return [attack, f"{found[attack][0]['gradients']:,}", *told]
+    def told(found: dict) -> str:
+        return f"{share(decode(Rate, found['most']))} / {100 * found['share']:.1f}"
+
+    def line(name: str, gradients: str, found: dict[str, dict]) -> list[str]:
+        return [name, gradients, *(told(found[model]) if model in found else "-" for model in models)]
+
+    def lines(name: str, ours: list[dict]) -> Iterator[list[str]]:
+        yield line(name, f"{ours[0]['gradients']:,}", {row["model"]: row for row in ours})
+        together = {row["model"]: row["with eot-mim"] for row in ours if "with eot-mim" in row}
+        if together:
+            yield line(f"eot-mim and {name}", "", together)
 
     images = rows[0]["most"]["total"]
-    judged = {verdict.model: verdict for verdict in results("robustness")}
-    before = [torch.tensor(judged[m].resampled[judged[m].eps.index(rows[0]["eps"])][:images]) for m in models]
-    told = (f"{share(Rate.of(each > 0.5))} / {100 * each.mean():.1f}" for each in before)
-    earlier = ["the worst of all attacks of the earlier suite", "", *told]
+    verdicts = {verdict.model: verdict for verdict in results("robustness")}
+    earlier = {}
+    for model in models:
+        shares = torch.tensor(verdicts[model].resampled[verdicts[model].eps.index(rows[0]["eps"])][:images])
+        earlier[model] = {"most": encode(Rate.of(shares > 0.5)), "share": shares.mean().item()}
     header = ["in most draws / share of draws (%)", "gradients", *map(str.upper, models)]
-    return table(header, [earlier, *map(cells, found)])
+    attacks = grouped((row["attack"], row) for row in rows)
+    body = [each for name, ours in attacks.items() for each in lines(name, ours)]
+    return table(header, [line("the worst of all attacks of the earlier suite", "", earlier), *body])
 
 
 def kernel_density() -> str:

@@ -167,7 +167,7 @@ class ReachesChance(Check):
         )
 
 
-@register(4, "four times the steps change success by under 2 points", *ITERATIVE_RATES, work=5.0)
+@register(4, "four times the steps change success by under 2 points", *ITERATIVE_RATES, work=4.0)
 class Converged(Check):
     """More steps or starts that find more show that the attack ended too early."""
 
@@ -241,7 +241,7 @@ class WhiteBoxStrongest(Check):
     "success plateaus as EOT and attack particles grow",
     "success rates of attacks with fewer",
     BY_GRADIENT,
-    work=26.0,
+    work=7.0,
 )
 class Plateaus(Check):
     """A gradient averaged over more of the noise that finds more shows that the attack saw mostly noise.
@@ -402,7 +402,7 @@ class SameInOtherBatches(Check):
         )
 
 
-@register(13, "nothing else finds more at the same cost", *ITERATIVE_RATES, work=2.0)
+@register(13, "nothing else finds more at the same cost", *ITERATIVE_RATES, work=7.0)
 class StrongestForItsCost(Check):
     """Another way to spend as many gradients that finds more shows that the suite's attack is badly chosen."""
 

@@ -14,7 +14,7 @@ from pyrobayes.options import RobustnessOptions
 SINGLE_STEP, ITERATIVE, GRADIENT_FREE = "single-step", "iterative", "blind"
 EOT_MIM = "eot-mim"
 CLIMBING = (EOT_MIM, "pgd", "apgd, margin")  # the iterative attacks among which the strongest is checked
-TERM_PARTICLES = 100  # of an attack on p(y|...) alone, as Tramer et al. (2020) had them
+LABEL_ALONE = "p(y|...) alone"
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,14 @@ def square(options: RobustnessOptions, eot: int = 1) -> Attack:
 
 
 def _of_the_label_alone(classifier: BayesClassifier, options: RobustnessOptions) -> dict[str, SuiteEntry]:
-    """PGD on p(y|...) alone, where latent variables alone decide it: many particles cost little, since nothing is decoded."""
+    """An attack on p(y|...) alone, as Tramer et al. (2020) had it, where latent variables alone decide the class.
+
+    Nothing is decoded for it. Against a random classifier many steps take the place of their many particles.
+    """
     structure = classifier.factorization.structure
-    if not set(structure.parents["y"]) or not set(structure.parents["y"]) <= set(structure.latent):
+    if not structure.parents["y"] or not set(structure.parents["y"]) <= set(structure.latent):
         return {}
-    attack = attacks.get("pgd", term="y", steps=options.steps)
-    return {"pgd, p(y|...) alone": SuiteEntry(attack, {"particles": max(TERM_PARTICLES, classifier.options.particles)})}
+    if classifier.random:
+        attack = attacks.get("eot-mim", term="y", steps=5 * options.steps, looks=0)
+        return {f"{EOT_MIM}, {LABEL_ALONE}": SuiteEntry(attack, {"prune": None})}
+    return {f"pgd, {LABEL_ALONE}": SuiteEntry(attacks.get("pgd", term="y", steps=options.steps))}

@@ -23,6 +23,7 @@ ATTACKS = {
     "pgd, mixture": ("#6C6C6C", "v"),
     "pgd, logit matching": ("#969696", "<"),
     "pgd, p(y|...) alone": ("#BEBEBE", ">"),
+    "eot-mim, p(y|...) alone": ("#BEBEBE", ">"),
     "uniform noise": ("#B4B4B4", "P"),
     "square": ("#7C7C7C", "X"),
     "transfer": ("#404040", "*"),

@@ -229,7 +229,7 @@ def test_a_noisy_classifier_is_called_unstable(make, tiny_images, monkeypatch):
     found = {check.number: check for check in verdict.checks}
     assert found[10].status == FAIL and found[6].status != NOT_APPLICABLE and found[7].status != NOT_APPLICABLE
     assert 10 in verdict.doubts("eot-mim") and 10 in verdict.doubts("worst case")
-    assert "pgd, p(y|...) alone" in verdict.success
+    assert "eot-mim, p(y|...) alone" in verdict.success
     for i in range(2):
         assert verdict.worst[i].count >= max(rates[i].count for rates in verdict.success.values())
         assert 0 <= verdict.share_of_draws[i] <= 1 and verdict.broken_in_most[i].total == 20
@@ -258,7 +258,7 @@ def test_the_worst_is_told_by_draws_that_it_is_not_judged_by(make, tiny_images):
 @pytest.mark.parametrize(
     ("name", "noise", "brief", "full"),
     [
-        ("gbz", "fresh", ["fgsm", "eot-mim"], ["pgd, p(y|...) alone"]),
+        ("gbz", "fresh", ["fgsm", "eot-mim"], ["eot-mim, p(y|...) alone"]),
         ("gby", "fresh", ["fgsm", "eot-mim"], []),  # y has no latent parent
         ("dfx", "fresh", ["fgsm", "eot-mim"], []),  # y sees the image itself
         ("gbz", "fixed", ["fgsm", "pgd", "apgd, margin", "uniform noise", "square"], ["pgd, p(y|...) alone"]),

@@ -128,9 +128,9 @@ def test_colours_are_told_apart_by_the_colour_blind(seen):
         False: {},
     }  # of the attacks that are blind, whose lines are dashed, and others
     for name, (grey, marker) in figures.ATTACKS.items():
-        if not name.startswith("apgd"):  # in the place of eot-mim
+        if name not in ("apgd, snapshot", "apgd, margin", "pgd, p(y|...) alone"):  # eot-mim takes the place of each
             greys[name in ("uniform noise", "square", "transfer")][marker] = grey
-    assert len(greys[True]) + len(greys[False]) == len(figures.ATTACKS) - 2  # all other markers
+    assert len(greys[True]) + len(greys[False]) == len(figures.ATTACKS) - 3  # all other markers
     drawn_alike = [(each.values(), 13) for each in greys.values()]
     for colours, apart in ((figures.COLOURS.values(), 12), *drawn_alike):
         places = [cielab(colour, SEEN_BY[seen]) for colour in colours]
