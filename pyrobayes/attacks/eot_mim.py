@@ -31,10 +31,9 @@ class EOTMIM(MIM):
     (Athalye et al. 2018) with one sample a step. The sizes of the steps fall geometrically, and the last image counts.
 
     The first stage climbs `starts` times from the image, each time with other draws, and then towards the class that comes
-    nearest. The second stage climbs on from the best image so far, on the soft margin
-    (:func:`pyrobayes.attacks.losses.soft_margin`) of several particles. Draws that no step saw tell which image is the best,
-    and which images stand: every climb is for those alone. Against a test to evade, or towards another image, there is one
-    climb.
+    nearest. The second stage climbs on from the best image so far, in smaller steps, on the margin of several particles. Draws
+    that no step saw tell which image is the best and which images stand: every climb is for those alone. Against a test to
+    evade, or towards another image, there is one climb.
 
     A climb looks at its images now and then, with a part of these draws, and goes on with those alone that stand. Its steps
     see the classes alone that came near at the last look.
@@ -86,7 +85,7 @@ class EOTMIM(MIM):
             "step_particles": self.second_particles,
             "first_step": self.second_first_step,
         }
-        return [dataclasses.replace(self, loss="soft-margin", **changes)]
+        return [dataclasses.replace(self, loss="margin", **changes)]
 
     def perturb(self, problem, eps):
         if self.single:
