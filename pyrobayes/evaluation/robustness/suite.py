@@ -55,8 +55,8 @@ def suite(
     steps = {"steps": options.steps}
     entries = {"fgsm": SuiteEntry(attacks.get("fgsm"), kind=SINGLE_STEP)}
     if classifier.random:
-        first = attacks.get("eot-mim", steps=5 * options.steps, second_steps=5 * options.steps)
-        entries[EOT_MIM] = SuiteEntry(first, {"prune": None})
+        more = {"steps": 5 * options.steps, "second_steps": 5 * options.steps, "selection": min(10, options.redraws)}
+        entries[EOT_MIM] = SuiteEntry(attacks.get("eot-mim", **more), {"prune": None})
     else:
         entries["pgd"] = SuiteEntry(attacks.get("pgd", **steps))
         entries["apgd, margin"] = SuiteEntry(attacks.get("apgd", loss="margin", **steps))
