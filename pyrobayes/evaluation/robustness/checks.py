@@ -25,7 +25,7 @@ BY_GRADIENT, ALL = (SINGLE_STEP, ITERATIVE), (SINGLE_STEP, ITERATIVE, GRADIENT_F
 GREY = 0.5  # eps at which every image can be made the same grey
 ALL_RATES, GRADIENT_RATES = ("all success rates", ALL), ("success rates of attacks by gradients", BY_GRADIENT)
 ITERATIVE_RATES = ("success rates of iterative attacks", (ITERATIVE,))
-SQUARE_EOT = 4  # draws by which Square judges an image against a random classifier
+SQUARE_EOT = 2  # draws by which Square judges an image against a random classifier
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Converged(Check):
         )
 
 
-@register(5, "gradient-free, transfer and noise no stronger than white-box", *GRADIENT_RATES, work=13.0)
+@register(5, "gradient-free, transfer and noise no stronger than white-box", *GRADIENT_RATES, work=4.0)
 class WhiteBoxStrongest(Check):
     """An attack without the gradient that finds more shows that the gradient is masked.
 
@@ -206,7 +206,7 @@ class WhiteBoxStrongest(Check):
             (blind if entry.kind == GRADIENT_FREE else white_box)[name] = run.few_of(name)["broken"]
         if run.random:  # Square judges by several draws, not by what one draw falls for
             others = {"uniform noise": uniform(run.options), "square": square(run.options, eot=SQUARE_EOT)}
-            blind |= {name: run.on_few(name, SuiteEntry(by))["broken"] for name, by in others.items()}
+            blind |= {name: run.on_few(name, SuiteEntry(by, run.pruned))["broken"] for name, by in others.items()}
         return white_box, blind, run.middle
 
     def judge(

@@ -55,7 +55,7 @@ def suite(
     steps = {"steps": options.steps}
     entries = {"fgsm": SuiteEntry(attacks.get("fgsm"), kind=SINGLE_STEP)}
     if classifier.random:
-        more = {"steps": 5 * options.steps, "second_steps": 5 * options.steps, "selection": min(10, options.redraws)}
+        more = {"steps": 5 * options.steps, "second_steps": 5 * options.steps, "selection": -(-options.redraws // 2)}
         entries[EOT_MIM] = SuiteEntry(attacks.get("eot-mim", **more), {"prune": None})
     else:
         entries["pgd"] = SuiteEntry(attacks.get("pgd", **steps))
