@@ -226,14 +226,17 @@ def test_variables_that_are_not_torchruns_are_refused(monkeypatch, variables, wo
         distributed.join(torch.device("cpu"))
 
 
-def test_a_signal_stops_all_processes_at_the_same_step(tmp_path):
-    """Ctrl-C, which reaches each process twice: from the terminal, and from torchrun."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_processes_at_the_same_step(tmp_path, number):
     (tmp_path / "script.py").write_text(FEW_IMAGES)
     command = [*TORCHRUN, str(tmp_path / "script.py"), "train", "gbz", *LONG_TRAINING, "--runs", str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until((tmp_path / "gbz" / RESUME).is_file)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does; torchrun then sends it to its processes once more
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does; torchrun then sends it to its processes once more
+    else:
+        process.send_signal(number)
     told = process.communicate(timeout=60)[1]
     assert told.count("; to go on: pyrobayes train gbz") == 1 and "stopped a" in told
     assert told.count("Traceback") == told.count("SignalException: Process")  # torchrun's own

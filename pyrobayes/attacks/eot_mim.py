@@ -62,44 +62,42 @@ class EOTMIM(MIM):
     looks: int = option(4, check=check_count_from_zero)
 
     def gradients(self, particles):
-        def of(climbs):
-            return sum(climb.steps * min(climb.step_particles, particles) for climb in climbs)
-
-        return of([self]) if self.single else of(self.first_stage()) + of(self.second_stage())
+        first = self.steps * min(self.step_particles, particles)
+        if self.single:
+            return first
+        return first * self.first_climbs + self.second_steps * min(self.second_particles, particles)
 
     @property
     def single(self) -> bool:
         """True where there is one climb alone."""
         return self.matching or self.evade is not None or not self.looks
 
-    def first_stage(self):
-        """The climbs of the first stage as attacks; the last of them goes towards the nearest class, where none is given."""
-        return [self] * (self.starts + (self.second_steps > 0 and self.target is None))
+    @property
+    def first_climbs(self) -> int:
+        """How often the first stage climbs; the last time towards the nearest class, where there is a second and no target."""
+        return self.starts + (self.second_steps > 0 and self.target is None)
 
     def second_stage(self):
-        """The climb of the second stage as an attack, in a list, if there is one."""
-        if not self.second_steps:
-            return []
+        """The climb of the second stage as an attack."""
         changes = {
             "steps": self.second_steps,
             "step_particles": self.second_particles,
             "first_step": self.second_first_step,
         }
-        return [dataclasses.replace(self, loss="margin", **changes)]
+        return dataclasses.replace(self, loss="margin", **changes)
 
     def perturb(self, problem, eps):
         if self.single:
             return self.climb(problem.by(self, self.step_particles), eps, problem.x, draw=0)
-        first, second = self.first_stage(), self.second_stage()
-        length = max(self.steps, self.second_steps)
-        end = length * (len(first) + len(second))
+        length, first = max(self.steps, self.second_steps), self.first_climbs
+        end = length * (first + (self.second_steps > 0))
         best = Best(problem, range(end, end + (self.selection if problem.random else 1)))
         clean = best.log_posterior.clone()
-        for number, climb in enumerate(first):
+        for number in range(first):
             target = nearest(clean, problem.y)[1] if number == self.starts else None
-            best.improve(climb, eps, problem.x, clean, length * number, target)
-        for climb in second:
-            best.improve(climb, eps, best.images, best.log_posterior, length * len(first))
+            best.improve(self, eps, problem.x, clean, length * number, target)
+        if self.second_steps:
+            best.improve(self.second_stage(), eps, best.images, best.log_posterior, length * first)
         return best.images
 
     def ascent(self, problem, eps, start, log_posterior, selection, draw):

@@ -11,6 +11,7 @@ from pyrobayes.attacks.losses import LOSSES, MATCHING
 from pyrobayes.errors import InputError
 from pyrobayes.inference.classifier import Logits, check_range
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, normals_of_images, splitmix, uniforms
+from pyrobayes.options import ClassifierOptions
 
 LARGE = 1e30  # nats
 PRUNED = 10.0  # nats; classes that are less likely by so much get few of the particles of a draw that judges
@@ -105,8 +106,8 @@ class Problem:
             log posterior, [B, C].
         """
         judge = self._attacked
-        if hasattr(judge, "of_classes") and judge.options.estimator == "per-class" and judge.options.prune is None:
-            judge = judge.replaced(prune=PRUNED)
+        if hasattr(judge, "of_classes") and judge.options.prune is None:
+            judge = judge.replaced(**pruning(judge.options))
         log_joint = torch.stack([self._log_joint(resampled(judge, draw), images) for draw in draws])
         margins = torch.stack([self._named_loss("margin", each) for each in log_joint])
         return (margins > 0).float().mean(0), margins.mean(0), log_joint.log_softmax(2).mean(0)
@@ -284,6 +285,11 @@ def _checked_indices(indices: Tensor | None, images: int) -> Tensor:
     if not counted or indices.shape != (images,):
         raise InputError(f"indices must hold one whole number for each of {images} images, got {_described(indices)}")
     return indices.to(torch.long)
+
+
+def pruning(options: ClassifierOptions) -> dict:
+    """Options by which a draw that needs no gradient takes about half of the time: hopeless classes get few particles."""
+    return {"prune": PRUNED} if options.estimator == "per-class" else {}
 
 
 def resampled(classifier: nn.Module, draw: int) -> nn.Module:

@@ -67,7 +67,7 @@ class BayesClassifier(nn.Module):
         self._term: tuple[str, ...] | None = None
         self._gradient = "path"
         self._classes: Tensor | None = None
-        self._bytes_needed: dict[ClassifierOptions, tuple[int, int]] = {}  # measured once, for all copies
+        self._bytes_needed: dict[tuple[str | bool, ...], tuple[int, int]] = {}  # measured once, for all copies
 
     def _changed(self, **attributes) -> "BayesClassifier":
         other = copy.copy(self)
@@ -202,10 +202,11 @@ class BayesClassifier(nn.Module):
     @property
     def bytes_needed(self) -> tuple[int, int]:
         """Bytes that the gradient needs, measured: for an image, and for every particle of each of its classes."""
-        options = dataclasses.replace(self.options, particles=1, noise="fixed", seed=0)  # which change neither
-        if options not in self._bytes_needed:
-            self._bytes_needed[options] = LogWeights(self._networks.of(options), options).measure_memory()
-        return self._bytes_needed[options]
+        options = self.options
+        decisive = options.precision, options.compile, options.estimator, options.noise
+        if decisive not in self._bytes_needed:
+            self._bytes_needed[decisive] = LogWeights(self._networks.of(options), options).measure_memory()
+        return self._bytes_needed[decisive]
 
     def base_noise(self, images: int) -> Tensor:
         """The standard normal numbers behind z for a batch of B images, [K, 1 or C, B or 1, latent]."""

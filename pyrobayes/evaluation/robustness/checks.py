@@ -14,6 +14,7 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
+from pyrobayes.attacks.problem import pruning
 from pyrobayes.errors import InputError
 from pyrobayes.evaluation.rates import POINTS, Rate, difference, larger, matters, percent, points
 from pyrobayes.evaluation.records import require
@@ -206,7 +207,8 @@ class WhiteBoxStrongest(Check):
             (blind if entry.kind == GRADIENT_FREE else white_box)[name] = run.few_of(name)["broken"]
         if run.random:  # Square judges by several draws, not by what one draw falls for
             others = {"uniform noise": uniform(run.options), "square": square(run.options, eot=SQUARE_EOT)}
-            blind |= {name: run.on_few(name, SuiteEntry(by, run.pruned))["broken"] for name, by in others.items()}
+            few = pruning(run.classifier.options)
+            blind |= {name: run.on_few(name, SuiteEntry(by, few))["broken"] for name, by in others.items()}
         return white_box, blind, run.middle
 
     def judge(

@@ -15,7 +15,6 @@ from pyrobayes import attacks, evaluation
 from pyrobayes.attacks import Attack, Problem
 from pyrobayes.attacks.base import worst
 from pyrobayes.attacks.losses import margin
-from pyrobayes.attacks.problem import PRUNED
 from pyrobayes.data.images import Images
 from pyrobayes.evaluation.images import Measure, flipped_by_resampling, map_images
 from pyrobayes.evaluation.rates import Rate
@@ -296,11 +295,6 @@ class RobustnessRun:
         return {row: [one, *self.strengths_of(row, entries).items()] for row, entries in rows.items()}
 
     @property
-    def pruned(self) -> dict:
-        """Options of an attacker that needs no gradient: hopeless classes get few particles, which saves half of the time."""
-        return {"prune": PRUNED} if self.classifier.options.estimator == "per-class" else {}
-
-    @property
     def few_steps(self) -> SuiteEntry:
         """PGD with few gradients, for checks that need no strong attack; on a random classifier with one particle a step."""
         return SuiteEntry(attacks.get("pgd", steps=self.options.steps), {"particles": 1} if self.random else {})
@@ -308,8 +302,7 @@ class RobustnessRun:
     def fixed_noise(self) -> tuple[Tensor, Tensor]:
         """The few images that PGD breaks under fixed noise, and their share of fresh draws that misclassify, [N] each."""
         fixed = self.classifier.replaced(noise="fixed")
-        by = SuiteEntry(attacks.get("pgd", steps=self.options.steps))
-        found = self.on_few("pgd, fixed noise", by, classifier=fixed)
+        found = self.on_few("pgd, fixed noise", SuiteEntry(self.few_steps.attack), classifier=fixed)
         return found["broken"], self.share_of_draws("fixed noise redrawn", found["adversarial"], self.few)
 
     def gradients(self) -> tuple[Rate, ...]:
@@ -354,7 +347,8 @@ class RobustnessRun:
             return None
         size = min(7, possible - 1)
         other = self.on_few(f"{name} in batches of {size}", entry, batch_size=size)
-        return self.on_few(name, entry)["predictions"], other["predictions"]
+        ours = self.few_of(name) if name in self.suite else self.on_few(name, entry)
+        return ours["predictions"], other["predictions"]
 
     # Helpers.
 
