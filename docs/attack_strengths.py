@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import torch
 
-from pyrobayes import RobustnessOptions, attacks, load_data, pretrained
+from pyrobayes import Images, RobustnessOptions, attacks, load_data, pretrained
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.cache import ResultCache
@@ -44,28 +44,31 @@ def judged(shares: torch.Tensor) -> dict:
     return {"most": encode(Rate.of(shares > 0.5)), "share": shares.mean().item()}
 
 
-def measured(run: RobustnessRun, name: str) -> dict:
+def measured(model: str, name: str, few: Images, cache: ResultCache) -> dict:
     """An attack on a model, alone and with eot-mim."""
-    entry = ATTACKS[name]
+    entry, options = ATTACKS[name], RobustnessOptions(images=len(few), eps=(EPS,), redraws=DRAWS, batch_size=50)
+    run = RobustnessRun(pretrained(model), few, options, (), cache, silent)
+    run.suite = {EOT_MIM: ATTACKS[EOT_MIM], name: entry}
     begun = time.process_time()
-    found = run.attacked(name, entry, run.data, [EPS])
+    found = run.result(name)
     seconds = time.process_time() - begun
-    run.suite, together = {EOT_MIM: ATTACKS[EOT_MIM], name: entry}, {}
-    if name != EOT_MIM:
-        run._results.pop(name, None), run.__dict__.pop("resampled", None)
-        together = {"with eot-mim": judged(run.resampled[0])}
     return {
-        "model": run.name,
+        "model": model,
         "attack": name,
         "options": entry.attack.described() | {"attacker": dict(entry.attacker)},
         "eps": EPS,
         "draws": DRAWS,
         "gradients": entry.gradients(run.classifier.options.particles),
         "seconds": round(seconds, 1),
-        **judged(run.share_of_draws(name, found["adversarial"][0], run.data)),
-        **together,
+        **judged(run.share_of_draws(name, found["adversarial"][0], few)),
+        **({"with eot-mim": judged(run.resampled[0])} if name != EOT_MIM else {}),
         "versions": versions(),
     }
+
+
+def rows_so_far() -> list[dict]:
+    """The rows that are measured, which another process may have added to."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
 
 
 @click.command(help=__doc__)
@@ -73,17 +76,14 @@ def measured(run: RobustnessRun, name: str) -> dict:
 @click.option("--models", default=",".join(MODELS), show_default=True)
 @click.option("--attacks", "names", default=";".join(ATTACKS), help="as a list with semicolons; all where left out")
 def main(images: int, models: str, names: str) -> None:
+    few = load_data("fashion-mnist", "test").head(images)
     for model in models.split(","):
-        few = load_data("fashion-mnist", "test").head(images)
-        options = RobustnessOptions(images=images, eps=(EPS,), redraws=DRAWS, batch_size=50)
-        run = RobustnessRun(pretrained(model), few, options, (), ResultCache(), silent)
-        for name in [name for name in ATTACKS if name in names.split(";") and name not in WITHOUT.get(model, ())]:
-            rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-            if any((row["model"], row["attack"]) == (model, name) for row in rows):
+        cache, left_out = ResultCache(), WITHOUT.get(model, ())
+        for name in [name for name in ATTACKS if name in names.split(";") and name not in left_out]:
+            if any((row["model"], row["attack"]) == (model, name) for row in rows_so_far()):
                 continue
-            row = measured(run, name)
-            rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []  # another process may have added some
-            write_json(RESULTS, [*rows, row])
+            row = measured(model, name, few, cache)
+            write_json(RESULTS, [*rows_so_far(), row])
             click.echo(f"{model} {name}: {100 * row['share']:.1f}% of further draws, {row['seconds']} s")
 
 

@@ -52,15 +52,12 @@ class PGD(Iterative):
     step_size: float | None = option(None, "size of a step", none_means="2.5 eps / steps", check=check_step_size)
 
     def climb(self, problem, eps, start, draw):
-        return self.walk(problem, eps, start, 0.0, range(self.steps), draw)[0]
-
-    def walk(self, problem, eps, images, along, steps, draw):
-        """The images after some of the steps, and the direction of the last one; `along` is that of the step before."""
-        for step in steps:
+        images, along = start, 0.0
+        for step in range(self.steps):
             _, gradient = problem.gradient(images, draw + step)
             along = self.accumulated(along, gradient)
             images = problem.project(images + self.size(eps, step) * problem.ascend(along), eps)
-        return images, along
+        return images
 
     def size(self, eps, step):
         """The size of a step; each is as large here."""

@@ -30,6 +30,7 @@ class Problem:
     def __init__(self, attack: Attack, classifier: nn.Module, x: Tensor, y: Tensor, indices=None, references=None):
         _check_batch(attack, x, y, references)
         self.attack, self.y, self.target, self.references = attack, y, None, references
+        self._classes = None  # that the loss sees, where it doesn't see all
         self.x = x.clone() if x.is_inference() else x.detach()  # autograd takes no tensor of torch.inference_mode
         self.indices = _checked_indices(indices, len(x)).to(x.device)
         self._attacked = self._with_noise(classifier, keep_pinned=True)
@@ -66,19 +67,19 @@ class Problem:
         other._classifier = self._seen(self._with_noise(classifier, keep_pinned=False))
         return other
 
-    def towards(self, target: int | Tensor) -> "Problem":
-        """This problem with a target for all images, or with one for each, [B]."""
+    def towards(self, target: int) -> "Problem":
+        """This problem with a target for all images."""
         other = copy.copy(self)
-        other.target = torch.zeros_like(self.y) + target
+        other.target = torch.full_like(self.y, target)
         return other
 
     def by(self, attack: Attack, particles: int | None = None, classes: Tensor | None = None) -> "Problem":
         """This problem as another attack of the same norm and target sees it.
 
-        Of a Bayes classifier it sees so many particles, and the classes [M, B] alone; all where None.
+        Of a Bayes classifier it sees so many particles; all where None. Its loss sees the classes [M, B] alone, or all.
         """
         other = copy.copy(self)
-        other.attack, seen = attack, self._attacked
+        other.attack, other._classes, seen = attack, classes, self._attacked
         if hasattr(seen, "of_classes"):
             seen = seen if particles is None else seen.replaced(particles=particles)
             seen = seen if classes is None else seen.of_classes(classes)
@@ -86,7 +87,7 @@ class Problem:
         return other
 
     def of(self, kept: Tensor) -> "Problem":
-        """This problem for some images alone, their places or a mask [B]; their noise stays theirs."""
+        """This problem for some images alone, by their places; their noise stays theirs."""
         other = copy.copy(self)
         other.x, other.y, other.indices = self.x[kept], self.y[kept], self.indices[kept]
         other.target, other.references = (
@@ -95,6 +96,7 @@ class Problem:
         seen = self._attacked
         other._attacked = seen.for_some(kept) if hasattr(seen, "for_some") else seen
         other._classifier, other._places = other._seen(other._attacked), self._places[kept]
+        other._classes = None
         return other
 
     @torch.no_grad()
@@ -200,6 +202,9 @@ class Problem:
         return torch.stack(by_particle).mean(0)
 
     def _loss_of(self, log_joint: Tensor) -> Tensor:
+        if self._classes is not None:
+            left_out = torch.ones_like(log_joint, dtype=torch.bool).scatter(1, self._classes.T, False)
+            log_joint = log_joint.masked_fill(left_out, -math.inf)
         loss = self._named_loss(self.attack.loss, log_joint)
         return loss if self.attack.evade is None else loss - self.attack.evade_weight * self.attack.evade(log_joint)
 

@@ -107,10 +107,10 @@ def test_a_default_that_attacks_share_is_told_once_and_others_by_attack():
     assert texts["norm"].endswith("  [default: linf; l2 for cw; area for patch]")
     assert texts["draws"].endswith("(uniform, gaussian)  [default: 100]")
     assert texts["steps"].endswith(
-        "  [default: 40 for pgd, transfer, patch; 10 for mim; 200 for eot-mim; 100 for apgd, cw; 1000 for square]"
+        "  [default: 40 for pgd, transfer, patch; 10 for mim; 100 for eot-mim, apgd, cw; 1000 for square]"
     )
     assert texts["step_size"].endswith(
-        "2.5 eps / steps for pgd, mim, transfer; from 0.5 eps down to 0.02 eps for eot-mim; 0.05 for cw; 2.5 / steps for patch]"
+        "2.5 eps / steps for pgd, mim, transfer; from eps down to 0.02 eps for eot-mim; 0.05 for cw; 2.5 / steps for patch]"
     )
     assert AttackOptions.eot == 1 and "[default" not in texts["eot"]  # the command line adds it
 

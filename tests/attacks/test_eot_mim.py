@@ -1,6 +1,5 @@
-"""Momentum steps through a random classifier's noise, and the second stage."""
+"""Momentum steps through a random classifier's noise, towards one class at a time."""
 
-import dataclasses
 import math
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 
 from pyrobayes import BayesClassifier, InputError, attacks
 from pyrobayes.attacks import LOSSES, Problem
-from pyrobayes.attacks.eot_mim import EOTMIM, nearest
+from pyrobayes.attacks.eot_mim import EOTMIM, pair
 
 
 @pytest.fixture
@@ -30,17 +29,18 @@ def test_the_soft_margin_is_the_log_of_a_sigmoid():
     assert LOSSES["soft-margin"](log_joint, y, torch.tensor([2])).item() == pytest.approx(-13 / 3, abs=0.02)
 
 
-def test_sizes_of_steps_fall_geometrically():
-    attack = EOTMIM(steps=5, first_step=0.5, last_step=0.5 / 16)
+def test_sizes_of_steps_fall_along_half_a_cosine():
+    attack = EOTMIM(steps=5, first_step=0.6, last_step=0.2)
     sizes = [attack.size(0.1, step) for step in range(5)]
-    assert sizes == pytest.approx([0.05 / 2**step for step in range(5)])
-    assert EOTMIM(steps=1).size(0.1, 0) == pytest.approx(0.05)
+    half = math.sqrt(0.5)
+    assert sizes == pytest.approx([0.06, 0.04 + 0.02 * half, 0.04, 0.04 - 0.02 * half, 0.02])
+    assert EOTMIM(steps=1).size(0.1, 0) == pytest.approx(0.1)
     assert EOTMIM(step_size=0.3).size(0.1, 7) == 0.3
 
 
 def test_some_images_alone_have_the_loss_that_they_have_among_all(classifier, images):
     x, y = images
-    attack, kept = attacks.get("eot-mim", snapshot=True), torch.arange(30) % 3 == 1
+    attack, kept = attacks.get("eot-mim", snapshot=True), torch.arange(1, 30, 3)
     problem = Problem(attack, classifier, x, y, indices=torch.arange(100, 130))
     for particles in (None, 1, 2):
         loss = problem.by(attack, particles).loss(x, 5)
@@ -51,7 +51,7 @@ def test_some_images_alone_have_the_loss_that_they_have_among_all(classifier, im
 
 def test_some_images_keep_the_noise_that_a_classifier_was_made_with(classifier, images):
     x, y = images
-    kept, ours = torch.arange(30) % 3 == 1, classifier.for_images(torch.arange(30), draw=9)
+    kept, ours = torch.arange(1, 30, 3), classifier.for_images(torch.arange(30), draw=9)
     problem = Problem(EOTMIM(), ours, x, y)
     torch.testing.assert_close(problem.of(kept).loss(x[kept]), problem.loss(x)[kept])
     numbered = ours.resampled(torch.arange(30))
@@ -60,8 +60,8 @@ def test_some_images_keep_the_noise_that_a_classifier_was_made_with(classifier, 
 
 def test_every_climb_is_taken_where_more_draws_fall_for_it(classifier, images):
     x, y = images
-    attack = EOTMIM(steps=2, starts=1, second_steps=40, selection=6)
-    found, choosing = attack(classifier, x, y, 0.1), range(120, 126)  # after three climbs of at most 40 steps
+    attack = EOTMIM(steps=2, second_steps=4, rivals=2, second_climbs=1, selection=6)
+    found, choosing = attack(classifier, x, y, 0.1), range(12, 18)  # after three climbs of at most 4 steps
     before, after = (Problem(attack, classifier, x, y).over_draws(each, choosing)[0] for each in (x, found))
     changed = (found != x).flatten(1).any(1)
     assert changed.any() and (before[changed] < 0.9).all() and (after >= before).all() and (after > before).any()
@@ -72,16 +72,16 @@ def test_draws_that_choose_are_not_those_of_the_steps(classifier, images, monkey
     monkeypatch.setattr(
         BayesClassifier, "estimate", lambda self, x: seen.append((x.requires_grad, self._number)) or estimate(self, x)
     )
-    EOTMIM(steps=3, second_steps=2, selection=4)(classifier, *images, 0.01)
+    EOTMIM(steps=3, second_steps=2, rivals=2, second_climbs=2, selection=4)(classifier, *images, 0.01)
     climbing, choosing = ({number for climbs, number in seen if climbs == kind} for kind in (True, False))
-    assert climbing == {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10} and choosing == {12, 13, 14, 15}
+    assert climbing == {0, 1, 2, 3, 4, 5, 6, 7, 9, 10} and choosing == {12, 13, 14, 15}
 
 
 def test_images_that_are_broken_are_left_as_they_are(classifier, images, monkeypatch):
     x, _ = images
-    sizes, walk = [], EOTMIM.walk
+    sizes, climb = [], EOTMIM.climb
     monkeypatch.setattr(
-        EOTMIM, "walk", lambda self, problem, *given: sizes.append(len(problem.y)) or walk(self, problem, *given)
+        EOTMIM, "climb", lambda self, problem, *given: sizes.append(len(problem.y)) or climb(self, problem, *given)
     )
     classifier = classifier.replaced(noise="fixed")
     predicted = classifier(x).argmax(1)
@@ -90,30 +90,74 @@ def test_images_that_are_broken_are_left_as_they_are(classifier, images, monkeyp
     assert torch.equal(adversarial[wrong], x[wrong]) and sizes[0] == 20 and sizes == sorted(sizes, reverse=True)
 
 
-def test_without_looks_it_is_one_climb(classifier, images):
+def test_every_climb_goes_towards_another_class(classifier, images, monkeypatch):
     x, y = images
-    attack = EOTMIM(steps=6, looks=0)
+    seen, climb = [], EOTMIM.climb
+
+    def followed(self, problem, eps, start, draw):
+        seen.append((problem, start, self.step_particles, self.steps))
+        return climb(self, problem, eps, start, draw)
+
+    monkeypatch.setattr(EOTMIM, "climb", followed)
+    attack = EOTMIM(steps=3, second_steps=2, rivals=3, second_climbs=2, second_particles=2, selection=3)
+    attack(classifier, x, y, 1e-4)  # too little to break any
+    order = Problem(attack, classifier, x, y).over_draws(x, range(15, 18))[2].argsort(descending=True)
+    rivals = torch.stack([row[row != label] for row, label in zip(order, y)])
+    stand = seen[0][0].indices
+    assert len(seen) == len(stand) == 5
+    for (problem, start, particles, steps), place in zip(seen, (0, 1, 2, 0, 1)):
+        later = steps == 2
+        assert (particles, torch.equal(start, x[stand])) == ((2, False) if later else (1, True))
+        if not later:
+            assert torch.equal(problem._classes, torch.stack([y[stand], rivals[stand, place]]))
+        log_joint = problem._estimates(0)[0](start)
+        assert (log_joint.isfinite().sum(1) == 2).all()  # no other class is computed
+        own, rival = log_joint.gather(1, problem._classes.T).T
+        torch.testing.assert_close(problem.loss(start), rival - own)
+
+
+def test_it_is_one_climb_where_it_goes_towards_no_rival(classifier, images):
+    x, y = images
+    attack = EOTMIM(steps=6, rivals=0)
     problem = Problem(attack, classifier, x, y)
     climbed = attack.climb(problem.by(attack, 1), 0.1, x, draw=0)
     torch.testing.assert_close(attack(classifier, x, y, 0.1), climbed)
-    assert attack.gradients(10) == 6 and EOTMIM(steps=6, second_steps=5).gradients(10) == 3 * 6 + 5 * 4
-    assert EOTMIM(steps=6, target=3, second_steps=0).gradients(10) == 2 * 6
+    assert attack.gradients(10) == 6 and EOTMIM(steps=6, second_steps=5).gradients(10) == 4 * 6 + 4 * 5 * 2
+    assert EOTMIM(steps=6, second_steps=0).gradients(10) == 4 * 6
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_it_takes_as_many_classes_as_there_are(classes, images):
+    x, y = images[0], images[1] % classes
+    weight = torch.randn(classes, 49, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = EOTMIM(steps=5, second_steps=5)(lambda x: x.flatten(1) @ weight.T, x, y, 0.3)
+    assert ((found.flatten(1) @ weight.T).argmax(1) != y).all()
 
 
 def test_several_estimates_of_some_classes_have_a_gradient(classifier, images):
     x, y = images
     attack = EOTMIM(eot=2)
     problem = Problem(attack, classifier, x, y)
-    classes = nearest(problem.over_draws(x, range(2))[2], y)
+    classes = pair(problem.over_draws(x, range(2))[2], y, 1)
     (loss, gradient), (whole, _) = (problem.by(attack, 1, some).raw_gradient(x) for some in (classes, None))
     assert gradient.isfinite().all() and gradient.flatten(1).any(1).all()
     assert (loss <= whole + 1e-9).all() and not torch.equal(loss, whole)
 
 
-def test_a_step_sees_the_classes_that_come_near():
-    log_posterior = torch.tensor([[0.0, 5.0, 4.0, 3.0, 2.0, 1.0], [9.0, 5.0, 4.0, 3.0, 2.0, 1.0]])
-    assert nearest(log_posterior, torch.tensor([0, 4])).T.tolist() == [[0, 1, 2, 3], [4, 0, 1, 2]]
-    assert nearest(log_posterior[:, :2], torch.tensor([1, 0])).T.tolist() == [[1, 0], [0, 1]]
+def test_a_pair_is_the_own_class_and_one_of_the_likeliest_others():
+    log_posterior = torch.tensor([[0.0, 5.0, 4.0, 3.0], [9.0, 5.0, 4.0, 3.0]])
+    assert [pair(log_posterior, torch.tensor([0, 1]), place).tolist() for place in (0, 1, 2)] == [
+        [[0, 1], [1, 0]], [[0, 1], [2, 2]], [[0, 1], [3, 3]]
+    ]  # fmt: skip
+
+
+def test_the_loss_of_some_classes_is_that_of_a_classifier_that_knows_no_others(images):
+    x, y = images
+    weight = torch.randn(10, 49, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    problem = Problem(EOTMIM(), lambda x: x.flatten(1) @ weight.T, x, y)
+    classes = torch.stack([y, (y + 3) % 10])
+    own, rival = (x.flatten(1) @ weight.T).gather(1, classes.T).T
+    torch.testing.assert_close(problem.by(EOTMIM(), classes=classes).loss(x), rival - own)
 
 
 class NoisyLinear(torch.nn.Module):
@@ -138,8 +182,21 @@ def test_it_attacks_any_random_module(images):
     assert wrong > 0.8
 
 
+def test_it_reaches_a_target(images):
+    (x, y), model = images, NoisyLinear()
+    attack = EOTMIM(steps=10, second_steps=5, target=3)
+    adversarial = attack(model, x, y, 0.3)
+    reached = torch.stack([model(adversarial).argmax(1) == 3 for _ in range(20)])[:, y != 3].double().mean()
+    assert reached > 0.8 and torch.equal(adversarial[y == 3], x[y == 3])
+    assert attack.climbs == (1, 4) and attack.gradients(10) == 10 + 4 * 5 * 2
+
+
 def test_wrong_options_are_refused():
     for name, value in (("step_particles", 0), ("second_steps", -1), ("second_steps", 1.5), ("last_step", 0)):
         with pytest.raises(InputError, match=f"{name.replace('_', ' ')} must be"):
             EOTMIM(**{name: value})
-    assert dataclasses.replace(EOTMIM(), second_steps=0).second_steps == 0
+    with pytest.raises(
+        InputError, match="dlr compares three classes, and a climb of eot-mim sees two: choose another loss"
+    ):
+        EOTMIM(loss="dlr")
+    assert EOTMIM(loss="dlr", rivals=0).single

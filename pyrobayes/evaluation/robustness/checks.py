@@ -127,7 +127,7 @@ class NeverFalls(Check):
     """A larger ball holds the smaller one, so that a search that finds less in it fails."""
 
     def measure(self, run) -> tuple:
-        clean = run.misclassified[None]
+        clean = run.misclassified_unchanged[None]
         return (0.0, *run.eps), {name: torch.cat([clean, rows]) for name, rows in run.broken.items()}
 
     def judge(self, eps: Sequence[float], broken: Mapping[str, Tensor]) -> CheckResult:

@@ -15,6 +15,7 @@ from pyrobayes import attacks, evaluation
 from pyrobayes.attacks import Attack, Problem
 from pyrobayes.attacks.base import worst
 from pyrobayes.attacks.losses import margin
+from pyrobayes.attacks.problem import pruning
 from pyrobayes.data.images import Images
 from pyrobayes.evaluation.images import Measure, flipped_by_resampling, map_images
 from pyrobayes.evaluation.rates import Rate
@@ -87,8 +88,8 @@ class RobustnessRun:
         return next(name for name in CLIMBING if name in self.suite)
 
     @cached_property
-    def misclassified(self) -> Tensor:
-        """True for the images that are misclassified unchanged, [N]."""
+    def misclassified_unchanged(self) -> Tensor:
+        """True for the images that are misclassified as they are, [N]."""
         return self.result(self.iterative)["clean"] != self.labels
 
     @cached_property
@@ -207,12 +208,15 @@ class RobustnessRun:
         """
         first = NoiseStream.REDRAWS + self.options.redraws
         telling = range(first, first + math.ceil(self.options.redraws / 2))
+        pruned = self.fresh.replaced(**pruning(self.fresh.options))
         each, shares = torch.arange(len(self.data)), []
         made_by = {name: self.result(name)["adversarial"] for name in self.suite}
         for i, eps in enumerate(self.eps):
             made = torch.stack([adversarial[i] for adversarial in made_by.values()])  # [A, N, channels, height, width]
             labels = [f"{name} redrawn at {eps:g}" for name in made_by]
-            margins = [self.over_draws(label, margin, ours, self.data, telling) for label, ours in zip(labels, made)]
+            margins = [
+                self.over_draws(label, margin, ours, self.data, telling, pruned) for label, ours in zip(labels, made)
+            ]
             margins = torch.stack(margins).nan_to_num(nan=-math.inf)  # [A, draws, N]
             told = (margins > 0).double().mean(1)
             most = told == told.amax(0)
@@ -225,16 +229,24 @@ class RobustnessRun:
         draws = range(NoiseStream.REDRAWS, NoiseStream.REDRAWS + self.options.redraws)
         return self.over_draws(name, misclassified, adversarial, data, draws).double().mean(0)
 
-    def over_draws(self, name: str, judge: Callable, adversarial: Tensor, data: Images, draws: range) -> Tensor:
+    def over_draws(
+        self, name: str, judge: Callable, adversarial: Tensor, data: Images, draws: range, classifier=None
+    ) -> Tensor:
         """The values of `judge(log_joint, y)` for images [N, ...] under draws of the noise, [draws, N]."""
+        fresh = classifier or self.fresh
 
         def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
             ours = adversarial[indices].to(x.device)
-            judged = [judge(self.fresh.for_images(indices, draw)(ours), y) for draw in draws]
+            judged = [judge(fresh.for_images(indices, draw)(ours), y) for draw in draws]
             return {"judged": torch.stack(judged, dim=1)}
 
         checksum = hashlib.sha256(adversarial.numpy().tobytes()).hexdigest()
-        key = {"images": checksum, "draws": [draws.start, draws.stop], "judge": judge.__name__}
+        key = {
+            "images": checksum,
+            "draws": [draws.start, draws.stop],
+            "judge": judge.__name__,
+            "prune": fresh.options.prune,
+        }
         return self.measured(name, data, measure, **key)["judged"].T
 
     def measured(self, name: str, data: Images, measure: Measure, **key) -> dict[str, Tensor]:
@@ -276,7 +288,7 @@ class RobustnessRun:
         """
         steps = max(1, self.spent // self.classifier.options.particles)
         if self.random:
-            single = attacks.get("eot-mim", steps=self.spent, looks=0)
+            single = attacks.get("eot-mim", steps=self.spent, rivals=0)
             others = {"one particle a step": SuiteEntry(single, {"prune": None})}
             if not isinstance(self.suite[self.strongest].attack, attacks.APGD):
                 family = attacks.get("apgd", snapshot=True, steps=steps)
@@ -320,7 +332,7 @@ class RobustnessRun:
     def losses(self, name: str) -> Tensor:
         """The loss at every step of an iterative attack, [steps, N] nats; of a single climb where it has several."""
         attack, seen = self.suite[name].attack, self.classifier.replaced(**self.suite[name].attacker)
-        attack = dataclasses.replace(attack, looks=0) if hasattr(attack, "looks") else attack
+        attack = dataclasses.replace(attack, rivals=0) if hasattr(attack, "rivals") else attack
 
         def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
             problem = _Followed(attack, seen, x, y, indices)

@@ -42,7 +42,9 @@ class SuiteEntry:
     def passes(self, particles: int) -> float:
         """Roughly how many times the classifier computes one image at one eps."""
         if self.attack.follows_gradient:
-            seen = 1 / 3 if getattr(self.attack, "looks", 0) else 1  # broken images and far classes are left out
+            seen = (
+                1 / 4 if getattr(self.attack, "rivals", 0) else 1
+            )  # it computes two classes, of the images that stand
             return 3 * seen * self.gradients(particles) / particles  # a backward pass is as long as two forward ones
         several = math.prod(getattr(self.attack, name, 1) for name in ("steps", "restarts", "eot", "draws"))
         return several * (3 * len(self.attack.sources) if hasattr(self.attack, "sources") else 1)
@@ -55,7 +57,8 @@ def suite(
     steps = {"steps": options.steps}
     entries = {"fgsm": SuiteEntry(attacks.get("fgsm"), kind=SINGLE_STEP)}
     if classifier.random:
-        more = {"steps": 5 * options.steps, "second_steps": 5 * options.steps, "selection": -(-options.redraws // 2)}
+        first, second, selection = -(-5 * options.steps // 2), 5 * options.steps, -(-options.redraws // 2)
+        more = {"steps": first, "second_steps": second, "selection": selection}
         entries[EOT_MIM] = SuiteEntry(attacks.get("eot-mim", **more), {"prune": None})
     else:
         entries["pgd"] = SuiteEntry(attacks.get("pgd", **steps))
@@ -96,6 +99,6 @@ def _of_the_label_alone(classifier: BayesClassifier, options: RobustnessOptions)
     if not structure.parents["y"] or not set(structure.parents["y"]) <= set(structure.latent):
         return {}
     if classifier.random:
-        attack = attacks.get("eot-mim", term="y", steps=5 * options.steps, looks=0)
+        attack = attacks.get("eot-mim", term="y", steps=5 * options.steps, rivals=0)
         return {f"{EOT_MIM}, {LABEL_ALONE}": SuiteEntry(attack, {"prune": None})}
     return {f"pgd, {LABEL_ALONE}": SuiteEntry(attacks.get("pgd", term="y", steps=options.steps))}

@@ -229,7 +229,7 @@ def verdict_of(run: RobustnessRun) -> Verdict:
         data=run.data.name,
         images=len(run.data),
         eps=run.eps,
-        clean_accuracy=Rate.of(~run.misclassified),
+        clean_accuracy=Rate.of(~run.misclassified_unchanged),
         success={name: list(map(Rate.of, rows)) for name, rows in run.broken.items()},
         worst=list(map(Rate.of, torch.stack(list(run.broken.values())).any(0))),
         options={
