@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from pyrobayes.attacks.problem import Problem
 
-BROKEN = 0.9  # an image is left alone once so large a share of the selection draws misclassifies it
 RIVALS_OF_THE_BEST = 2  # classes that the second stage goes towards, in turn
 
 
@@ -31,8 +30,9 @@ class EOTMIM(MIM):
 
     A climb goes towards one rival of the true class, and computes these two alone: the loss is then log p(x, rival) - log
     p(x, y). The first stage climbs from the image towards each of its likeliest rivals. The climbs of the second stage
-    go on from the best image so far, with more particles, towards its likeliest rival and its second in turn. Draws that no
-    step saw tell which image is the best and which images stand: every climb is for those alone.
+    go on from the best image so far, with more particles, towards its likeliest rival and its second in turn.
+
+    Selection draws, which no step saw, tell which image is the best. A climb leaves the images that all of them misclassify.
 
     Towards a class that is given, a climb sees all classes, and the first stage has one. Against a test to evade, or towards
     another image, there is one climb alone.
@@ -54,7 +54,7 @@ class EOTMIM(MIM):
     second_steps: int = option(
         200, "steps of a climb of the second stage; there is none where 0", check=check_count_from_zero
     )
-    selection: int = option(10, "draws of the noise that tell which images stand", check=check_count)
+    selection: int = option(10, "draws of the noise that choose the best image", check=check_count)
     rivals: int = option(4, check=check_count_from_zero)
     second_climbs: int = option(4, check=check_count_from_zero)
     second_particles: int = option(2, check=check_count)
@@ -132,7 +132,7 @@ class Best:
         self.share, self.margin, self.log_posterior = problem.over_draws(self.images, selection)
 
     def improve(self, climb: EOTMIM, eps: float, start: Tensor, log_posterior: Tensor, place: int, draw: int) -> None:
-        """Take what a climb finds for the images that stand, where it is better.
+        """Take what a climb finds, where it is better. Images that all draws misclassify are left.
 
         Args:
             start: like the images.
@@ -140,7 +140,7 @@ class Best:
             place: that of the rival to climb towards, from 0 for the likeliest; a target that is given has precedence.
             draw: the first number of its draws.
         """
-        places = (self.share < BROKEN).nonzero()[:, 0]
+        places = (self.share < 1).nonzero()[:, 0]
         if not len(places):
             return
         rest = self.problem.of(places)

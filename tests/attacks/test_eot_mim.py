@@ -64,7 +64,7 @@ def test_every_climb_is_taken_where_more_draws_fall_for_it(classifier, images):
     found, choosing = attack(classifier, x, y, 0.1), range(12, 18)  # after three climbs of at most 4 steps
     before, after = (Problem(attack, classifier, x, y).over_draws(each, choosing)[0] for each in (x, found))
     changed = (found != x).flatten(1).any(1)
-    assert changed.any() and (before[changed] < 0.9).all() and (after >= before).all() and (after > before).any()
+    assert changed.any() and (before[changed] < 1).all() and (after >= before).all() and (after > before).any()
 
 
 def test_draws_that_choose_are_not_those_of_the_steps(classifier, images, monkeypatch):

@@ -20,7 +20,7 @@ from pyrobayes.version import __version__
 
 EPS = 0.3  # of the single-step training, and of the attacks on both classifiers
 NETWORKS = Networks(channels=16, hidden=100)
-TRAINING = TrainingOptions(epochs=10, adversarial_eps=EPS, adversarial_steps=1, adversarial_warmup=0.0)
+TRAINING = TrainingOptions(epochs=6, adversarial_eps=EPS, adversarial_steps=1, adversarial_warmup=0.0)
 IMAGES = 6000
 SINGLE_STEP_TRAINED, SATURATED = "single-step-trained CNN", "CNN with saturated logits"
 
