@@ -2,6 +2,7 @@
 
 import functools
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -76,6 +77,33 @@ def _wilson(count: int, total: int) -> tuple[float, float]:
 
     low, high = binomtest(count, total).proportion_ci(method="wilson")
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Median:
+    """The median of numbers, some of which may be infinite, and its 95% interval; NaN without numbers.
+
+    The interval lies between two of the sorted numbers, and holds whatever their distribution (Conover 1999, section 3.2).
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, numbers: Iterable[float]) -> "Median":
+        """The median of the numbers."""
+        ordered = sorted(numbers)
+        if not ordered:
+            return cls(math.nan, math.nan, math.nan)
+        from scipy.stats import binom
+
+        last = len(ordered) - 1
+        below = int(binom.ppf(0.025, len(ordered), 0.5))  # so few at least lie below the median
+        return cls(statistics.median(ordered), ordered[max(0, below - 1)], ordered[min(last, len(ordered) - below)])
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
 def difference(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
