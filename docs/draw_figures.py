@@ -36,7 +36,9 @@ def drawn() -> Iterator[tuple[str, Figure]]:
         yield f"{name}-gbz", figures.detection([each for each in found if each.attack == attack])
     measured = json.loads((RESULTS / "particles.json").read_text())
     yield "particles", figures.particles(decode(list[Effect], measured))
-    nearest = [decode(AttackResult, row["result"]) for row in json.loads((RESULTS / "least_distances.json").read_text())]
+    nearest = [
+        decode(AttackResult, row["result"]) for row in json.loads((RESULTS / "least_distances.json").read_text())
+    ]
     yield "distances", figures.distances([result for result in nearest if result.attack == "fmn"])
     for path in sorted(RESULTS.glob("*/reproduction.json")):
         yield f"reproduction-{path.parent.name}", figures.reproduction(read_reproduction(path.parent))

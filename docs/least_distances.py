@@ -52,9 +52,10 @@ def measured(model: str, runs: Path, attack: attacks.Attack, images: int) -> dic
 @click.option("--images", default=50, show_default=True, help="first test images of Fashion-MNIST")
 @click.option("--models", default="gbz,gfz,dfx,cnn", show_default=True)
 @click.option("--attacks", "names", default="fmn,ddn,fab", show_default=True)
+@click.option("--norms", default=",".join(ORDERS), show_default=True)
 @click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path), help="folder of the cnn")
-def main(images: int, models: str, names: str, runs: Path) -> None:
-    for attack in [each for each in ATTACKS if each.name in names.split(",")]:
+def main(images: int, models: str, names: str, norms: str, runs: Path) -> None:
+    for attack in [each for each in ATTACKS if each.name in names.split(",") and each.norm in norms.split(",")]:
         for model in models.split(","):
             key = [model, attack.name, attack.norm]
             done = [

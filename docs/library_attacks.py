@@ -66,7 +66,7 @@ def measured(model: str, runs: Path, noise: str, name: str, images: int) -> dict
 
 
 @click.command(help=__doc__)
-@click.option("--images", default=100, show_default=True, help="first test images of Fashion-MNIST")
+@click.option("--images", default=50, show_default=True, help="first test images of Fashion-MNIST")
 @click.option("--models", default="gbz,gfz,dfx,cnn", show_default=True)
 @click.option("--noises", default=",".join(NOISES), show_default=True)
 @click.option("--attacks", "names", default=";".join(ATTACKS), help="as a list with semicolons; all where left out")

@@ -84,6 +84,7 @@ class Median:
     """The median of numbers, some of which may be infinite, and its 95% interval; NaN without numbers.
 
     The interval lies between two of the sorted numbers, and holds whatever their distribution (Conover 1999, section 3.2).
+    Fewer than six numbers have none that is finite.
     """
 
     value: float
@@ -98,9 +99,9 @@ class Median:
             return cls(math.nan, math.nan, math.nan)
         from scipy.stats import binom
 
-        last = len(ordered) - 1
-        below = int(binom.ppf(0.025, len(ordered), 0.5))  # so few at least lie below the median
-        return cls(statistics.median(ordered), ordered[max(0, below - 1)], ordered[min(last, len(ordered) - below)])
+        rank = int(binom.ppf(0.025, len(ordered), 0.5))  # from 1; the median lies above the number of that rank
+        low, high = (ordered[rank - 1], ordered[-rank]) if rank else (-math.inf, math.inf)
+        return cls(statistics.median(ordered), low, high)
 
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
