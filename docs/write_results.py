@@ -321,9 +321,12 @@ def least_distances() -> str:
     by_attack = grouped(((result.attack, result.options["norm"]), result) for result in found)
     rows = []
     for (attack, norm), results in by_attack.items():
-        told = {result.model: f"{result.distance}, {share(result.accuracy_within(math.inf))}" for result in results}
+        told = {
+            result.model: f"{result.distance}, {share(Rate.among(map(math.isinf, result.distances)))}"
+            for result in results
+        }
         rows.append([attack, tables.NORMS[norm], *(told.get(model, "-") for model in models)])
-    return table(["median [95%], images without one (%)", "norm", *map(str.upper, models)], rows, left=2)
+    return table(["median distance, images without one (%)", "norm", *map(str.upper, models)], rows, left=2)
 
 
 def library_attacks() -> str:

@@ -17,19 +17,10 @@ if TYPE_CHECKING:
 
 AGREEMENT = 0.8  # an image counts as misclassified once so large a share of the selection draws misclassifies it
 FIRST_SELECTION_DRAW = 2**32  # no gradient sees that many draws before
-FACTORS = (
-    0.8,
-    0.9,
-    1.0,
-    1.1,
-    1.2,
-    1.4,
-    1.8,
-    2.6,
-    4.2,
-)  # lengths that are tried along a line, in that of the attack's change
-HALVINGS = 3
-EDGE = 0.1  # nats
+# Lengths that are tried along a line, in that of the attack's own change.
+FACTORS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.8, 2.6, 4.2)
+HALVINGS = 3  # of the interval that holds the first agreed length
+EDGE = 0.1  # nats; the original is at least so far from misclassified, as the attack sees it
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyrobayes.attacks.least_distance import Judge
     from pyrobayes.attacks.problem import Problem
 
+EOT = 20  # gradients that a step of AutoAttack for random classifiers averages
 TARGETS = 9  # classes that the targeted attacks of AutoAttack go towards
 
 
@@ -50,10 +51,13 @@ class LibraryAttack(LeastDistance):
     """
 
     steps: int = option(100, "steps, each with one gradient", check=check_count)
-    step_particles: int = option(1, "particles of every class that a step of the first stage sees", check=check_count)
+    step_particles: int = option(1, "particles of every class that a step sees", check=check_count)
 
     package: ClassVar[str] = "foolbox"
     alone: ClassVar[bool] = False
+
+    def gradients(self, particles):
+        return super().gradients(min(self.step_particles, particles))
 
     def nearest(self, problem, judge):
         import torch
@@ -65,7 +69,7 @@ class LibraryAttack(LeastDistance):
         return torch.cat([self.search(module, part.problem, part) for part in parts])
 
     def search(self, module: ModuleType, problem: Problem, judge: Judge) -> Tensor:
-        """What the library finds."""
+        """The images [B, channels, height, width] that the library finds."""
         raise NotImplementedError(f"{type(self).__name__} must define search(module, problem, judge)")
 
 
@@ -81,7 +85,7 @@ class FoolboxAttack(LibraryAttack):
         return self.run(self.made(module.attacks), module, problem, judge)
 
     def run(self, attack, module: ModuleType, problem: Problem, judge: Judge, **starts) -> Tensor:
-        """What an attack of foolbox finds."""
+        """The images [B, channels, height, width] that an attack of foolbox finds."""
         from pyrobayes.attacks.adapters import RightOrWrong, random_state
 
         seen = RightOrWrong(problem.by(self, self.step_particles), judge)
@@ -100,11 +104,19 @@ class FMN(FoolboxAttack):
 
     norms: ClassVar[tuple[str, ...]] = tuple(ORDERS)
 
+    @property
+    def started(self) -> bool:
+        """True where it starts from the image of another attack."""
+        return self.norm in ("l2", "l1")
+
+    def gradients(self, particles):
+        return super().gradients(particles) * (1 + self.started)
+
     def made(self, offered):
         return getattr(offered, f"L{self.norm[1:].capitalize()}FMNAttack")(steps=self.steps)
 
     def search(self, module, problem, judge):
-        if self.norm not in ("l2", "l1"):
+        if not self.started:
             return super().search(module, problem, judge)
         found = self.run(module.attacks.DDNAttack(steps=self.steps), module, problem, judge)
         wrong = (judge(found) > 0).nonzero()[:, 0]
@@ -216,6 +228,10 @@ class AutoAttack(Attack):
         for name in ("loss", "snapshot", "target", "evade"):
             if getattr(self, name) != getattr(AutoAttack, name):
                 raise InputError(f"autoattack has losses and targets of its own: leave {name} out")
+
+    def gradients(self, particles):
+        climbs = 2 * EOT if self.variant == "rand" else 1 + 2 * self.targets  # Auto-PGD, and with targets also FAB
+        return super().gradients(particles) * climbs
 
     def perturb(self, problem, eps):
         import torch

@@ -153,6 +153,14 @@ def test_autoattack_needs_four_classes(grey):
         get("autoattack")(Plane(), *grey, 0.1)
 
 
+def test_gradients_are_counted():
+    assert attacks.get("fmn", steps=7).gradients(10) == 7 and attacks.get("fmn", steps=7, norm="l1").gradients(10) == 14
+    assert attacks.get("ddn", steps=7, step_particles=20, eot=2).gradients(10) == 140
+    assert attacks.get("boundary").gradients(10) == 0
+    assert attacks.get("autoattack", variant="rand").gradients(10) == 2 * 20 * 100 * 10
+    assert attacks.get("autoattack", targets=3).gradients(1) == 100 * (1 + 3 + 3)
+
+
 def test_what_a_library_sees_is_the_judges_margin_with_the_gradient_of_the_loss(make, batch):
     (x, y), classifier = batch, BayesClassifier(make("gbz"), particles=3, noise="fixed")
     problem = Problem(attacks.get("fmn", loss="cross-entropy"), classifier, x, y)
