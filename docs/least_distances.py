@@ -45,7 +45,8 @@ def measured(model: str, runs: Path, attack: attacks.Attack, images: int) -> dic
         classifier, data, eps, by=attack, attacker=attacker, images=images, batch_size=50, checked=0, progress=False
     )
     seconds = round(time.process_time() - begun, 1)
-    return {"result": encode(result), "seconds": seconds, "versions": versions()}
+    told = {"result": encode(result), "classifier": classifier.options.decisive}
+    return told | {"seconds": seconds, "versions": versions()}
 
 
 @click.command(help=__doc__)

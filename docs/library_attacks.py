@@ -61,8 +61,21 @@ def measured(model: str, runs: Path, noise: str, name: str, images: int) -> dict
     )
     seconds = round(time.process_time() - begun, 1)
     found = judged(classifier, result.examples[0], data.labels)
-    told = {"model": model, "noise": noise, "attack": name, "options": result.options, "eps": EPS, "seed": 0}
-    return told | {"misclassified": encode(found), "judges": result.judges, "seconds": seconds, "versions": versions()}
+    told = {
+        "classifier": classifier.options.decisive,
+        "model": model,
+        "noise": noise,
+        "attack": name,
+        "options": result.options,
+        "eps": EPS,
+        "seed": 0,
+    }
+    return told | {
+        "misclassified": encode(found),
+        "judges": JUDGES if classifier.random else 1,
+        "seconds": seconds,
+        "versions": versions(),
+    }
 
 
 @click.command(help=__doc__)
