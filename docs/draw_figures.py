@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from pyrobayes import build
 from pyrobayes.codec import decode
 from pyrobayes.commands.report import read_reproduction, read_results
+from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.particles import Effect
 from pyrobayes.options import MODELS
 from pyrobayes.results import figures
@@ -35,6 +36,10 @@ def drawn() -> Iterator[tuple[str, Figure]]:
         yield f"{name}-gbz", figures.detection([each for each in found if each.attack == attack])
     measured = json.loads((RESULTS / "particles.json").read_text())
     yield "particles", figures.particles(decode(list[Effect], measured))
+    nearest = [
+        decode(AttackResult, row["result"]) for row in json.loads((RESULTS / "least_distances.json").read_text())
+    ]
+    yield "distances", figures.distances([result for result in nearest if result.attack == "fmn"])
     for path in sorted(RESULTS.glob("*/reproduction.json")):
         yield f"reproduction-{path.parent.name}", figures.reproduction(read_reproduction(path.parent))
     for name in MODELS:

@@ -15,6 +15,7 @@ the files.
 
 import dataclasses
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from pyrobayes.commands.report import read_reproduction, read_results
 from pyrobayes.data.declared import DATASETS
 from pyrobayes.errors import is_number
 from pyrobayes.evaluation import reproduction
+from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.particles import Effect, references
@@ -312,6 +314,42 @@ def attack_strengths() -> str:
     return table(header, [line("the worst of all attacks of the earlier suite", "", earlier), *body])
 
 
+def least_distances() -> str:
+    """The median distance of the nearest adversarial images, one row an attack and norm, one column a model."""
+    found = [decode(AttackResult, row["result"]) for row in saved_rows("least_distances")]
+    models = list(dict.fromkeys(result.model for result in found))
+    by_attack = grouped(((result.attack, result.options["norm"]), result) for result in found)
+    rows = []
+    for (attack, norm), results in by_attack.items():
+        told = {
+            result.model: f"{result.distance}, {share(Rate.among(map(math.isinf, result.distances)))}"
+            for result in results
+        }
+        rows.append([attack, tables.NORMS[norm], *(told.get(model, "-") for model in models)])
+    return table(["median distance, images without one (%)", "norm", *map(str.upper, models)], rows, left=2)
+
+
+def library_attacks() -> str:
+    """The images that our attacks and those of libraries break, by model and noise."""
+    rows = saved_rows("library_attacks")
+    columns = list(dict.fromkeys((row["model"], row["noise"]) for row in rows))
+    found = {(row["model"], row["noise"], row["attack"]): decode(Rate, row["misclassified"]) for row in rows}
+
+    def told(rate: Rate | None) -> str:
+        return f"{rate.percent()} of {rate.total}" if rate else "-"
+
+    body = [
+        [name, *(told(found.get((*column, name))) for column in columns)]
+        for name in dict.fromkeys(row["attack"] for row in rows)
+    ]
+    return table(["misclassified (%)", *(f"{model.upper()}, {noise}" for model, noise in columns)], body)
+
+
+def saved_rows(name: str) -> list[dict]:
+    """The rows of a results file."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
 def kernel_density() -> str:
     """A classifier that knows the training images by heart, by the variance of its likelihood."""
     rows = json.loads((RESULTS / "kernel_density.json").read_text())
@@ -428,6 +466,8 @@ TABLES = {
         ablations,
         kernel_density,
         attack_strengths,
+        least_distances,
+        library_attacks,
     )
 }
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "commands" / "index.md")

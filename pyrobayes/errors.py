@@ -8,7 +8,8 @@ import numbers
 
 LARGEST_SEED = 2**63 - 1
 LARGEST_BATCH = 2**31 - 1
-LARGEST = 1_000_000  # count, step size, or eps in L2
+LARGEST = 1_000_000  # count, step size, or eps in L2, L1 and L0
+UNBOUNDED = ("l2", "l1", "l0")  # norms in which an eps may exceed 1
 
 
 class PyrobayesError(Exception):
@@ -92,9 +93,9 @@ def check_eps(values, norm: str = "linf") -> tuple[float, ...]:
     if not values:
         raise InputError("eps is empty: give at least one perturbation size from 0 to 1")
     for value in values:
-        if not 0 <= value <= (LARGEST if norm == "l2" else 1):
-            in_l2 = f", or in L2 from 0 to {LARGEST:,}" if norm == "l2" else ""
-            raise InputError(f"eps must lie in [0, 1], the range of a pixel{in_l2}, got {value!r}")
+        if not 0 <= value <= (LARGEST if norm in UNBOUNDED else 1):
+            in_norm = f", or in {norm.upper()} from 0 to {LARGEST:,}" if norm in UNBOUNDED else ""
+            raise InputError(f"eps must lie in [0, 1], the range of a pixel{in_norm}, got {value!r}")
     values = sorted({abs(value) for value in values})  # and no -0.0
     for one, other in itertools.pairwise(values):
         if f"{one:g}" == f"{other:g}":

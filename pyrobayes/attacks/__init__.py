@@ -12,13 +12,15 @@ from pyrobayes.attacks.cw import CW
 from pyrobayes.attacks.square import Square
 from pyrobayes.attacks.transfer import Transfer
 from pyrobayes.attacks.patch import Patch
+from pyrobayes.attacks.libraries import DDN, FAB, FMN, AutoAttack, Boundary, HopSkipJump
 from pyrobayes.attacks.noise import Gaussian, Uniform
 # isort: on
 
 #: The fast gradient sign method: `fgsm(classifier, x, y, eps=[0.05, 0.1])`, see :class:`FGSM`.
 fgsm = FGSM()
 
-__all__ = ["APGD", "CW", "EOTMIM", "FGSM", "LOSSES", "MATCHING", "MIM", "PGD", "Attack", "Gaussian", "Patch", "Problem"]
+__all__ = ["APGD", "AutoAttack", "Boundary", "CW", "DDN", "FAB", "FMN", "HopSkipJump"]
+__all__ += ["EOTMIM", "FGSM", "LOSSES", "MATCHING", "MIM", "PGD", "Attack", "Gaussian", "Patch", "Problem"]
 __all__ += ["Square", "Transfer", "Uniform", "fgsm", "get", "log_odds_against", "names", "options", "register"]
 
 

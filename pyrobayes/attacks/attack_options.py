@@ -11,7 +11,7 @@ from pyrobayes import errors
 from pyrobayes.attacks import base
 from pyrobayes.attacks.base import EACH, Attack
 from pyrobayes.errors import InputError
-from pyrobayes.options import EPS, EPS_IN_L2, ESTIMATORS, EvaluationOptions, declaration, option
+from pyrobayes.options import EPS, EPS_OF_NORM, ESTIMATORS, EvaluationOptions, declaration, option
 
 PLAIN_TYPES = (bool, int, float, str)
 
@@ -85,7 +85,7 @@ class AttackOptions(EvaluationOptions):
     eps: tuple[float, ...] | None = option(
         None,
         "sizes of the perturbation, STOP included where the steps reach it; or a comma list  [default: 0:0.3:0.05, in L2 "
-        "0:3:0.5]",
+        "0:3:0.5, in L1 and L0 from 0 to 60 and 80]",
     )
     attack_particles: int | None = option(
         None, "the attacker's particles  [default: --particles]", check=errors.check_count
@@ -112,7 +112,8 @@ class AttackOptions(EvaluationOptions):
             for name in self._given(attack.name):
                 object.__setattr__(self, name, getattr(attack, name))
         norms = {attack.norm for attack in attacks}
-        eps = self.eps if self.eps is not None else EPS_IN_L2 if norms == {"l2"} else EPS
+        default = EPS_OF_NORM.get(next(iter(norms)), EPS) if len(norms) == 1 else EPS
+        eps = self.eps if self.eps is not None else default
         for norm in norms:
             object.__setattr__(self, "eps", errors.check_eps(eps, norm))
 

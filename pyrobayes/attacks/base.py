@@ -48,7 +48,9 @@ class Attack:
     """
 
     norm: str = option(
-        "linf", "norm of the perturbation that eps bounds; area is a share of the image", ("linf", "l2", "area")
+        "linf",
+        "norm of the perturbation that eps bounds; l0 counts pixel values, area is a share of the image",
+        ("linf", "l2", "l1", "l0", "area"),
     )
     loss: str = option(
         "cross-entropy",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pyrobayes.attacks.base import EACH, LEAST, Attack, lengths
 from pyrobayes.attacks.losses import LOSSES, MATCHING
+from pyrobayes.attacks.norms import shortened
 from pyrobayes.errors import InputError
 from pyrobayes.inference.classifier import Logits, check_range
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, normals_of_images, splitmix, uniforms
@@ -230,16 +231,14 @@ class Problem:
     def project(self, images: Tensor, eps: float) -> Tensor:
         """The images, brought into the ball of radius eps around x and into [0, 1].
 
-        L-infinity gives the nearest images there. L2 shortens the change, and then cuts the pixels to [0, 1], which may
-        shorten it further. An attack by area chooses its pixels itself; they are only cut to [0, 1].
+        L-infinity gives the nearest images there. L2 and L1 shorten the change, and then cut the pixels to [0, 1], which may
+        shorten it further. L0 keeps the largest changes. An attack by area chooses its pixels itself; they are only cut to [0, 1].
         """
         if self.attack.norm == "area":
             return images.clamp(0, 1)
         if self.attack.norm == "linf":
             return images.clamp((self.x - eps).clamp(0, 1), (self.x + eps).clamp(0, 1))
-        change = images - self.x
-        norm = lengths(change)
-        return (self.x + change * (eps / norm.clamp_min(eps)).where(norm > eps, 1)).clamp(0, 1)
+        return (self.x + shortened(images - self.x, self.attack.norm, eps)).clamp(0, 1)
 
     def ascend(self, gradient: Tensor) -> Tensor:
         """The step of length 1 in the attack's norm that increases a linear loss with this gradient most."""

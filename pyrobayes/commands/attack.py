@@ -32,7 +32,7 @@ ATTACK = ResultCommand(
     done="attacked",
     section=sections.attacks_section,
     sentences=sections.attack_sentences,
-    figures=("figure1.*", "figure2-*"),
+    figures=("figure1.*", "figure2-*", "distances.*"),
     overview="figure1",
     beside="adversarial-*.safetensors",
 )
@@ -48,6 +48,8 @@ def attack(
     resume: bool = False,
 ) -> list[AttackResult]:
     """Attack trained models; writes `attack.json`, `figure1` and a `figure2-MODEL` each.
+
+    Attacks that look for the least distance get a figure `distances`: accuracy against distance.
 
     With several attacks, figure 1 has a panel for each, and figure 2 is `figure2-MODEL-ATTACK`. Attacks by transfer are
     never reused, since they depend on other models too.
@@ -83,6 +85,8 @@ def attack(
         # Reused results may be of a model that isn't registered here.
         drawn = sorted(store.results, key=lambda result: place.get(result.model, len(place)))
         store.draw("figure1", True, figures.success_rates, drawn)
+        if measured := [result for result in drawn if result.distances is not None]:
+            store.draw("distances", True, figures.distances, measured)
         return store.results_of_named()
 
 

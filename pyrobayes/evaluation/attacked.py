@@ -1,7 +1,6 @@
 """How a classifier does on adversarial images."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,17 +10,19 @@ from torch import Tensor
 
 from pyrobayes import attacks
 from pyrobayes.attacks import Attack, Problem
-from pyrobayes.attacks.base import lengths
+from pyrobayes.attacks.norms import farthest, size
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_eps, check_integer
 from pyrobayes.evaluation.images import CHECKED, diagnose, expect, map_images, validated_images
-from pyrobayes.evaluation.rates import Rate
+from pyrobayes.evaluation.rates import Median, Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, null_for, table
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, uniforms
 from pyrobayes.options import EPS
 from pyrobayes.progress import Progress, shows_progress
+
+JUDGES = 20  # further draws of the defender's noise, which say whether the nearest image counts
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,8 +36,10 @@ class AttackResult(Summarized):
         posteriors: [E][N] posteriors of those predicted classes.
         unmoved: images, not of the target class, for which no gradient that the attack asked for had a finite value
             other than zero. None of an attack that does without.
-        distances: [N] L2 lengths of the least changes that an attack which looks for them found; infinite where the
-            classifier didn't fall for it; None for other attacks.
+        distances: [N] lengths, in the attack's norm, of the least changes that an attack which looks for them found; infinite
+            where the classifier didn't fall for it; None for other attacks.
+        judges: further draws of the defender's noise, of which most must misclassify an image for its distance to count; None
+            where one draw judges, as in results of earlier versions.
         classes: C; None in results of earlier versions, whose classes are only known to be from 0.
         clean_log_joint: [N, C] nats, of the clean images. This and what follows is None of a result read from its file.
         log_joint: [E, N, C] nats, of the adversarial images.
@@ -55,6 +58,7 @@ class AttackResult(Summarized):
     posteriors: list[list[float]]
     unmoved: Rate
     distances: list[float] | None = field(default=None, metadata=null_for(math.inf))
+    judges: int | None = None
     flipped_by_resampling: Rate | None = field(default=None, metadata=saved("changed"))
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
@@ -121,11 +125,19 @@ class AttackResult(Summarized):
 
         Images of the target class, which are left alone, are not among them; NaN if there are no others.
         """
+        return self.distance and self.distance.value
+
+    @property
+    def distance(self) -> Median | None:
+        """The median distance with its 95% interval."""
         if self.distances is None:
             return None
         triples = zip(self.distances, self.clean_predictions, self.labels, strict=True)
-        right = [distance for distance, p, y in triples if p == y != self.options.get("target")]
-        return statistics.median(right) if right else math.nan
+        return Median.of(distance for distance, p, y in triples if p == y != self.options.get("target"))
+
+    def accuracy_within(self, distance: float) -> Rate:
+        """Share of all images that no change which the attack found, of at most this length, has misclassified."""
+        return Rate.among(each > distance for each in self.distances)
 
     def reached(self, index: int) -> Rate | None:
         """Share of the images of other classes that end up in the target class at `eps[index]`; None without one."""
@@ -173,8 +185,10 @@ def attack(
     check_integer("checked", checked, least=0)
     data, everything = validated_images(classifier, data, images, batch_size), data
     eps, seen = check_eps(eps, perturb.norm), classifier.replaced(**attacker) if attacker else classifier
-    # The nearest image has to be found before its distance is known. No image of [0, 1] is further than the last bound.
-    bounds = (*eps, math.sqrt(data.pixels[0].numel())) if perturb.least_distance else eps
+    # The nearest image has to be found before its distance is known: within the last bound lies every image.
+    furthest = farthest(data.pixels[0].numel(), perturb.norm) if perturb.least_distance else 0
+    bounds = (*eps, furthest) if furthest > eps[-1] else eps
+    judging = JUDGES if perturb.least_distance and classifier.random else None
     if isinstance(perturb.target, int):
         check_integer("target", perturb.target, least=0, most=len(data.classes) - 1)
     keep = len(data) if examples is None else min(examples, len(data))
@@ -182,7 +196,8 @@ def attack(
     def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         towards = of_other_classes(everything, indices, perturb.seed).to(x.device) if perturb.matching else None
         problem = Problem(perturb, seen.for_images(indices, NoiseStream.ATTACKER), x, y, indices, towards)
-        solved = _solved(problem, classifier.for_images(indices, NoiseStream.DEFENDER), bounds)
+        judges = [classifier.for_images(indices, NoiseStream.REDRAWS + number) for number in range(judging or 0)]
+        solved = _solved(problem, classifier.for_images(indices, NoiseStream.DEFENDER), bounds, judges)
         return solved | {"examples": solved["examples"][: max(0, keep - int(indices[0])), : len(eps)]}
 
     size, name = min(batch_size, max(1, seen.images_at_once // perturb.eot)), classifier.factorization.name
@@ -197,6 +212,7 @@ def attack(
         labels=data.labels.tolist(),
         unmoved=Rate.of(found["unmoved"]),
         distances=found["distances"].tolist() if perturb.least_distance else None,
+        judges=judging,
         clean_log_joint=found["clean"],
         log_joint=found["attacked"].transpose(0, 1)[: len(eps)],
         examples=found["examples"].transpose(0, 1),
@@ -205,7 +221,9 @@ def attack(
 
 
 @torch.enable_grad()
-def _solved(problem: Problem, defender: BayesClassifier, bounds: Sequence[float]) -> dict[str, Tensor]:
+def _solved(
+    problem: Problem, defender: BayesClassifier, bounds: Sequence[float], judges: Sequence[BayesClassifier]
+) -> dict[str, Tensor]:
     """One batch attacked within all bounds, and judged by the defender."""
     x, y, perturb = problem.x, problem.y, problem.attack
     adversarial = perturb.solve(problem, bounds)
@@ -213,13 +231,16 @@ def _solved(problem: Problem, defender: BayesClassifier, bounds: Sequence[float]
         clean = defender(x)
         # At eps 0 the image is the clean one, and so is its noise.
         attacked = torch.stack([defender(image) if e else clean for e, image in zip(bounds, adversarial)], dim=1)
-    last = attacked[:, -1].argmax(1)
-    astray = last == perturb.target if isinstance(perturb.target, int) else last != y
+        judged = [judge(adversarial[-1]) for judge in judges] or [attacked[:, -1]]
+    last = torch.stack(judged).argmax(2)
+    astray = (last == perturb.target if isinstance(perturb.target, int) else last != y).double().mean(0) > 0.5
     return {
         "clean": clean,
         "attacked": attacked,
         "unmoved": problem.blind & (y != perturb.target) & perturb.follows_gradient,
-        "distances": lengths(adversarial[-1] - x)[:, 0, 0, 0].where(astray, math.inf),
+        "distances": size(adversarial[-1] - x, perturb.norm).where(astray, math.inf)
+        if perturb.least_distance
+        else y.double(),
         "examples": adversarial.transpose(0, 1),
     }
 

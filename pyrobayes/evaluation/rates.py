@@ -2,6 +2,7 @@
 
 import functools
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -76,6 +77,34 @@ def _wilson(count: int, total: int) -> tuple[float, float]:
 
     low, high = binomtest(count, total).proportion_ci(method="wilson")
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Median:
+    """The median of numbers, some of which may be infinite, and its 95% interval; NaN without numbers.
+
+    The interval lies between two of the sorted numbers, and holds whatever their distribution (Conover 1999, section 3.2).
+    Fewer than six numbers have none that is finite.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, numbers: Iterable[float]) -> "Median":
+        """The median of the numbers."""
+        ordered = sorted(numbers)
+        if not ordered:
+            return cls(math.nan, math.nan, math.nan)
+        from scipy.stats import binom
+
+        rank = int(binom.ppf(0.025, len(ordered), 0.5))  # from 1; the median lies above the number of that rank
+        low, high = (ordered[rank - 1], ordered[-rank]) if rank else (-math.inf, math.inf)
+        return cls(statistics.median(ordered), low, high)
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
 def difference(ours: Tensor, theirs: Tensor) -> tuple[float, float]:

@@ -100,8 +100,9 @@ def attack_notes(result: AttackResult) -> list[str]:
         told.append(f"{model} gave {attack} no gradient for {images}: their robustness is not known.")
     if result.distances is not None:
         told.append(
-            f"{model}: the median L2 distance to what {attack} found is {result.median_distance:.3g}, over the initially "
-            "correct images (infinite where it found nothing that the model fell for)."
+            f"{model}: the median {NORMS[result.options.get('norm', 'l2')]} distance to what {attack} found is {result.distance}, "
+            "over the initially correct images (infinite where it found nothing that the model fell for"
+            + (f" in most of {result.judges} further draws of its noise)." if result.judges else ").")
         )
     return told
 

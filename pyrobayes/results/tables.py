@@ -20,7 +20,7 @@ from pyrobayes.training.metrics import Epoch
 # Kinds of columns. Numbers stand to the right. A status may be followed by a colon and what was found.
 NUMBER, TEXT, MODEL, CODE, STATUS = "number", "text", "model", "code", "status"
 ASCII = str.maketrans({"×": "x", "±": "+/-"})  # terminals know these
-NORMS = {"linf": "L∞", "l2": "L2", "area": "share of the image"}
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0", "area": "share of the image"}
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,10 @@ def test_every_option_of_an_attack_with_help_reaches_it():
             allowed = cls.norms if field.name == "norm" else choices
             kind = next(kind for kind in other if kind.__name__ in str(field.type))
             value = 3 if field.name == "target" else allowed[-1] if allowed else other[kind]
+            if name == "autoattack" and field.name in ("loss", "snapshot", "target"):
+                with pytest.raises(InputError, match=f"losses and targets of its own: leave {field.name} out"):
+                    attacks.get(name, **{field.name: value})
+                continue
             (attack,) = AttackOptions(attack=name, **{field.name: value}).build_attacks()
             assert getattr(attack, field.name) == value
 
@@ -104,10 +108,11 @@ def test_options_go_to_the_attacks_that_have_them():
 
 def test_a_default_that_attacks_share_is_told_once_and_others_by_attack():
     texts = {field.name: field.metadata.get("help", "") for field in dataclasses.fields(AttackOptions)}
-    assert texts["norm"].endswith("  [default: linf; l2 for cw; area for patch]")
+    assert texts["norm"].endswith("  [default: linf; l2 for cw, ddn, boundary; area for patch]")
     assert texts["draws"].endswith("(uniform, gaussian)  [default: 100]")
     assert texts["steps"].endswith(
-        "  [default: 40 for pgd, transfer, patch; 10 for mim; 100 for eot-mim, apgd, cw; 1000 for square]"
+        "  [default: 40 for pgd, transfer, patch; 10 for mim, hop-skip-jump; 100 for eot-mim, apgd, cw, fmn, ddn, fab, autoattack; "
+        "1000 for square, boundary]"
     )
     assert texts["step_size"].endswith(
         "2.5 eps / steps for pgd, mim, transfer; from eps down to 0.02 eps for eot-mim; 0.05 for cw; 2.5 / steps for patch]"
@@ -126,7 +131,7 @@ def test_options_are_spelled_as_they_are_known():
     [
         ({"attack": "pdg"}, "unknown attack 'pdg': did you mean 'pgd'?"),
         ({"attack": ()}, "no attack given: known are fgsm, pgd"),
-        ({"steps": 3}, "fgsm has no option steps, only pgd, mim, eot-mim, apgd, cw, square, transfer, patch"),
+        ({"steps": 3}, "fgsm has no option steps, only pgd, mim, eot-mim, apgd, cw, square, transfer, patch, fmn"),
         ({"attack": "pgd", "steps": 0}, "steps must be a whole number of at least 1, got 0"),
         ({"attack": ("fgsm", "cw"), "norm": "linf"}, "cw is bounded in l2, not in linf"),
         ({"attack": "cw", "target": "each"}, "nearest class: leave target out"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from pyrobayes.evaluation.rates import NORMAL_95, Rate, larger
+from pyrobayes.evaluation.rates import NORMAL_95, Median, Rate, larger
 from pyrobayes.evaluation.reproduction import student_95
 
 
@@ -19,6 +19,18 @@ def test_the_interval_is_wilsons(count, total):
     if count in (0, total):
         assert Rate(count, total).interval[count > 0] == float(count > 0)  # exactly
     assert all(type(end) is float for end in Rate(count, total).interval)
+
+
+def test_the_interval_of_a_median_lies_between_two_of_the_numbers():
+    # The median is below the second smallest of nine with probability (1 + 9) / 2^9, which is 2.0%; the third, 9.0%.
+    numbers = [9.0, 1.0, math.inf, 4.0, 5.0, 3.0, 7.0, 2.0, 6.0]
+    found = Median.of(numbers)
+    assert (found.value, found.low, found.high) == (5.0, 2.0, 9.0) and str(found) == "5 [2, 9]"
+    assert Median.of(numbers[:5]).low == -math.inf and Median.of(numbers[:5]).high == math.inf
+    assert all(map(math.isnan, (Median.of([]).value, Median.of([]).low)))
+    generator = torch.Generator().manual_seed(0)
+    drawn = [Median.of(torch.randn(40, generator=generator).tolist()) for _ in range(500)]
+    assert 0.93 < sum(each.low <= 0 <= each.high for each in drawn) / 500 < 0.99
 
 
 def test_quantiles():

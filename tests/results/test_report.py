@@ -342,7 +342,7 @@ def test_several_attacks_have_a_table_each(folder):
     assert [row[1] for row in first[1:]] == ["fgsm", "worst case of 3 attacks"] and [row[1] for row in second[1:]] == [
         "cw"
     ]
-    assert "the median L2 distance to what CW found is 0.5," in text
+    assert "the median L2 distance to what CW found is 0.5 " in text
     assert "figure2-gbz-cw.png" in text and "(figure2-gbz.png)" not in text
 
 

@@ -51,6 +51,8 @@ WRONG = "#B2182B"
 BOUNDS = {
     "linf": r"perturbation $\epsilon$ ($L_\infty$, pixels in [0, 1])",
     "l2": r"perturbation $\epsilon$ ($L_2$, pixels in [0, 1])",
+    "l1": r"perturbation $\epsilon$ ($L_1$, pixels in [0, 1])",
+    "l0": r"perturbation $\epsilon$ ($L_0$, changed pixel values)",
     "area": r"perturbation $\epsilon$ (share of the image)",
 }
 styled = matplotlib.rc_context(STYLE)  # a decorator: the function draws so, and leaves matplotlib's own settings

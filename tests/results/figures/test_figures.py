@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import matplotlib
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from made_up import CLASSES, attack, certification, evaluation, verdict
 
+from pyrobayes.evaluation.rates import Rate
 from pyrobayes.results import figures
 
 
@@ -88,6 +90,21 @@ def test_the_figure_of_several_models_has_their_rates():
             held = [80.0, *(100 * (1 - rate.share) for rate in rates)]
             assert line.lines[0].get_ydata() == pytest.approx(held)
             assert line.get_label() in ("GBZ (4, 10)", "GFZ (4, 10)")
+
+
+def test_accuracy_steps_down_at_the_distances():
+    first = dataclasses.replace(
+        attack("gbz", "cw", "l2"), distances=[0.0] * 6 + [0.25] * 9 + [0.5] * 12 + [math.inf] * 3
+    )
+    other = dataclasses.replace(attack("gbz", "fmn", "l0"), distances=[3.0] * 30)
+    drawn = figures.distances([first, other])
+    panel, last = drawn.axes
+    (line,) = panel.lines
+    assert line.get_xdata().tolist() == pytest.approx([0, 0.25, 0.5, 0.525])
+    assert line.get_ydata().tolist() == pytest.approx([80, 50, 10, 10])
+    assert texts(panel)[:2] == ("CW, L2", "distance ($L_2$, pixels in [0, 1])") and texts(last)[0] == "FMN, L0"
+    band = panel.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() >= 0 and band.max() == pytest.approx(100 * Rate(24, 30).interval[1])
 
 
 def test_certified_accuracy_steps_down_at_the_radii():
