@@ -10,6 +10,7 @@ from pyrobayes.attacks.eot_mim import EOTMIM
 from pyrobayes.attacks.apgd import APGD
 from pyrobayes.attacks.cw import CW
 from pyrobayes.attacks.square import Square
+from pyrobayes.attacks.simba import SimBA
 from pyrobayes.attacks.transfer import Transfer
 from pyrobayes.attacks.patch import Patch
 from pyrobayes.attacks.noise import Gaussian, Uniform
@@ -19,7 +20,7 @@ from pyrobayes.attacks.noise import Gaussian, Uniform
 fgsm = FGSM()
 
 __all__ = ["APGD", "CW", "EOTMIM", "FGSM", "LOSSES", "MATCHING", "MIM", "PGD", "Attack", "Gaussian", "Patch", "Problem"]
-__all__ += ["Square", "Transfer", "Uniform", "fgsm", "get", "log_odds_against", "names", "options", "register"]
+__all__ += ["SimBA", "Square", "Transfer", "Uniform", "fgsm", "get", "log_odds_against", "names", "options", "register"]
 
 
 def __getattr__(name: str):

@@ -1,6 +1,7 @@
 """Invariants of every registered attack, and what FGSM computes."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -12,6 +13,7 @@ from torch import nn
 from pyrobayes import BayesClassifier, InputError, attacks, build, evaluation
 from pyrobayes.attacks import LOSSES, fgsm, log_odds_against
 from pyrobayes.attacks.apgd import checkpoints
+from pyrobayes.attacks.simba import directions
 from pyrobayes.attacks.square import share
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.attacked import of_other_classes
@@ -20,7 +22,7 @@ from pyrobayes.options import Networks
 EPS = [0.0, 0.05, 0.3, 1.0]
 AIMING = ["pgd", "mim", "apgd"]
 NOISE = ["uniform", "gaussian"]  # too weak to reach a target
-OPTIONS_TO_AIM = {"square": {"steps": 500}, "transfer": {"steps": 20}, "patch": {"steps": 20}}
+OPTIONS_TO_AIM = {"square": {"steps": 500}, "simba": {"steps": 98}, "transfer": {"steps": 20}, "patch": {"steps": 20}}
 EPS_TO_AIM = {"linf": 0.5, "area": 1.0, "l2": 7.0}
 NORMS = {name: attacks.get(name).norms for name in attacks.names()}
 FEW = {"steps": 3, "second_steps": 2, "selection": 6, "looks": 2, "restarts": 2, "draws": 3, "searches": 2}
@@ -35,6 +37,8 @@ def quick():
         few = {option: value for option, value in FEW.items() if option in attacks.options(name)}
         if name == "transfer":
             few["sources"] = (source,)
+        if name == "simba":
+            few["steps"] = 2  # three queries each
         return attacks.get(name, **(few | options))
 
     return quick
@@ -86,8 +90,8 @@ def test_another_seed_gives_other_images_where_an_attack_draws(attack, make, bat
     classifier = BayesClassifier(make("gfz"), particles=2, noise="fixed")
     first, other = (dataclasses.replace(attack, seed=seed)(classifier, *batch, EPS) for seed in (0, 1))
     assert torch.equal(first, other) == (not drawn)
-    if attack.name in ("fgsm", "mim", "cw", "pgd", "square", "uniform"):
-        assert bool(drawn) == (attack.name in ("pgd", "square", "uniform"))
+    if attack.name in ("fgsm", "mim", "cw", "pgd", "simba", "square", "uniform"):
+        assert bool(drawn) == (attack.name in ("pgd", "simba", "square", "uniform"))
 
 
 def test_one_eps_has_no_dimension_of_its_own(attack, make, batch):
@@ -547,6 +551,46 @@ def test_square_changes_channels_apart():
     x = torch.full((4, 3, 7, 7), 0.5)
     found = attacks.get("square", steps=1000)(model, x, torch.zeros(4, dtype=torch.long), 0.1)
     assert (((found - x) * towards).flatten(1).sum(1) > 0.95 * 0.1 * towards.abs().sum()).all()
+
+
+def test_simba_goes_to_the_corner_where_a_linear_loss_is_highest(monkeypatch):
+    towards = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    model = lambda x: torch.stack([torch.zeros(len(x)), (x * towards).flatten(1).sum(1)], 1)  # noqa: E731
+    x, y = torch.full((2, 3, 4, 5), 0.5), torch.zeros(2, dtype=torch.long)
+    once = attacks.get("simba", steps=x[0].numel())
+    corner = x + 0.1 * towards.sign()
+    torch.testing.assert_close(once(model, x, y, 0.1), corner)
+    smaller = dataclasses.replace(once, step_size=0.04)
+    torch.testing.assert_close(smaller(model, x, y, 0.1), x + 0.04 * towards.sign())
+    few = dataclasses.replace(once, steps=7, norm="l2")(model, x, y, 1.0) - x
+    assert (few.ne(0).flatten(1).sum(1) == 7).all() and ((few * towards) >= 0).all()
+    torch.testing.assert_close(few.abs().amax((1, 2, 3)), torch.full((2,), 0.2))
+
+
+def test_simba_tries_every_direction_once_and_then_again_in_another_order(batch):
+    x, y = batch
+    for basis, several in (("pixel", 49), ("dct", 4)):  # a quarter of seven frequencies is two
+        for norm, p in (("linf", math.inf), ("l2", 2)):
+            problem = attacks.Problem(attacks.get("simba", basis=basis, norm=norm), Linear(), x, y)
+            tried = torch.stack(list(itertools.islice(directions(problem), 2 * several))).flatten(2)
+            torch.testing.assert_close(tried.norm(p=p, dim=2), torch.ones(2 * several, len(x)))
+            first, second = (each.transpose(0, 1) for each in tried.split(several))
+            overlaps = first @ first.mT
+            torch.testing.assert_close(overlaps, torch.diag_embed(overlaps.diagonal(dim1=1, dim2=2)), atol=1e-5, rtol=0)
+            same = (first @ second.mT).abs() > 1e-5
+            assert (same.sum(1) == 1).all() and not torch.equal(first, second)
+            assert not torch.equal(first[0], first[1])
+    assert first.amin() < 0 < tried.abs().sum(2).amax()  # waves have both signs
+
+
+@pytest.mark.parametrize("noise", ["fresh", "fixed"])
+def test_simba_asks_a_random_classifier_by_other_draws_every_time(noise, make, batch, monkeypatch):
+    asked, loss = [], attacks.Problem.loss
+    monkeypatch.setattr(
+        attacks.Problem, "loss", lambda self, images, draw: asked.append(draw) or loss(self, images, draw)
+    )
+    attacks.get("simba", steps=3)(BayesClassifier(make("gfz"), particles=2, noise=noise), *batch, 0.1)
+    assert asked == ([0, 1, 2, 3, 4, 5, 6, 7, 8] if noise == "fresh" else [0, 1, 2, 4, 5, 7, 8])
 
 
 def test_transfer_takes_the_images_of_its_source(tiny_images):
