@@ -9,6 +9,7 @@ import pytest
 import torch
 from made_up import CLASSES, attack, certification, evaluation, verdict
 
+from pyrobayes.evaluation.rates import Rate
 from pyrobayes.results import figures
 
 
@@ -100,6 +101,11 @@ def test_certified_accuracy_steps_down_at_the_radii():
         )
         assert line.get_ydata().tolist() == [25, 0]
     assert drawn.lines[-1].get_ydata().tolist() == [75]
+    assert len(drawn.lines) == 3  # a cross for both
+    other = dataclasses.replace(several[1], clean_accuracy=Rate(2, 4))
+    lines = figures.certificates([several[0], other]).axes[0].lines
+    assert [line.get_ydata().tolist() for line in lines[2:]] == [[75], [50]]
+    assert [line.get_color() for line in lines[2:]] == [line.get_color() for line in lines[:2]]
 
 
 # Machado, Oliveira and Fernandes (2009), of linear RGB, at full severity.
