@@ -6,6 +6,7 @@ from pyrobayes.attacks.base import Attack, get, names, options, register
 from pyrobayes.attacks.losses import LOSSES, MATCHING, log_odds_against
 from pyrobayes.attacks.fgsm import FGSM
 from pyrobayes.attacks.pgd import MIM, PGD
+from pyrobayes.attacks.stopping import StoppingPGD
 from pyrobayes.attacks.eot_mim import EOTMIM
 from pyrobayes.attacks.apgd import APGD
 from pyrobayes.attacks.cw import CW
@@ -20,7 +21,19 @@ from pyrobayes.attacks.noise import Gaussian, Uniform
 fgsm = FGSM()
 
 __all__ = ["APGD", "CW", "EOTMIM", "FGSM", "LOSSES", "MATCHING", "MIM", "PGD", "Attack", "Gaussian", "Patch", "Problem"]
-__all__ += ["SimBA", "Square", "Transfer", "Uniform", "fgsm", "get", "log_odds_against", "names", "options", "register"]
+__all__ += [
+    "SimBA",
+    "Square",
+    "StoppingPGD",
+    "Transfer",
+    "Uniform",
+    "fgsm",
+    "get",
+    "log_odds_against",
+    "names",
+    "options",
+    "register",
+]
 
 
 def __getattr__(name: str):

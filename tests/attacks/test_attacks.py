@@ -26,6 +26,7 @@ OPTIONS_TO_AIM = {"square": {"steps": 500}, "simba": {"steps": 98}, "transfer": 
 EPS_TO_AIM = {"linf": 0.5, "area": 1.0, "l2": 7.0}
 NORMS = {name: attacks.get(name).norms for name in attacks.names()}
 FEW = {"steps": 3, "second_steps": 2, "selection": 6, "looks": 2, "restarts": 2, "draws": 3, "searches": 2}
+FEW["stop_draws"] = 1
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ def quick():
         few = {option: value for option, value in FEW.items() if option in attacks.options(name)}
         if name == "transfer":
             few["sources"] = (source,)
-        if name == "simba":
-            few["steps"] = 2  # three queries each
+        if name in ("simba", "pgd-stop"):
+            few["steps"] = 1  # of several passes
         return attacks.get(name, **(few | options))
 
     return quick
@@ -551,6 +552,65 @@ def test_square_changes_channels_apart():
     x = torch.full((4, 3, 7, 7), 0.5)
     found = attacks.get("square", steps=1000)(model, x, torch.zeros(4, dtype=torch.long), 0.1)
     assert (((found - x) * towards).flatten(1).sum(1) > 0.95 * 0.1 * towards.abs().sum()).all()
+
+
+class Evaded:
+    """A test that rejects images whose first logit is above a bound."""
+
+    def __init__(self, bound):
+        self.bound = bound
+
+    def __call__(self, log_joint):
+        return log_joint[:, 0]
+
+    def rejects(self, log_joint):
+        return log_joint[:, 0] > self.bound
+
+
+def test_pgd_stops_at_the_first_look_that_finds_an_image_misclassified_and_accepted(tiny_images):
+    x, model = tiny_images.head(30).batch(slice(None))[0], Linear()
+    y, eps = model(x).argmax(1), 0.04
+    options = {"step_size": eps / 12, "random_start": False}
+    ends = [attacks.get("pgd", steps=steps, **options)(model, x, y, eps) for steps in (5, 10, 12)]
+    broken = [model(images).argmax(1) != y for images in ends]
+    plain = attacks.get("pgd-stop", steps=12, **options)
+    expected = ends[0].where(broken[0][:, None, None, None], ends[1].where(broken[1][:, None, None, None], ends[2]))
+    torch.testing.assert_close(plain(model, x, y, eps), expected)
+    assert 0 < broken[0].sum() < 30
+    evading = dataclasses.replace(plain, evade=Evaded(math.inf), evade_weight=1e-9)
+    torch.testing.assert_close(evading(model, x, y, eps), expected)
+    bound = model(ends[0])[broken[0]][:, 0].median().item()
+    kept = dataclasses.replace(plain, evade=Evaded(bound), evade_weight=1e-9)(model, x, y, eps)
+    passes = broken[0] & (model(ends[0])[:, 0] <= bound)
+    torch.testing.assert_close(kept[passes], ends[0][passes])
+    assert not torch.isclose(kept, ends[0]).flatten(1).all(1)[broken[0] & ~passes].any()
+    never = dataclasses.replace(plain, evade=Evaded(-math.inf), evade_weight=1e-9)
+    torch.testing.assert_close(never(model, x, y, eps), ends[2])  # it goes on to the end
+
+
+def test_pgd_that_stops_looks_by_draws_that_no_gradient_saw_and_keeps_what_most_of_them_misclassify(
+    make, batch, monkeypatch
+):
+    x, y = batch
+    climbed, looked, gradient = [], [], attacks.Problem.gradient
+    monkeypatch.setattr(
+        attacks.Problem, "gradient", lambda self, i, draw: climbed.append(draw) or gradient(self, i, draw)
+    )
+    shares = iter([0.4, 0.2, 0.4, 0.6])
+
+    def succeeds(self, problem, images, draw):
+        looked.append(draw)
+        if len(looked) % 5 == 1:
+            succeeds.now = round(5 * next(shares))
+            seen.append(images)
+        succeeds.now -= 1
+        return torch.full((len(y),), succeeds.now >= 0)
+
+    seen = []
+    monkeypatch.setattr(attacks.StoppingPGD, "succeeds", succeeds)
+    found = attacks.get("pgd-stop", steps=30)(BayesClassifier(make("gbz"), particles=2), x, y, 0.1)
+    assert climbed == list(range(20)) and looked == list(range(30, 50))  # the fourth look finds all images done
+    assert torch.equal(found, seen[3])
 
 
 def test_simba_goes_to_the_corner_where_a_linear_loss_is_highest(monkeypatch):
