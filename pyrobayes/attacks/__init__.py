@@ -21,19 +21,8 @@ from pyrobayes.attacks.noise import Gaussian, Uniform
 fgsm = FGSM()
 
 __all__ = ["APGD", "CW", "EOTMIM", "FGSM", "LOSSES", "MATCHING", "MIM", "PGD", "Attack", "Gaussian", "Patch", "Problem"]
-__all__ += [
-    "SimBA",
-    "Square",
-    "StoppingPGD",
-    "Transfer",
-    "Uniform",
-    "fgsm",
-    "get",
-    "log_odds_against",
-    "names",
-    "options",
-    "register",
-]
+__all__ += ["SimBA", "Square", "StoppingPGD", "Transfer", "Uniform"]
+__all__ += ["fgsm", "get", "log_odds_against", "names", "options", "register"]
 
 
 def __getattr__(name: str):
