@@ -30,13 +30,14 @@ from pyrobayes.commands.report import read_reproduction, read_results
 from pyrobayes.data.declared import DATASETS
 from pyrobayes.errors import is_number
 from pyrobayes.evaluation import reproduction
+from pyrobayes.evaluation.certification import Certification
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.particles import Effect, references
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.checks import CHECKS, FAIL, NOT_APPLICABLE
 from pyrobayes.evaluation.robustness.verdict import Verdict
-from pyrobayes.options import DETECTION_TESTS, MODELS, NETWORKS, PRETRAINED, TrainingOptions
+from pyrobayes.options import COMPARATORS, DETECTION_TESTS, MODELS, NETWORKS, PRETRAINED, TrainingOptions
 from pyrobayes.results import tables
 from pyrobayes.results.configuration import flags
 from pyrobayes.results.markdown import Markdown, code
@@ -49,6 +50,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 MIDDLE = 0.1  # the eps at which every attack is told
 PARTICLES = (1, 10, 100)  # of which the tables tell
+CERTIFIED_RADII = (0, 0.25, 0.5, 1, 1.5, 2)  # of which the table of certificates tells
 # Clean accuracy to reach, and the success rate of FGSM at that eps to stay below, in per cent.
 AIMS = {
     "gfz": (90, 35), "gfy": (90, 35), "gbz": (88, 30), "gby": (88, 35), "dfx": (92, None), "dfz": (92, None), "dbx": (90, None),
@@ -312,6 +314,44 @@ def attack_strengths() -> str:
     return table(header, [line("the worst of all attacks of the earlier suite", "", earlier), *body])
 
 
+def certified_accuracy() -> str:
+    """Models trained and smoothed with noise of one sigma: images without a certificate, and certified accuracy at some radii."""
+    rows = json.loads((RESULTS / "certified_accuracy.json").read_text())
+    found = decode(list[Certification], [row["certification"] for row in rows])
+    header = ["model", "sigma", "images", "draws", "without noise (%)", "abstained (%)"]
+    header += [f"radius {radius:g} (%)" for radius in CERTIFIED_RADII]
+
+    def line(each: Certification) -> list[str]:
+        rates = [each.clean_accuracy, each.abstained, *map(each.certified, CERTIFIED_RADII)]
+        told = [each.model.upper(), f"{each.sigma:g}", f"{each.images:,}", f"{each.draws:,}"]
+        return [*told, *(rate.percent() for rate in rates)]
+
+    return table(header, [line(each) for each in found])
+
+
+def black_box(of: str) -> str:
+    """The success of images made without the victim's gradient, or how many the victim's tests reject; a column a victim."""
+    rows = json.loads((RESULTS / "black_box.json").read_text())
+    found = {(row["source"], row["victim"]): row for row in rows}
+    victims = [name for name in dict.fromkeys([*MODELS, *COMPARATORS]) if any(name == victim for _, victim in found)]
+    sources = dict.fromkeys(["unchanged", *victims, *(row["source"] for row in rows)])
+
+    def cell(row: dict | None) -> str:
+        if row is None:
+            return "-"
+        if of == "success":
+            return decode(Rate, row["success"]).percent()
+        return " / ".join(
+            share(decode(Rate, row["rejected"][test])) for test in DETECTION_TESTS if test in row["rejected"]
+        )
+
+    lines = [
+        [name.upper() if name in victims else name, *(cell(found.get((name, each))) for each in victims)]
+        for name in sources
+    ]
+    return table([f"{of} (%)", *map(str.upper, victims)], lines)
+
+
 def kernel_density() -> str:
     """A classifier that knows the training images by heart, by the variance of its likelihood."""
     rows = json.loads((RESULTS / "kernel_density.json").read_text())
@@ -428,6 +468,8 @@ TABLES = {
         ablations,
         kernel_density,
         attack_strengths,
+        certified_accuracy,
+        black_box,
     )
 }
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "commands" / "index.md")
