@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from pyrobayes import build
 from pyrobayes.codec import decode
 from pyrobayes.commands.report import read_reproduction, read_results
+from pyrobayes.evaluation.certification import Certification
 from pyrobayes.evaluation.particles import Effect
 from pyrobayes.options import MODELS
 from pyrobayes.results import figures
@@ -33,8 +34,15 @@ def drawn() -> Iterator[tuple[str, Figure]]:
     for name, folder, attack in (("detection", RESULTS, "pgd"), ("detection-evading", RESULTS / "evading", "pgd")):
         found = read_results(folder, ["detect"])["detect"].of("gbz")
         yield f"{name}-gbz", figures.detection([each for each in found if each.attack == attack])
+    yield (
+        "selective-gbz",
+        figures.selective_accuracy(read_results(RESULTS / "selective", ["detect"])["detect"].of("gbz")),
+    )
     measured = json.loads((RESULTS / "particles.json").read_text())
     yield "particles", figures.particles(decode(list[Effect], measured))
+    measured = json.loads((RESULTS / "certified_accuracy.json").read_text())
+    certified = decode(list[Certification], [row["certification"] for row in measured])
+    yield "certified_accuracy-cnn", figures.certificates([each for each in certified if each.model == "cnn"])
     for path in sorted(RESULTS.glob("*/reproduction.json")):
         yield f"reproduction-{path.parent.name}", figures.reproduction(read_reproduction(path.parent))
     for name in MODELS:

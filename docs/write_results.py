@@ -227,19 +227,24 @@ def detections() -> str:
     return table(header, rows, left=2)
 
 
-def evasions() -> str:
+def evasions(folder: str = "evading") -> str:
     """Images that pass a test, from an attack that ignores it and from those that evade it, by the weight of its statistic."""
     found: dict[tuple, dict[str, list[Detection]]] = {}
-    for each in results("detect", "evading"):
+    for each in results("detect", folder):
         for_test = found.setdefault(each.model, {})
         for_test.setdefault(each.test, []).append(each)
     rows = []
     for model, of_tests in found.items():
         first = next(iter(of_tests.values()))[0]
         for i, eps in enumerate(first.eps):
-            told = [" / ".join(share(each.undetected[i]) for each in of_tests[test]) for test in DETECTION_TESTS]
+            cells = [[share(each.undetected[i]) for each in of_tests[test]] for test in DETECTION_TESTS]
+            meaningful = [of_tests[test][0].meaningful for test in DETECTION_TESTS]
+            told = [" / ".join(cell) if means else "-" for cell, means in zip(cells, meaningful)]
             rows.append([model.upper(), f"{eps:g}", share(first.success[i]), *told])
-    return table(["model", "eps", "success of PGD", *(f"undetected by {test}" for test in DETECTION_TESTS)], rows)
+    return table(
+        ["model", "eps", f"success of {first.attack.upper()}", *(f"undetected by {test}" for test in DETECTION_TESTS)],
+        rows,
+    )
 
 
 def clean() -> str:

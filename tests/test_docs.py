@@ -237,7 +237,7 @@ def test_attacks_that_ask_are_measured_once_and_go_into_the_table(
         "cnn": pyrobayes.BayesClassifier(make("cnn")),
         "gbz": pyrobayes.BayesClassifier(make("gbz"), particles=2),
     }
-    few = {"VICTIMS": tuple(victims), "STEPS": 1, "EPOCHS": 1, "FITTED": 40, "DRAWS": 3, "SIMBA": {black_box.SHORT: 1}}
+    few = {"VICTIMS": tuple(victims), "STEPS": 1, "EPOCHS": 1, "FITTED": 40, "DRAWS": 3, "SIMBA": {"SimBA": 1}}
     few["SUBSTITUTES"] = {"distilled, Jacobian": {"images": 16, "rounds": 1}}
     few |= {"opened": lambda model, runs: victims[model], "load_data": lambda name, split: tiny_images}
     for name, value in few.items():
@@ -246,7 +246,7 @@ def test_attacks_that_ask_are_measured_once_and_go_into_the_table(
     first, again = (CliRunner().invoke(black_box.main, arguments, catch_exceptions=False) for _ in range(2))
     assert first.output.count(" of 20, ") == 8 and not again.output
     rows = {(row["victim"], row["source"]): row for row in json.loads(path.read_text())}
-    unchanged, simba = rows["gbz", "unchanged"], rows["gbz", black_box.SHORT]
+    unchanged, simba = rows["gbz", "unchanged"], rows["gbz", "SimBA"]
     x, y = tiny_images.head(20).batch(slice(None))
     with torch.no_grad():
         draws = [victims["gbz"].for_images(torch.arange(20), 4 + i)(x).argmax(1) != y for i in range(3)]
@@ -264,7 +264,7 @@ def test_attacks_that_ask_are_measured_once_and_go_into_the_table(
         "| GBZ",
         "| CNN",
         "| distilled, Jacobian",
-        f"| {black_box.SHORT}",
+        "| SimBA",
     ]
     assert others[0].startswith("| GBZ | - | ")
     assert write_results.black_box("rejected").splitlines()[2].count(" / ") == 2

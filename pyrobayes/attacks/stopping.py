@@ -9,16 +9,14 @@ from pyrobayes.attacks.pgd import PGD
 from pyrobayes.errors import InputError, check_count
 from pyrobayes.options import option
 
-LOOK_EVERY = 5  # steps
-
 
 @register("pgd-stop")
 @dataclass(frozen=True)
 class StoppingPGD(PGD):
     """PGD that leaves an image alone once it is misclassified and, where a test is evaded, accepted (Tramer et al. 2020).
 
-    After every fifth step some draws of a random classifier's noise judge the images. An image is done if it succeeds in most
-    of them. One that never is stays as it was when it succeeded in most draws, the last time of several.
+    After every step some draws of a random classifier's noise judge the images. An image is done if it succeeds in more than
+    half of them. One that never is stays as it was when it succeeded in most draws, the last time of several.
     """
 
     restarts: int = dataclasses.field(default=1, init=False)
@@ -30,13 +28,13 @@ class StoppingPGD(PGD):
             raise InputError("the mean of posteriors has no log p(x) that a test could accept: leave eot out")
 
     def climb(self, problem, eps, start, draw):
-        images, along, best, share = start, 0.0, start, problem.y - 1.0 - problem.y  # [B]
+        images, along, best, share = start, 0.0, start, None
         draws = self.stop_draws if problem.random else 1
-        for look, first in enumerate(range(0, self.steps, LOOK_EVERY)):
-            steps = range(first, min(first + LOOK_EVERY, self.steps))
-            images, along = self.walk(problem, eps, images, along, steps, draw)
-            ahead = draw + self.steps + look * draws  # numbers that no gradient was drawn with
+        for step in range(self.steps):
+            images, along = self.walk(problem, eps, images, along, range(step, step + 1), draw)
+            ahead = draw + self.steps + step * draws  # numbers that no gradient was drawn with
             now = sum(self.succeeds(problem, images, ahead + i).float() for i in range(draws)) / draws
+            share = now - 1 if share is None else share
             better = (now >= share) & (share <= 0.5)
             best, share = images.where(per_image(better), best), now.where(better, share)
             if (share > 0.5).all():

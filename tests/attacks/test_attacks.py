@@ -567,50 +567,49 @@ class Evaded:
         return log_joint[:, 0] > self.bound
 
 
-def test_pgd_stops_at_the_first_look_that_finds_an_image_misclassified_and_accepted(tiny_images):
+def test_pgd_stops_at_the_first_step_that_has_an_image_misclassified_and_accepted(tiny_images):
     x, model = tiny_images.head(30).batch(slice(None))[0], Linear()
-    y, eps = model(x).argmax(1), 0.04
+    y, eps, never = model(x).argmax(1), 0.04, {"evade": Evaded(-math.inf), "evade_weight": 1e-9}
     options = {"step_size": eps / 12, "random_start": False}
-    ends = [attacks.get("pgd", steps=steps, **options)(model, x, y, eps) for steps in (5, 10, 12)]
-    broken = [model(images).argmax(1) != y for images in ends]
+    path = torch.stack([attacks.get("pgd", steps=steps, **options)(model, x, y, eps) for steps in range(1, 13)])
+    log_joint = torch.stack([model(images) for images in path])
+    broken = log_joint.argmax(2) != y
+    assert 0 < broken[-1].sum() < 30 and broken[4].sum() < broken[-1].sum()
+    bound = log_joint[..., 0][broken].median().item()
     plain = attacks.get("pgd-stop", steps=12, **options)
-    expected = ends[0].where(broken[0][:, None, None, None], ends[1].where(broken[1][:, None, None, None], ends[2]))
-    torch.testing.assert_close(plain(model, x, y, eps), expected)
-    assert 0 < broken[0].sum() < 30
-    evading = dataclasses.replace(plain, evade=Evaded(math.inf), evade_weight=1e-9)
-    torch.testing.assert_close(evading(model, x, y, eps), expected)
-    bound = model(ends[0])[broken[0]][:, 0].median().item()
-    kept = dataclasses.replace(plain, evade=Evaded(bound), evade_weight=1e-9)(model, x, y, eps)
-    passes = broken[0] & (model(ends[0])[:, 0] <= bound)
-    torch.testing.assert_close(kept[passes], ends[0][passes])
-    assert not torch.isclose(kept, ends[0]).flatten(1).all(1)[broken[0] & ~passes].any()
-    never = dataclasses.replace(plain, evade=Evaded(-math.inf), evade_weight=1e-9)
-    torch.testing.assert_close(never(model, x, y, eps), ends[2])  # it goes on to the end
+    for by, done in (
+        (plain, broken),
+        (dataclasses.replace(plain, evade=Evaded(bound), evade_weight=1e-9), broken & (log_joint[..., 0] <= bound)),
+        (dataclasses.replace(plain, **never), torch.zeros_like(broken)),
+    ):
+        first = done.float().argmax(0).where(done.any(0), 11)  # else it goes on to the end
+        torch.testing.assert_close(by(model, x, y, eps), path[first, torch.arange(30)])
 
 
 def test_pgd_that_stops_looks_by_draws_that_no_gradient_saw_and_keeps_what_most_of_them_misclassify(
     make, batch, monkeypatch
 ):
     x, y = batch
-    climbed, looked, gradient = [], [], attacks.Problem.gradient
+    climbed, looked, seen, gradient = [], [], [], attacks.Problem.gradient
     monkeypatch.setattr(
-        attacks.Problem, "gradient", lambda self, i, draw: climbed.append(draw) or gradient(self, i, draw)
+        attacks.Problem, "gradient", lambda self, images, draw: climbed.append(draw) or gradient(self, images, draw)
     )
-    shares = iter([0.4, 0.2, 0.4, 0.6])
+    successes = [2, 1, 2, 3]  # of five draws, at each step
 
     def succeeds(self, problem, images, draw):
+        step, place = divmod(len(looked), 5)
         looked.append(draw)
-        if len(looked) % 5 == 1:
-            succeeds.now = round(5 * next(shares))
-            seen.append(images)
-        succeeds.now -= 1
-        return torch.full((len(y),), succeeds.now >= 0)
+        seen.append(images)
+        return torch.full((len(y),), place < successes[step] if step < 4 else False)
 
-    seen = []
     monkeypatch.setattr(attacks.StoppingPGD, "succeeds", succeeds)
-    found = attacks.get("pgd-stop", steps=30)(BayesClassifier(make("gbz"), particles=2), x, y, 0.1)
-    assert climbed == list(range(20)) and looked == list(range(30, 50))  # the fourth look finds all images done
-    assert torch.equal(found, seen[3])
+    classifier = BayesClassifier(make("gbz"), particles=2)
+    found = attacks.get("pgd-stop", steps=30)(classifier, x, y, 0.1)
+    assert climbed == list(range(4)) and looked == list(range(30, 50))  # after the fourth step all images are done
+    assert torch.equal(found, seen[-1])
+    successes[:], looked[:] = [1, 2, 2, 1], []
+    found = attacks.get("pgd-stop", steps=4)(classifier, x, y, 0.1)
+    assert torch.equal(found, seen[30]) and not torch.equal(found, seen[25])  # the last of the best
 
 
 def test_simba_goes_to_the_corner_where_a_linear_loss_is_highest(monkeypatch):
