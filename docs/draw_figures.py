@@ -34,10 +34,8 @@ def drawn() -> Iterator[tuple[str, Figure]]:
     for name, folder, attack in (("detection", RESULTS, "pgd"), ("detection-evading", RESULTS / "evading", "pgd")):
         found = read_results(folder, ["detect"])["detect"].of("gbz")
         yield f"{name}-gbz", figures.detection([each for each in found if each.attack == attack])
-    yield (
-        "selective-gbz",
-        figures.selective_accuracy(read_results(RESULTS / "selective", ["detect"])["detect"].of("gbz")),
-    )
+    found = read_results(RESULTS / "stopping", ["detect"])["detect"].of("dfx")
+    yield "selective-dfx", figures.selective_accuracy([each for each in found if each.attack == "pgd"])
     measured = json.loads((RESULTS / "particles.json").read_text())
     yield "particles", figures.particles(decode(list[Effect], measured))
     measured = json.loads((RESULTS / "certified_accuracy.json").read_text())

@@ -231,20 +231,18 @@ def evasions(folder: str = "evading") -> str:
     """Images that pass a test, from an attack that ignores it and from those that evade it, by the weight of its statistic."""
     found: dict[tuple, dict[str, list[Detection]]] = {}
     for each in results("detect", folder):
-        for_test = found.setdefault(each.model, {})
+        for_test = found.setdefault((each.model, each.attack), {})
         for_test.setdefault(each.test, []).append(each)
     rows = []
-    for model, of_tests in found.items():
+    for (model, attack), of_tests in found.items():
         first = next(iter(of_tests.values()))[0]
         for i, eps in enumerate(first.eps):
             cells = [[share(each.undetected[i]) for each in of_tests[test]] for test in DETECTION_TESTS]
             meaningful = [of_tests[test][0].meaningful for test in DETECTION_TESTS]
             told = [" / ".join(cell) if means else "-" for cell, means in zip(cells, meaningful)]
-            rows.append([model.upper(), f"{eps:g}", share(first.success[i]), *told])
-    return table(
-        ["model", "eps", f"success of {first.attack.upper()}", *(f"undetected by {test}" for test in DETECTION_TESTS)],
-        rows,
-    )
+            rows.append([model.upper(), attack.upper(), f"{eps:g}", share(first.success[i]), *told])
+    header = ["model", "attack", "eps", "success", *(f"undetected by {test}" for test in DETECTION_TESTS)]
+    return table(header, rows, left=2)
 
 
 def clean() -> str:
@@ -351,7 +349,10 @@ def black_box(of: str) -> str:
         )
 
     lines = [
-        [name.upper() if name in victims else name, *(cell(found.get((name, each))) for each in victims)]
+        [
+            name.upper() if name in (*MODELS, *COMPARATORS) else name,
+            *(cell(found.get((name, each))) for each in victims),
+        ]
         for name in sources
     ]
     return table([f"{of} (%)", *map(str.upper, victims)], lines)
