@@ -15,6 +15,7 @@ from pyrobayes import build
 from pyrobayes.codec import decode
 from pyrobayes.commands.report import read_reproduction, read_results
 from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.evaluation.certification import Certification
 from pyrobayes.evaluation.particles import Effect
 from pyrobayes.options import MODELS
 from pyrobayes.results import figures
@@ -34,12 +35,17 @@ def drawn() -> Iterator[tuple[str, Figure]]:
     for name, folder, attack in (("detection", RESULTS, "pgd"), ("detection-evading", RESULTS / "evading", "pgd")):
         found = read_results(folder, ["detect"])["detect"].of("gbz")
         yield f"{name}-gbz", figures.detection([each for each in found if each.attack == attack])
+    found = read_results(RESULTS / "stopping", ["detect"])["detect"].of("dfx")
+    yield "selective-dfx", figures.selective_accuracy([each for each in found if each.attack == "pgd"])
     measured = json.loads((RESULTS / "particles.json").read_text())
     yield "particles", figures.particles(decode(list[Effect], measured))
     nearest = [
         decode(AttackResult, row["result"]) for row in json.loads((RESULTS / "least_distances.json").read_text())
     ]
     yield "distances", figures.distances([result for result in nearest if result.attack == "fmn"])
+    measured = json.loads((RESULTS / "certified_accuracy.json").read_text())
+    certified = decode(list[Certification], [row["certification"] for row in measured])
+    yield "certified_accuracy-cnn", figures.certificates([each for each in certified if each.model == "cnn"])
     for path in sorted(RESULTS.glob("*/reproduction.json")):
         yield f"reproduction-{path.parent.name}", figures.reproduction(read_reproduction(path.parent))
     for name in MODELS:

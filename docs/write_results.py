@@ -32,13 +32,14 @@ from pyrobayes.data.declared import DATASETS
 from pyrobayes.errors import is_number
 from pyrobayes.evaluation import reproduction
 from pyrobayes.evaluation.attacked import AttackResult
+from pyrobayes.evaluation.certification import Certification
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.particles import Effect, references
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.checks import CHECKS, FAIL, NOT_APPLICABLE
 from pyrobayes.evaluation.robustness.verdict import Verdict
-from pyrobayes.options import DETECTION_TESTS, MODELS, NETWORKS, PRETRAINED, TrainingOptions
+from pyrobayes.options import COMPARATORS, DETECTION_TESTS, MODELS, NETWORKS, PRETRAINED, TrainingOptions
 from pyrobayes.results import tables
 from pyrobayes.results.configuration import flags
 from pyrobayes.results.markdown import Markdown, code
@@ -51,6 +52,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 MIDDLE = 0.1  # the eps at which every attack is told
 PARTICLES = (1, 10, 100)  # of which the tables tell
+CERTIFIED_RADII = (0, 0.25, 0.5, 1, 1.5, 2)  # of which the table of certificates tells
 # Clean accuracy to reach, and the success rate of FGSM at that eps to stay below, in per cent.
 AIMS = {
     "gfz": (90, 35), "gfy": (90, 35), "gbz": (88, 30), "gby": (88, 35), "dfx": (92, None), "dfz": (92, None), "dbx": (90, None),
@@ -227,19 +229,22 @@ def detections() -> str:
     return table(header, rows, left=2)
 
 
-def evasions() -> str:
+def evasions(folder: str = "evading") -> str:
     """Images that pass a test, from an attack that ignores it and from those that evade it, by the weight of its statistic."""
     found: dict[tuple, dict[str, list[Detection]]] = {}
-    for each in results("detect", "evading"):
-        for_test = found.setdefault(each.model, {})
+    for each in results("detect", folder):
+        for_test = found.setdefault((each.model, each.attack), {})
         for_test.setdefault(each.test, []).append(each)
     rows = []
-    for model, of_tests in found.items():
+    for (model, attack), of_tests in found.items():
         first = next(iter(of_tests.values()))[0]
         for i, eps in enumerate(first.eps):
-            told = [" / ".join(share(each.undetected[i]) for each in of_tests[test]) for test in DETECTION_TESTS]
-            rows.append([model.upper(), f"{eps:g}", share(first.success[i]), *told])
-    return table(["model", "eps", "success of PGD", *(f"undetected by {test}" for test in DETECTION_TESTS)], rows)
+            cells = [[share(each.undetected[i]) for each in of_tests[test]] for test in DETECTION_TESTS]
+            meaningful = [of_tests[test][0].meaningful for test in DETECTION_TESTS]
+            told = [" / ".join(cell) if means else "-" for cell, means in zip(cells, meaningful)]
+            rows.append([model.upper(), attack.upper(), f"{eps:g}", share(first.success[i]), *told])
+    header = ["model", "attack", "eps", "success", *(f"undetected by {test}" for test in DETECTION_TESTS)]
+    return table(header, rows, left=2)
 
 
 def clean() -> str:
@@ -262,7 +267,7 @@ def summary() -> str:
 
 def ablations(of: str) -> str:
     """The gain of training options for GBZ, or for the others, as `docs/ablations.py` measured it."""
-    rows = json.loads((RESULTS / "ablations.json").read_text())
+    rows = saved_rows("ablations")
     rows = [row for row in rows if (row["model"] == "gbz") == (of == "gbz")]
     eps = rows[0]["settings"]["eps"]
     header = [
@@ -287,7 +292,7 @@ def ablations(of: str) -> str:
 
 def attack_strengths() -> str:
     """The generative models under single attacks, and what each adds to eot-mim, with the gradients that it computes."""
-    rows = json.loads((RESULTS / "attack_strengths.json").read_text())
+    rows = saved_rows("attack_strengths")
     models = [model for model in MODELS if any(row["model"] == model for row in rows)]
 
     def told(found: dict) -> str:
@@ -350,9 +355,50 @@ def saved_rows(name: str) -> list[dict]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
+def certified_accuracy() -> str:
+    """Models trained and smoothed with noise of one sigma: images without a certificate, and certified accuracy at some radii."""
+    rows = saved_rows("certified_accuracy")
+    found = decode(list[Certification], [row["certification"] for row in rows])
+    header = ["model", "sigma", "images", "draws", "without noise (%)", "abstained (%)"]
+    header += [f"radius {radius:g} (%)" for radius in CERTIFIED_RADII]
+
+    def line(each: Certification) -> list[str]:
+        rates = [each.clean_accuracy, each.abstained, *map(each.certified, CERTIFIED_RADII)]
+        told = [each.model.upper(), f"{each.sigma:g}", f"{each.images:,}", f"{each.draws:,}"]
+        return [*told, *(rate.percent() for rate in rates)]
+
+    return table(header, [line(each) for each in found])
+
+
+def black_box(of: str) -> str:
+    """The success of images made without the victim's gradient, or how many the victim's tests reject; a column a victim."""
+    rows = saved_rows("black_box")
+    found = {(row["source"], row["victim"]): row for row in rows}
+    victims = [name for name in dict.fromkeys([*MODELS, *COMPARATORS]) if any(name == victim for _, victim in found)]
+    sources = dict.fromkeys(["unchanged", *victims, *(row["source"] for row in rows)])
+
+    def cell(row: dict | None) -> str:
+        if row is None:
+            return "-"
+        if of == "success":
+            return decode(Rate, row["success"]).percent()
+        return " / ".join(
+            share(decode(Rate, row["rejected"][test])) for test in DETECTION_TESTS if test in row["rejected"]
+        )
+
+    lines = [
+        [
+            name.upper() if name in (*MODELS, *COMPARATORS) else name,
+            *(cell(found.get((name, each))) for each in victims),
+        ]
+        for name in sources
+    ]
+    return table([f"{of} (%)", *map(str.upper, victims)], lines)
+
+
 def kernel_density() -> str:
     """A classifier that knows the training images by heart, by the variance of its likelihood."""
-    rows = json.loads((RESULTS / "kernel_density.json").read_text())
+    rows = saved_rows("kernel_density")
     header = [
         "variance",
         "accuracy (%)",
@@ -468,6 +514,8 @@ TABLES = {
         attack_strengths,
         least_distances,
         library_attacks,
+        certified_accuracy,
+        black_box,
     )
 }
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "commands" / "index.md")

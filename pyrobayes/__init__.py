@@ -31,6 +31,7 @@ _NAMES = {
     "inference.generation": "generate reconstruct",
     "progress": "Progress",
     "training.checkpoint": "load pretrained",
+    "training.distillation": "distill",
     "training.fit": "NonFiniteELBO TrainingInterrupted fit",
     "training.metrics": "Epoch",
 }

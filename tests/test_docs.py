@@ -229,6 +229,72 @@ def test_kernel_densities_go_into_the_table(write_results, tmp_path, monkeypatch
     assert line.startswith(f"| 0.5 | {100 * row['accuracy']['share']:.1f} [")
 
 
+def test_attacks_that_ask_are_measured_once_and_go_into_the_table(
+    write_results, tmp_path, monkeypatch, tiny_images, make
+):
+    black_box, path = script("black_box"), tmp_path / "black_box.json"
+    victims = {
+        "cnn": pyrobayes.BayesClassifier(make("cnn")),
+        "gbz": pyrobayes.BayesClassifier(make("gbz"), particles=2),
+    }
+    few = {"VICTIMS": tuple(victims), "STEPS": 1, "EPOCHS": 1, "FITTED": 40, "DRAWS": 3, "SIMBA": {"SimBA": 1}}
+    few["SUBSTITUTES"] = {"distilled, Jacobian": {"images": 16, "rounds": 1}}
+    few |= {"opened": lambda model, runs: victims[model], "load_data": lambda name, split: tiny_images}
+    for name, value in few.items():
+        monkeypatch.setattr(black_box, name, value)
+    arguments = [str(tmp_path), "--images", "20", "--victims", "cnn,gbz", "--out", str(path)]
+    first, again = (CliRunner().invoke(black_box.main, arguments, catch_exceptions=False) for _ in range(2))
+    assert first.output.count(" of 20, ") == 8 and not again.output
+    rows = {(row["victim"], row["source"]): row for row in json.loads(path.read_text())}
+    unchanged, simba = rows["gbz", "unchanged"], rows["gbz", "SimBA"]
+    x, y = tiny_images.head(20).batch(slice(None))
+    with torch.no_grad():
+        draws = [victims["gbz"].for_images(torch.arange(20), 4 + i)(x).argmax(1) != y for i in range(3)]
+    assert unchanged["success"]["count"] == (torch.stack(draws).sum(0) >= 2).sum()
+    assert unchanged["share"] == pytest.approx(torch.stack(draws).float().mean().item())
+    assert (unchanged["draws"], simba["queries"], rows["cnn", "unchanged"]["draws"]) == (3, 60, 1)
+    assert list(simba["rejected"]) == ["marginal", "logit", "kl"] and list(rows["cnn", "gbz"]["rejected"]) == ["kl"]
+    for row in rows.values():
+        assert all(each["count"] <= row["success"]["count"] for each in row["undetected"].values())
+    monkeypatch.setattr(write_results, "RESULTS", tmp_path)
+    header, _, line, *others = write_results.black_box("success").splitlines()
+    assert header == "| success (%) | GBZ | CNN |"
+    assert line.startswith(f"| unchanged | {100 * unchanged['success']['share']:.1f} [")
+    assert [each.split(" | ")[0] for each in others] == [
+        "| GBZ",
+        "| CNN",
+        "| distilled, Jacobian",
+        "| SimBA",
+    ]
+    assert others[0].startswith("| GBZ | - | ")
+    assert write_results.black_box("rejected").splitlines()[2].count(" / ") == 2
+
+
+def test_certificates_of_trained_networks_go_into_the_table(write_results, tmp_path, monkeypatch, tiny_images):
+    certified, few = script("certified_accuracy"), dataclasses.replace(tiny_images, name="fashion-mnist-mini")
+    rows = (certified.Row("cnn", 0.25, images=4, draws=20), certified.Row("cnn", 1.0, images=4, draws=20))
+    for name, value in (("DATA", "fashion-mnist-mini"), ("EPOCHS", 1), ("SELECTION", 5), ("ROWS", rows)):
+        monkeypatch.setattr(certified, name, value)
+    monkeypatch.setattr(certified, "load_data", lambda name, split: few)
+    monkeypatch.setattr(Context, "images", lambda self, name, split: few)
+    monkeypatch.setitem(options.NETWORKS, "small", TINY)
+    path = tmp_path / "certified_accuracy.json"
+    for _ in range(2):
+        arguments = [str(tmp_path / "runs"), "--out", str(path)]
+        CliRunner().invoke(certified.main, arguments, catch_exceptions=False)
+    first, second = json.loads(path.read_text())
+    train, certify = first["commands"]
+    assert "--augmentation gaussian --sigma 0.25" in train and "--alpha 0.001 --seed 0" in certify
+    assert (first["certification"]["sigma"], second["certification"]["sigma"]) == (0.25, 1)
+    assert first["weights"] != second["weights"] and first["certification"]["draws"] == 20
+    monkeypatch.setattr(write_results, "RESULTS", tmp_path)
+    *_, line = write_results.certified_accuracy().splitlines()
+    assert line.startswith("| CNN | 1 | 4 | 20 | ") and line.count("[") == 8
+    for command in (command for row in certified.ROWS for command in row.commands()):
+        name, *given = shlex.split(command)[1:]
+        main.commands[name].make_context(name, given)
+
+
 def test_results_in_the_pages_are_those_of_the_files(write_results):
     for path, text in write_results.pages().items():
         assert path.read_text() == text, f"{named(path)} has other results: python docs/write_results.py"

@@ -6,10 +6,12 @@ from pyrobayes.attacks.base import Attack, get, names, options, register
 from pyrobayes.attacks.losses import LOSSES, MATCHING, log_odds_against
 from pyrobayes.attacks.fgsm import FGSM
 from pyrobayes.attacks.pgd import MIM, PGD
+from pyrobayes.attacks.stopping import StoppingPGD
 from pyrobayes.attacks.eot_mim import EOTMIM
 from pyrobayes.attacks.apgd import APGD
 from pyrobayes.attacks.cw import CW
 from pyrobayes.attacks.square import Square
+from pyrobayes.attacks.simba import SimBA
 from pyrobayes.attacks.transfer import Transfer
 from pyrobayes.attacks.patch import Patch
 from pyrobayes.attacks.libraries import DDN, FAB, FMN, AutoAttack, Boundary, HopSkipJump
@@ -19,9 +21,34 @@ from pyrobayes.attacks.noise import Gaussian, Uniform
 #: The fast gradient sign method: `fgsm(classifier, x, y, eps=[0.05, 0.1])`, see :class:`FGSM`.
 fgsm = FGSM()
 
-__all__ = ["APGD", "AutoAttack", "Boundary", "CW", "DDN", "FAB", "FMN", "HopSkipJump"]
-__all__ += ["EOTMIM", "FGSM", "LOSSES", "MATCHING", "MIM", "PGD", "Attack", "Gaussian", "Patch", "Problem"]
-__all__ += ["Square", "Transfer", "Uniform", "fgsm", "get", "log_odds_against", "names", "options", "register"]
+__all__ = [
+    "APGD",
+    "AutoAttack",
+    "Boundary",
+    "CW",
+    "DDN",
+    "EOTMIM",
+    "FAB",
+    "FGSM",
+    "FMN",
+    "LOSSES",
+    "MATCHING",
+    "MIM",
+    "PGD",
+]
+__all__ += [
+    "Attack",
+    "Gaussian",
+    "HopSkipJump",
+    "Patch",
+    "Problem",
+    "SimBA",
+    "Square",
+    "StoppingPGD",
+    "Transfer",
+    "Uniform",
+]
+__all__ += ["fgsm", "get", "log_odds_against", "names", "options", "register"]
 
 
 def __getattr__(name: str):

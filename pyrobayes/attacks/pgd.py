@@ -54,10 +54,14 @@ class PGD(Iterative):
     def climb(self, problem, eps, start, draw):
         images, along = start, 0.0
         for step in range(self.steps):
-            _, gradient = problem.gradient(images, draw + step)
-            along = self.accumulated(along, gradient)
-            images = problem.project(images + self.size(eps, step) * problem.ascend(along), eps)
+            images, along = self.step(problem, eps, images, along, step, draw)
         return images
+
+    def step(self, problem, eps, images, along, step, draw):
+        """The images after one step, and its direction; `along` is that of the step before."""
+        _, gradient = problem.gradient(images, draw + step)
+        along = self.accumulated(along, gradient)
+        return problem.project(images + self.size(eps, step) * problem.ascend(along), eps), along
 
     def size(self, eps, step):
         """The size of a step; each is as large here."""

@@ -75,6 +75,10 @@ class Evasion:
     def __call__(self, log_joint: Tensor) -> Tensor:
         return self.detector.statistic(self.test, log_joint)
 
+    def rejects(self, log_joint: Tensor) -> Tensor:
+        """True where the test takes an image for adversarial, [B]."""
+        return self.detector.rejects(self.test, log_joint)
+
     def __str__(self) -> str:
         return self.test
 
@@ -150,6 +154,9 @@ class Detection(Summarized):
         accepted_accuracy: [E] share of the accepted images, adversarial or not, that are classified correctly.
         auc: [E] area under the ROC curve, successful adversarial images against clean ones; NaN without any.
         roc: [E][101] share of the successful images above thresholds that 0, 1, ... 100% of the clean ones exceed.
+        clean_selective: [100] accuracy on the 1, 2, ... 100% of the clean images that the test suspects least; None in
+            results of earlier versions.
+        selective: [E][100] the same of the attacked images.
     """
 
     model: str
@@ -169,6 +176,8 @@ class Detection(Summarized):
     flipped_by_resampling: Rate | None = field(default=None, metadata=saved("changed"))
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
+    clean_selective: list[float] | None = None
+    selective: list[list[float]] | None = None
 
     LIMITS = {
         "eps": Limits("E", most=FINITE),
@@ -178,6 +187,8 @@ class Detection(Summarized):
         "accepted_accuracy": Limits("E", part=True),
         "auc": Limits("E", undefined=True),
         "roc": Limits("EP", undefined=True),
+        "clean_selective": Limits("P"),
+        "selective": Limits("EP"),
     }
 
     def __post_init__(self):
@@ -215,21 +226,34 @@ def detect(detector: Detector, result: AttackResult, test: str, *, models_images
     test = choice("test", test, DETECTION_TESTS)
     labels = torch.tensor(result.labels)
     clean = detector.score(test, result.clean_log_joint)
-    found: dict[str, list] = {name: [] for name in (*RATES, "auc", "roc")}
+    found: dict[str, list] = {name: [] for name in (*RATES, "auc", "roc", "selective")}
     for log_joint in result.log_joint:
         rejected, wrong = detector.rejects(test, log_joint), log_joint.argmax(1) != labels
         shares = wrong, rejected[wrong], wrong & ~rejected, ~wrong[~rejected]
         suspicious = detector.score(test, log_joint[wrong])
-        curve = area_under_roc(suspicious, clean), roc(suspicious, clean)
-        for values, value in zip(found.values(), (*map(Rate.of, shares), *curve)):
+        curves = area_under_roc(suspicious, clean), roc(suspicious, clean)
+        selective = selective_accuracy(detector.score(test, log_joint), ~wrong)
+        for values, value in zip(found.values(), (*map(Rate.of, shares), *curves, selective), strict=True):
             values.append(value)
     return Detection(
         **{name: getattr(result, name) for name in ("model", "attack", "options", "data", "eps", *DIAGNOSTICS)},
         test=test,
         meaningful=models_images or test == "kl",
         false_alarms=Rate.of(detector.rejects(test, result.clean_log_joint)),
+        clean_selective=selective_accuracy(clean, result.clean_log_joint.argmax(1) == labels),
         **found,
     )
+
+
+def selective_accuracy(scores: Tensor, right: Tensor, points: int = 100) -> list[float]:
+    """The accuracy on the shares 1/points, 2/points, ... 1 of the images with the lowest scores [N]; `right` [N] are correct.
+
+    It is the curve of accuracy against coverage of El-Yaniv and Wiener (2010). Equal scores keep their order. A share is
+    rounded up to whole images.
+    """
+    ranked = right[scores.argsort(stable=True)].double().cumsum(0)
+    counts = (torch.arange(1, points + 1) * len(right) + points - 1) // points
+    return (ranked[counts - 1] / counts).tolist()
 
 
 def area_under_roc(positive: Tensor, negative: Tensor) -> float:

@@ -111,11 +111,12 @@ def test_a_default_that_attacks_share_is_told_once_and_others_by_attack():
     assert texts["norm"].endswith("  [default: linf; l2 for cw, ddn, boundary; area for patch]")
     assert texts["draws"].endswith("(uniform, gaussian)  [default: 100]")
     assert texts["steps"].endswith(
-        "  [default: 40 for pgd, transfer, patch; 10 for mim, hop-skip-jump; 100 for eot-mim, apgd, cw, fmn, ddn, fab, autoattack; "
-        "1000 for square, boundary]"
+        "  [default: 40 for pgd, pgd-stop, transfer, patch; 10 for mim, hop-skip-jump; 100 for eot-mim, apgd, cw, fmn, ddn, fab, "
+        "autoattack; 1000 for square, simba, boundary]"
     )
     assert texts["step_size"].endswith(
-        "2.5 eps / steps for pgd, mim, transfer; from eps down to 0.02 eps for eot-mim; 0.05 for cw; 2.5 / steps for patch]"
+        "2.5 eps / steps for pgd, mim, pgd-stop, transfer; from eps down to 0.02 eps for eot-mim; 0.05 for cw; "
+        "eps; in L2 0.2, or eps if less for simba; 2.5 / steps for patch]"
     )
     assert AttackOptions.eot == 1 and "[default" not in texts["eot"]  # the command line adds it
 
@@ -131,7 +132,10 @@ def test_options_are_spelled_as_they_are_known():
     [
         ({"attack": "pdg"}, "unknown attack 'pdg': did you mean 'pgd'?"),
         ({"attack": ()}, "no attack given: known are fgsm, pgd"),
-        ({"steps": 3}, "fgsm has no option steps, only pgd, mim, eot-mim, apgd, cw, square, transfer, patch, fmn"),
+        (
+            {"steps": 3},
+            "fgsm has no option steps, only pgd, mim, pgd-stop, eot-mim, apgd, cw, square, simba, transfer, patch",
+        ),
         ({"attack": "pgd", "steps": 0}, "steps must be a whole number of at least 1, got 0"),
         ({"attack": ("fgsm", "cw"), "norm": "linf"}, "cw is bounded in l2, not in linf"),
         ({"attack": "cw", "target": "each"}, "nearest class: leave target out"),

@@ -1,6 +1,7 @@
 """Invariants of every registered attack, and what FGSM computes."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -13,6 +14,7 @@ from pyrobayes import BayesClassifier, InputError, attacks, build, evaluation
 from pyrobayes.attacks import LOSSES, base, fgsm, log_odds_against
 from pyrobayes.attacks.apgd import checkpoints
 from pyrobayes.attacks.norms import ORDERS
+from pyrobayes.attacks.simba import directions
 from pyrobayes.attacks.square import share
 from pyrobayes.codec import encode
 from pyrobayes.evaluation.attacked import of_other_classes
@@ -21,21 +23,13 @@ from pyrobayes.options import Networks
 EPS = [0.0, 0.05, 0.3, 1.0]
 AIMING = ["pgd", "mim", "apgd"]
 NOISE = ["uniform", "gaussian"]  # too weak to reach a target
-OPTIONS_TO_AIM = {"square": {"steps": 500}, "transfer": {"steps": 20}, "patch": {"steps": 20}}
+OPTIONS_TO_AIM = {"square": {"steps": 500}, "simba": {"steps": 98}, "transfer": {"steps": 20}, "patch": {"steps": 20}}
 EPS_TO_AIM = {"linf": 0.5, "area": 1.0, "l2": 7.0}
 LIBRARIES = {name for name, cls in base._REGISTRY.items() if hasattr(cls, "package")}  # test_libraries.py
 OURS = [name for name in attacks.names() if name not in LIBRARIES]
 NORMS = {name: attacks.get(name).norms for name in OURS}
-FEW = {
-    "steps": 3,
-    "second_steps": 2,
-    "selection": 6,
-    "rivals": 2,
-    "second_climbs": 1,
-    "restarts": 2,
-    "draws": 3,
-    "searches": 2,
-}
+FEW = {"steps": 3, "second_steps": 2, "selection": 6, "rivals": 2, "second_climbs": 1, "stop_draws": 1}
+FEW |= {"restarts": 2, "draws": 3, "searches": 2}
 
 
 @pytest.fixture
@@ -49,6 +43,8 @@ def quick():
             few["selection"] = 1
         if name == "transfer":
             few["sources"] = (source,)
+        if name in ("simba", "pgd-stop"):
+            few["steps"] = 1  # of several passes
         return attacks.get(name, **(few | options))
 
     return quick
@@ -100,8 +96,8 @@ def test_another_seed_gives_other_images_where_an_attack_draws(attack, make, bat
     classifier = BayesClassifier(make("gfz"), particles=2, noise="fixed")
     first, other = (dataclasses.replace(attack, seed=seed)(classifier, *batch, EPS) for seed in (0, 1))
     assert torch.equal(first, other) == (not drawn)
-    if attack.name in ("fgsm", "mim", "cw", "pgd", "square", "uniform"):
-        assert bool(drawn) == (attack.name in ("pgd", "square", "uniform"))
+    if attack.name in ("fgsm", "mim", "cw", "pgd", "simba", "square", "uniform"):
+        assert bool(drawn) == (attack.name in ("pgd", "simba", "square", "uniform"))
 
 
 def test_one_eps_has_no_dimension_of_its_own(attack, make, batch):
@@ -561,6 +557,104 @@ def test_square_changes_channels_apart():
     x = torch.full((4, 3, 7, 7), 0.5)
     found = attacks.get("square", steps=1000)(model, x, torch.zeros(4, dtype=torch.long), 0.1)
     assert (((found - x) * towards).flatten(1).sum(1) > 0.95 * 0.1 * towards.abs().sum()).all()
+
+
+class Evaded:
+    """A test that rejects images whose first logit is above a bound."""
+
+    def __init__(self, bound):
+        self.bound = bound
+
+    def __call__(self, log_joint):
+        return log_joint[:, 0]
+
+    def rejects(self, log_joint):
+        return log_joint[:, 0] > self.bound
+
+
+def test_pgd_stops_at_the_first_step_that_has_an_image_misclassified_and_accepted(tiny_images):
+    x, model = tiny_images.head(30).batch(slice(None))[0], Linear()
+    y, eps, never = model(x).argmax(1), 0.04, {"evade": Evaded(-math.inf), "evade_weight": 1e-9}
+    options = {"step_size": eps / 12, "random_start": False}
+    path = torch.stack([attacks.get("pgd", steps=steps, **options)(model, x, y, eps) for steps in range(1, 13)])
+    log_joint = torch.stack([model(images) for images in path])
+    broken = log_joint.argmax(2) != y
+    assert 0 < broken[-1].sum() < 30 and broken[4].sum() < broken[-1].sum()
+    bound = log_joint[..., 0][broken].median().item()
+    plain = attacks.get("pgd-stop", steps=12, **options)
+    for by, done in (
+        (plain, broken),
+        (dataclasses.replace(plain, evade=Evaded(bound), evade_weight=1e-9), broken & (log_joint[..., 0] <= bound)),
+        (dataclasses.replace(plain, **never), torch.zeros_like(broken)),
+    ):
+        first = done.float().argmax(0).where(done.any(0), 11)  # else it goes on to the end
+        torch.testing.assert_close(by(model, x, y, eps), path[first, torch.arange(30)])
+
+
+def test_pgd_that_stops_looks_by_draws_that_no_gradient_saw_and_keeps_what_most_of_them_misclassify(
+    make, batch, monkeypatch
+):
+    x, y = batch
+    climbed, looked, seen, gradient = [], [], [], attacks.Problem.gradient
+    monkeypatch.setattr(
+        attacks.Problem, "gradient", lambda self, images, draw: climbed.append(draw) or gradient(self, images, draw)
+    )
+    successes = [2, 1, 2, 3]  # of five draws, at each step
+
+    def succeeds(self, problem, images, draw):
+        step, place = divmod(len(looked), 5)
+        looked.append(draw)
+        seen.append(images)
+        return torch.full((len(y),), place < successes[step] if step < 4 else False)
+
+    monkeypatch.setattr(attacks.StoppingPGD, "succeeds", succeeds)
+    classifier = BayesClassifier(make("gbz"), particles=2)
+    found = attacks.get("pgd-stop", steps=30)(classifier, x, y, 0.1)
+    assert climbed == list(range(4)) and looked == list(range(30, 50))  # after the fourth step all images are done
+    assert torch.equal(found, seen[-1])
+    successes[:], looked[:] = [1, 2, 2, 1], []
+    found = attacks.get("pgd-stop", steps=4)(classifier, x, y, 0.1)
+    assert torch.equal(found, seen[30]) and not torch.equal(found, seen[25])  # the last of the best
+
+
+def test_simba_goes_to_the_corner_where_a_linear_loss_is_highest(monkeypatch):
+    towards = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    model = lambda x: torch.stack([torch.zeros(len(x)), (x * towards).flatten(1).sum(1)], 1)  # noqa: E731
+    x, y = torch.full((2, 3, 4, 5), 0.5), torch.zeros(2, dtype=torch.long)
+    once = attacks.get("simba", steps=x[0].numel())
+    corner = x + 0.1 * towards.sign()
+    torch.testing.assert_close(once(model, x, y, 0.1), corner)
+    smaller = dataclasses.replace(once, step_size=0.04)
+    torch.testing.assert_close(smaller(model, x, y, 0.1), x + 0.04 * towards.sign())
+    few = dataclasses.replace(once, steps=7, norm="l2")(model, x, y, 1.0) - x
+    assert (few.ne(0).flatten(1).sum(1) == 7).all() and ((few * towards) >= 0).all()
+    torch.testing.assert_close(few.abs().amax((1, 2, 3)), torch.full((2,), 0.2))
+
+
+def test_simba_tries_every_direction_once_and_then_again_in_another_order(batch):
+    x, y = batch
+    for basis, several in (("pixel", 49), ("dct", 4)):  # a quarter of seven frequencies is two
+        for norm, p in (("linf", math.inf), ("l2", 2)):
+            problem = attacks.Problem(attacks.get("simba", basis=basis, norm=norm), Linear(), x, y)
+            tried = torch.stack(list(itertools.islice(directions(problem), 2 * several))).flatten(2)
+            torch.testing.assert_close(tried.norm(p=p, dim=2), torch.ones(2 * several, len(x)))
+            first, second = (each.transpose(0, 1) for each in tried.split(several))
+            overlaps = first @ first.mT
+            torch.testing.assert_close(overlaps, torch.diag_embed(overlaps.diagonal(dim1=1, dim2=2)), atol=1e-5, rtol=0)
+            same = (first @ second.mT).abs() > 1e-5
+            assert (same.sum(1) == 1).all() and not torch.equal(first, second)
+            assert not torch.equal(first[0], first[1])
+    assert first.amin() < 0 < tried.abs().sum(2).amax()  # waves have both signs
+
+
+@pytest.mark.parametrize("noise", ["fresh", "fixed"])
+def test_simba_asks_a_random_classifier_by_other_draws_every_time(noise, make, batch, monkeypatch):
+    asked, loss = [], attacks.Problem.loss
+    monkeypatch.setattr(
+        attacks.Problem, "loss", lambda self, images, draw: asked.append(draw) or loss(self, images, draw)
+    )
+    attacks.get("simba", steps=3)(BayesClassifier(make("gfz"), particles=2, noise=noise), *batch, 0.1)
+    assert asked == ([0, 1, 2, 3, 4, 5, 6, 7, 8] if noise == "fresh" else [0, 1, 2, 4, 5, 7, 8])
 
 
 def test_transfer_takes_the_images_of_its_source(tiny_images):

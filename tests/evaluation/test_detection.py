@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from pyrobayes import BayesClassifier, InputError, attacks, evaluation
-from pyrobayes.codec import encode
+from pyrobayes.codec import decode, encode
 from pyrobayes.evaluation import detection
 from pyrobayes.evaluation.attacked import AttackResult
-from pyrobayes.evaluation.detection import area_under_roc, detector_of, fit_detector, roc
+from pyrobayes.evaluation.detection import area_under_roc, detector_of, fit_detector, roc, selective_accuracy
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import DETECTION_TESTS
@@ -191,3 +191,23 @@ def test_what_is_detected_does_not_depend_on_batches(make, tiny_images):
     results = [evaluation.attack(classifier, tiny_images.head(50), 0.2, batch_size=size) for size in (50, 7)]
     first, second = (detection.detect(detector, result, "logit") for result in results)
     assert first.detected == second.detected and first.auc == pytest.approx(second.auc)
+
+
+def test_selective_accuracy_is_that_of_the_least_suspicious_images(training):
+    scores, right = torch.tensor([3.0, 1.0, 2.0, 9.0]), torch.tensor([False, True, True, True])
+    assert selective_accuracy(scores, right, points=4) == pytest.approx([1, 1, 2 / 3, 3 / 4])
+    assert selective_accuracy(scores, right, points=8) == pytest.approx([1, 1, 1, 1, 2 / 3, 2 / 3, 3 / 4, 3 / 4])
+    log_joint, y = training
+    detector = detector_of(log_joint, y, 0.05)
+    found = detection.detect(detector, result_of(log_joint, log_joint.roll(1, 0), y.tolist()), "logit")
+    clean, attacked = found.clean_selective, found.selective[0]
+    assert len(clean) == len(attacked) == 100
+    assert clean[-1] == pytest.approx((log_joint.argmax(1) == y).float().mean().item())
+    assert attacked[-1] == pytest.approx(1 - found.success[0].share)
+    accepted = found.accepted_accuracy[0]
+    assert accepted.total == 950 and attacked[94] == pytest.approx(
+        accepted.share
+    )  # the threshold is a point of the curve
+    older = encode(found)
+    del older["selective"], older["clean_selective"]
+    assert decode(detection.Detection, older).selective is None

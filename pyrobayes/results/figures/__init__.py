@@ -6,7 +6,7 @@ matplotlib's own settings as they were.
 
 # ruff: noqa: F401  (the names that others take from here)
 from pyrobayes.results.figures.certificates import certificates
-from pyrobayes.results.figures.detections import detection
+from pyrobayes.results.figures.detections import detection, selective_accuracy
 from pyrobayes.results.figures.distances import distances
 from pyrobayes.results.figures.graph import graphical_model
 from pyrobayes.results.figures.images import adversarial_examples, confusion_matrix, image_grid, reconstructions

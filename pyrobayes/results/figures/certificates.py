@@ -13,14 +13,18 @@ from pyrobayes.results.figures import style
 def certificates(results: Sequence[Certification]) -> Figure:
     """Certified accuracy of one model against the radius in L2, a line a sigma, with 95% Wilson intervals as bands.
 
-    A cross at radius 0 is the accuracy of the model itself, without noise.
+    A cross at radius 0 is the accuracy of the model itself, without noise. Where each sigma has weights of its own, each has a
+    cross of its colour.
     """
     figure = style.new_figure(style.WIDTH * 0.75, 3.2)
     axes, first = figure.subplots(), results[0]
-    for i, result in enumerate(results):
-        _certified(axes, result, matplotlib.colormaps["viridis"](0.75 * i / max(1, len(results) - 1)))
-    clean = 100 * first.clean_accuracy.share
-    axes.plot([0], [clean], "x", color="black", markersize=6, clip_on=False, label="without noise", zorder=5)
+    colours = [matplotlib.colormaps["viridis"](0.75 * i / max(1, len(results) - 1)) for i in range(len(results))]
+    several = len({result.clean_accuracy for result in results}) > 1
+    for result, colour in zip(results, colours):
+        _certified(axes, result, colour)
+    for i, (result, colour) in enumerate(zip(results, colours) if several else [(first, "black")]):
+        clean, label = 100 * result.clean_accuracy.share, None if i else "without noise"
+        axes.plot([0], [clean], "x", color=colour, markersize=6, clip_on=False, label=label, zorder=5)
     axes.set_xlim(left=0)
     axes.set_xlabel(r"radius ($L_2$, pixels in [0, 1])")
     axes.set_ylabel("certified images (%)")

@@ -73,3 +73,46 @@ def _evasion(axes, without: Detection, results: Sequence[Detection], colours: Se
     axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
     axes.minorticks_off()
     axes.set(ylim=(0, 101), xlabel=r"weight $\lambda$ in the attack")
+
+
+@style.styled
+def selective_accuracy(results: Sequence[Detection]) -> Figure:
+    """Accuracy of the accepted images against the share that is accepted, of one model; a panel a test, a line an eps.
+
+    A test accepts the images that it suspects least. Clean images are black. The line of an attack that evades the test is
+    dashed, where the weight of the evasion has most images undetected. Dots are at the fitted thresholds.
+    """
+    plain = [result for result in results if result.options["evade"] is None and result.meaningful]
+    first = plain[0]
+    colours = [matplotlib.colormaps["viridis"](0.75 * i / max(1, len(first.eps) - 1)) for i in range(len(first.eps))]
+    figure = style.new_figure(style.WIDTH, 2.8)
+    grid = figure.subplots(1, len(plain), squeeze=False, sharey=True)[0]
+    for axes, result in zip(grid, plain):
+        evading = [other for other in results if other.test == result.test and other.options["evade"] is not None]
+        _curve(axes, result.clean_selective, color="black", linewidth=1.4)
+        for i, colour in enumerate(colours):
+            lines = [(result, "-")]
+            if evading:
+                lines.append((max(evading, key=lambda other, i=i: other.undetected[i].share), style.DASHED))
+            for each, dashes in lines:
+                _curve(axes, each.selective[i], color=colour, linewidth=1.4, linestyle=dashes)
+                accepted = each.accepted_accuracy[i]
+                at = [100 * accepted.total / each.images], [100 * accepted.share]
+                axes.plot(*at, "o", color=colour, markersize=3.5)
+        axes.set(xlim=(0, 101), xlabel="accepted images (%)")
+        axes.set_title(f"{'KL' if result.test == 'kl' else result.test} test", fontsize=9)
+        style.rate_axis(axes, top=101)
+    grid[0].set_ylabel("accuracy of the accepted (%)")
+    lines = [Line2D([], [], color="black", label="clean")]
+    lines += [Line2D([], [], color=colour, label=rf"$\epsilon$ = {eps:g}") for colour, eps in zip(colours, first.eps)]
+    if any(result.options["evade"] is not None for result in results):
+        lines.append(Line2D([], [], color=style.OTHER, linestyle=style.DASHED, label="evading the test"))
+    lines.append(Line2D([], [], color=style.OTHER, linestyle="none", marker="o", markersize=3.5, label="threshold"))
+    figure.legend(handles=lines, loc="outside right center", fontsize=8)
+    images = f"{style.data_name(first.data)}, {first.images:,} test images"
+    figure.suptitle(f"{first.model.upper()} under {first.attack.upper()}, {images}", fontsize=9)
+    return figure
+
+
+def _curve(axes, accuracy: Sequence[float], **line) -> None:
+    axes.plot(range(1, len(accuracy) + 1), [100 * share for share in accuracy], **line)

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from made_up import CLASSES, attack, certification, evaluation, verdict
+from made_up import CLASSES, attack, certification, detection, evaluation, verdict
 
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.results import figures
@@ -117,6 +117,28 @@ def test_certified_accuracy_steps_down_at_the_radii():
         )
         assert line.get_ydata().tolist() == [25, 0]
     assert drawn.lines[-1].get_ydata().tolist() == [75]
+    assert len(drawn.lines) == 3  # a cross for both
+    other = dataclasses.replace(several[1], clean_accuracy=Rate(2, 4))
+    lines = figures.certificates([several[0], other]).axes[0].lines
+    assert [line.get_ydata().tolist() for line in lines[2:]] == [[75], [50]]
+    assert [line.get_color() for line in lines[2:]] == [line.get_color() for line in lines[:2]]
+
+
+def test_accuracy_against_coverage_has_the_curves_and_the_thresholds():
+    curves = {"clean_selective": [1.0] * 99 + [0.9], "selective": [[0.9] * 100, [0.2] * 100]}
+    plain = [dataclasses.replace(detection("gbz", test), **curves) for test in ("logit", "kl")]
+    evading = dataclasses.replace(detection("gbz", "kl", evade="kl"), selective=[[0.1] * 100] * 2)
+    caught = {"detected": [Rate(15, 20), Rate(45, 50)], "undetected": [Rate(5, 60)] * 2, "selective": [[0.4] * 100] * 2}
+    weaker = dataclasses.replace(evading, **caught)
+    without = dataclasses.replace(detection("gbz", "marginal", meaningful=False), **curves)
+    logit, kl = figures.selective_accuracy([without, *plain, weaker, evading]).axes
+    assert [texts(axes)[0] for axes in (logit, kl)] == ["logit test", "KL test"]
+    ends = [line.get_ydata()[-1] for line in logit.lines]
+    assert ends == pytest.approx([90, 90, 100 * 37 / 50, 20, 100 * 8 / 46])  # clean, and each eps with its threshold
+    assert logit.lines[2].get_xdata() == pytest.approx([100 * 50 / 60])
+    assert [line.get_ydata()[0] for line in kl.lines[3::4]] == pytest.approx(
+        [10, 10]
+    )  # the evasion with most undetected
 
 
 # Machado, Oliveira and Fernandes (2009), of linear RGB, at full severity.
