@@ -37,7 +37,7 @@ class LeastDistance(Attack):
 
     loss: str = "margin"
     confidence: float = option(0.0, "margin in nats above which an image is misclassified", check=check_from_zero)
-    selection: int = option(10, "draws of the noise that tell which images stand", check=check_count)
+    selection: int = option(10, "draws of the noise that choose the best image", check=check_count)
 
     least_distance: ClassVar[bool] = True
 

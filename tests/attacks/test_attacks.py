@@ -82,19 +82,19 @@ def test_stays_in_the_ball_and_in_the_range_of_pixels(attack, norm, quick, name,
 
 def test_the_same_seed_gives_the_same_images(attack, make, batch):
     attacked = (BayesClassifier(make("gfz"), particles=2, seed=1) for _ in range(2))
-    first, second = (attack(classifier, *batch, EPS) for classifier in attacked)
+    first, second = (attack(classifier, *batch, 0.3) for classifier in attacked)
     assert torch.equal(first, second)
     classifier = BayesClassifier(make("gfz"), particles=2, seed=1)
     for _ in range(2):  # and so does the same classifier, whose noise a call of its own would draw anew
         classifier(batch[0])
-        assert torch.equal(first, attack(classifier, *batch, EPS))
+        assert torch.equal(first, attack(classifier, *batch, 0.3))
 
 
 def test_another_seed_gives_other_images_where_an_attack_draws(attack, make, batch, monkeypatch):
     drawn, keys = [], attacks.Problem._keys
     monkeypatch.setattr(attacks.Problem, "_keys", lambda problem, draw: drawn.append(draw) or keys(problem, draw))
     classifier = BayesClassifier(make("gfz"), particles=2, noise="fixed")
-    first, other = (dataclasses.replace(attack, seed=seed)(classifier, *batch, EPS) for seed in (0, 1))
+    first, other = (dataclasses.replace(attack, seed=seed)(classifier, *batch, 0.3) for seed in (0, 1))
     assert torch.equal(first, other) == (not drawn)
     if attack.name in ("fgsm", "mim", "cw", "pgd", "simba", "square", "uniform"):
         assert bool(drawn) == (attack.name in ("pgd", "simba", "square", "uniform"))
@@ -108,7 +108,7 @@ def test_one_eps_has_no_dimension_of_its_own(attack, make, batch):
 def test_changes_neither_the_classifier_nor_the_images(attack, make, batch):
     x, y = batch
     classifier, before = BayesClassifier(make("gfz"), noise="fixed"), x.clone()
-    attack(classifier, x, y, EPS)
+    attack(classifier, x, y, 0.3)
     assert torch.equal(x, before) and not x.requires_grad
     assert all(parameter.grad is None for parameter in classifier.parameters())
 
