@@ -35,8 +35,10 @@ def drawn() -> Iterator[tuple[str, Figure]]:
     for name, folder, attack in (("detection", RESULTS, "pgd"), ("detection-evading", RESULTS / "evading", "pgd")):
         found = read_results(folder, ["detect"])["detect"].of("gbz")
         yield f"{name}-gbz", figures.detection([each for each in found if each.attack == attack])
-    found = read_results(RESULTS / "stopping", ["detect"])["detect"].of("dfx")
-    yield "selective-dfx", figures.selective_accuracy([each for each in found if each.attack == "pgd"])
+    yield (
+        "selective-gbz",
+        figures.selective_accuracy(read_results(RESULTS / "selective", ["detect"])["detect"].of("gbz")),
+    )
     measured = json.loads((RESULTS / "particles.json").read_text())
     yield "particles", figures.particles(decode(list[Effect], measured))
     nearest = [
