@@ -78,7 +78,7 @@ class Measurement:
         return self.transferred[source], {"options": by.described(), "queries": 0}
 
     def attacked(self, by: Attack) -> Tensor:
-        """What an attack makes of the test images."""
+        """Adversarial images of the test images, by an attack on the victim."""
         return by(self.victim, self.x, self.y, EPS)
 
     @torch.no_grad()

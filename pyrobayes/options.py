@@ -25,8 +25,11 @@ DETECTION_TESTS = ("marginal", "logit", "kl")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRETRAINED = Path(__file__).parent / "resources" / "pretrained"  # the package's models, as a folder of runs
 EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
-EPS_IN_L2 = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
-EPS_OF_NORM = {"l2": EPS_IN_L2, "l1": (0.0, 5.0, 10.0, 20.0, 40.0, 60.0), "l0": (0.0, 5.0, 10.0, 20.0, 40.0, 80.0)}
+EPS_OF_NORM = {
+    "l2": (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+    "l1": (0.0, 5.0, 10.0, 20.0, 40.0, 60.0),
+    "l0": (0.0, 5.0, 10.0, 20.0, 40.0, 80.0),
+}
 SIGMA = 0.25  # standard deviation of Gaussian noise on the pixels
 
 

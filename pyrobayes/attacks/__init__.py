@@ -21,33 +21,9 @@ from pyrobayes.attacks.noise import Gaussian, Uniform
 #: The fast gradient sign method: `fgsm(classifier, x, y, eps=[0.05, 0.1])`, see :class:`FGSM`.
 fgsm = FGSM()
 
-__all__ = [
-    "APGD",
-    "AutoAttack",
-    "Boundary",
-    "CW",
-    "DDN",
-    "EOTMIM",
-    "FAB",
-    "FGSM",
-    "FMN",
-    "LOSSES",
-    "MATCHING",
-    "MIM",
-    "PGD",
-]
-__all__ += [
-    "Attack",
-    "Gaussian",
-    "HopSkipJump",
-    "Patch",
-    "Problem",
-    "SimBA",
-    "Square",
-    "StoppingPGD",
-    "Transfer",
-    "Uniform",
-]
+__all__ = ["APGD", "AutoAttack", "Boundary", "CW", "DDN", "EOTMIM", "FAB", "FGSM", "FMN", "HopSkipJump", "LOSSES"]
+__all__ += ["MATCHING", "MIM", "PGD", "Attack", "Gaussian", "Patch", "Problem", "SimBA", "Square", "StoppingPGD"]
+__all__ += ["Transfer", "Uniform"]
 __all__ += ["fgsm", "get", "log_odds_against", "names", "options", "register"]
 
 

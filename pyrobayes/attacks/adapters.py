@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from pyrobayes.attacks.base import per_image
 from pyrobayes.attacks.least_distance import Judge
 from pyrobayes.attacks.norms import NAMES
 from pyrobayes.attacks.problem import Problem
@@ -46,7 +47,7 @@ class RightOrWrong(nn.Module):
 
     def _gradient(self, images: Tensor) -> Tensor:
         _, gradient = self.problem.gradient(images, self.draw)
-        none = ~gradient.flatten(1).any(1)[:, None, None, None]
+        none = per_image(~gradient.flatten(1).any(1))
         # Libraries divide by its length. Any direction is as good where there is none.
         return self.problem.normals(self.draw).where(none, gradient) if none.any() else gradient
 

@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pyrobayes.attacks.base import lengths, per_image, register
+from pyrobayes.attacks.base import per_image, register
 from pyrobayes.attacks.least_distance import LeastDistance
+from pyrobayes.attacks.norms import size
 from pyrobayes.errors import check_count, check_step_size
 from pyrobayes.options import option
 
@@ -38,7 +39,7 @@ class CW(LeastDistance):
         for search in range(self.searches):
             reached = False
             for images, margin in self._descent(problem, judge, weight, 1 + search * self.steps):
-                length = lengths(images - problem.x)[:, 0, 0, 0]
+                length = size(images - problem.x, self.norm)
                 astray = margin > 0
                 nearer = astray & (length < distance)
                 best = images.where(per_image(nearer), best)

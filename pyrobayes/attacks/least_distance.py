@@ -91,7 +91,7 @@ class Judge:
         return self._margin(images) - self._luck - self.confidence
 
     def of(self, kept: Tensor) -> Judge:
-        """This judge for some of the images alone, their places or a mask [B]."""
+        """This judge for some of the images alone, by their places."""
         other = copy.copy(self)
         other.problem, other.astray, other._luck = self.problem.of(kept), self.astray[kept], self._luck[kept]
         return other

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from pyrobayes.attacks.base import per_image
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -32,5 +34,5 @@ def shortened(change: Tensor, norm: str, eps: float) -> Tensor:
         flat = change.flatten(1)
         largest = flat.abs().topk(kept, dim=1).indices
         return flat.new_zeros(flat.shape).scatter(1, largest, flat.gather(1, largest)).reshape_as(change)
-    length = size(change, norm)[:, None, None, None]
+    length = per_image(size(change, norm))
     return change * (eps / length.clamp_min(eps)).where(length > eps, 1)

@@ -28,13 +28,13 @@ class StoppingPGD(PGD):
             raise InputError("the mean of posteriors has no log p(x) that a test could accept: leave eot out")
 
     def climb(self, problem, eps, start, draw):
-        images, along, best, share = start, 0.0, start, None
+        images, along, best = start, 0.0, start
+        share = start.new_full(start.shape[:1], -1.0)  # of the draws in which the best image succeeds
         draws = self.stop_draws if problem.random else 1
         for step in range(self.steps):
             images, along = self.step(problem, eps, images, along, step, draw)
             ahead = draw + self.steps + step * draws  # numbers that no gradient was drawn with
             now = sum(self.succeeds(problem, images, ahead + i).float() for i in range(draws)) / draws
-            share = now - 1 if share is None else share
             better = (now >= share) & (share <= 0.5)
             best, share = images.where(per_image(better), best), now.where(better, share)
             if (share > 0.5).all():

@@ -231,18 +231,18 @@ def _solved(
         clean = defender(x)
         # At eps 0 the image is the clean one, and so is its noise.
         attacked = torch.stack([defender(image) if e else clean for e, image in zip(bounds, adversarial)], dim=1)
-        judged = [judge(adversarial[-1]) for judge in judges] or [attacked[:, -1]]
-    last = torch.stack(judged).argmax(2)
-    astray = (last == perturb.target if isinstance(perturb.target, int) else last != y).double().mean(0) > 0.5
-    return {
+    found = {
         "clean": clean,
         "attacked": attacked,
         "unmoved": problem.blind & (y != perturb.target) & perturb.follows_gradient,
-        "distances": size(adversarial[-1] - x, perturb.norm).where(astray, math.inf)
-        if perturb.least_distance
-        else y.double(),
         "examples": adversarial.transpose(0, 1),
     }
+    if perturb.least_distance:
+        with torch.no_grad():
+            last = torch.stack([judge(adversarial[-1]) for judge in judges] or [attacked[:, -1]]).argmax(2)
+        astray = (last == perturb.target if isinstance(perturb.target, int) else last != y).double().mean(0) > 0.5
+        found["distances"] = size(adversarial[-1] - x, perturb.norm).where(astray, math.inf)
+    return found
 
 
 def of_other_classes(data: Images, indices: Tensor, seed: int) -> Tensor:

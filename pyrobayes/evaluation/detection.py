@@ -230,9 +230,10 @@ def detect(detector: Detector, result: AttackResult, test: str, *, models_images
     for log_joint in result.log_joint:
         rejected, wrong = detector.rejects(test, log_joint), log_joint.argmax(1) != labels
         shares = wrong, rejected[wrong], wrong & ~rejected, ~wrong[~rejected]
-        suspicious = detector.score(test, log_joint[wrong])
+        scores = detector.score(test, log_joint)
+        suspicious = scores[wrong]
         curves = area_under_roc(suspicious, clean), roc(suspicious, clean)
-        selective = selective_accuracy(detector.score(test, log_joint), ~wrong)
+        selective = selective_accuracy(scores, ~wrong)
         for values, value in zip(found.values(), (*map(Rate.of, shares), *curves, selective), strict=True):
             values.append(value)
     return Detection(

@@ -42,9 +42,8 @@ class SuiteEntry:
     def passes(self, particles: int) -> float:
         """Roughly how many times the classifier computes one image at one eps."""
         if self.attack.follows_gradient:
-            seen = (
-                1 / 4 if getattr(self.attack, "rivals", 0) else 1
-            )  # it computes two classes, of the images that stand
+            # With rivals it computes two classes, of the images that stand.
+            seen = 1 / 4 if getattr(self.attack, "rivals", 0) else 1
             return 3 * seen * self.gradients(particles) / particles  # a backward pass is as long as two forward ones
         several = math.prod(getattr(self.attack, name, 1) for name in ("steps", "restarts", "eot", "draws"))
         return several * (3 * len(self.attack.sources) if hasattr(self.attack, "sources") else 1)
