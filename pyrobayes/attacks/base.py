@@ -123,10 +123,10 @@ class Attack:
             del plain["gradient"]  # as in results from before there was a choice
         return plain | {"evade": self.evade and str(self.evade)}
 
-    def gradients(self, particles: int) -> int:
-        """How many gradients of a single particle of every class one image takes at most, from a classifier of so many."""
+    def gradients(self, particles: int, classes: int) -> int:
+        """How many gradients of one particle of one class an image takes at most, where the classifier has so many of both."""
         several = (getattr(self, name, 1) for name in ("steps", "restarts", "eot"))
-        return math.prod(several) * particles if self.follows_gradient else 0
+        return math.prod(several) * particles * classes if self.follows_gradient else 0
 
     def perturb(self, problem: Problem, eps: float) -> Tensor:
         """Adversarial images [B, channels, height, width] for one eps; the base keeps them in bounds."""

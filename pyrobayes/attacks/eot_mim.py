@@ -56,7 +56,7 @@ class EOTMIM(MIM):
     )
     selection: int = option(10, "draws of the noise that choose the best image", check=check_count)
     rivals: int = option(4, check=check_count_from_zero)
-    second_climbs: int = option(4, check=check_count_from_zero)
+    second_climbs: int = option(5, check=check_count_from_zero)
     second_particles: int = option(2, check=check_count)
     first_step: float = option(1.0, check=check_positive)
     last_step: float = option(0.02, check=check_positive)
@@ -80,10 +80,12 @@ class EOTMIM(MIM):
         first = self.rivals if self.target is None and not self.single else 1
         return first, self.second_climbs if self.second_steps and not self.single else 0
 
-    def gradients(self, particles):
+    def gradients(self, particles, classes):
         first, second = self.climbs
-        of_second = self.second_steps * min(self.second_particles, particles)
-        return self.steps * min(self.step_particles, particles) * first + of_second * second
+        of_first = first * self.steps * min(self.step_particles, particles)
+        of_second = second * self.second_steps * min(self.second_particles, particles)
+        seen = classes if self.single or self.target is not None else 2
+        return (of_first + of_second) * self.eot * seen
 
     def second_stage(self):
         """A climb of the second stage as an attack."""

@@ -122,8 +122,10 @@ def test_it_is_one_climb_where_it_goes_towards_no_rival(classifier, images):
     problem = Problem(attack, classifier, x, y)
     climbed = attack.climb(problem.by(attack, 1), 0.1, x, draw=0)
     torch.testing.assert_close(attack(classifier, x, y, 0.1), climbed)
-    assert attack.gradients(10) == 6 and EOTMIM(steps=6, second_steps=5).gradients(10) == 4 * 6 + 4 * 5 * 2
-    assert EOTMIM(steps=6, second_steps=0).gradients(10) == 4 * 6
+    assert (
+        attack.gradients(10, 9) == 6 * 9 and EOTMIM(steps=6, second_steps=5).gradients(10, 9) == (4 * 6 + 5 * 5 * 2) * 2
+    )
+    assert EOTMIM(steps=6, second_steps=0, eot=3).gradients(10, 9) == 4 * 6 * 2 * 3
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -188,7 +190,7 @@ def test_it_reaches_a_target(images):
     adversarial = attack(model, x, y, 0.3)
     reached = torch.stack([model(adversarial).argmax(1) == 3 for _ in range(20)])[:, y != 3].double().mean()
     assert reached > 0.8 and torch.equal(adversarial[y == 3], x[y == 3])
-    assert attack.climbs == (1, 4) and attack.gradients(10) == 10 + 4 * 5 * 2
+    assert attack.climbs == (1, 5) and attack.gradients(10, 9) == (10 + 5 * 5 * 2) * 9
 
 
 def test_wrong_options_are_refused():

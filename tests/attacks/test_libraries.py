@@ -154,11 +154,14 @@ def test_autoattack_needs_four_classes(grey):
 
 
 def test_gradients_are_counted():
-    assert attacks.get("fmn", steps=7).gradients(10) == 7 and attacks.get("fmn", steps=7, norm="l1").gradients(10) == 14
-    assert attacks.get("ddn", steps=7, step_particles=20, eot=2).gradients(10) == 140
-    assert attacks.get("boundary").gradients(10) == 0
-    assert attacks.get("autoattack", variant="rand").gradients(10) == 2 * 20 * 100 * 10
-    assert attacks.get("autoattack", targets=3).gradients(1) == 100 * (1 + 3 + 3)
+    assert (
+        attacks.get("fmn", steps=7).gradients(10, 2) == 7 * 2
+        and attacks.get("fmn", steps=7, norm="l1").gradients(10, 2) == 14 * 2
+    )
+    assert attacks.get("ddn", steps=7, step_particles=20, eot=2).gradients(10, 2) == 140 * 2
+    assert attacks.get("boundary").gradients(10, 2) == 0
+    assert attacks.get("autoattack", variant="rand").gradients(10, 2) == 2 * 20 * 100 * 10 * 2
+    assert attacks.get("autoattack", targets=3).gradients(1, 2) == 100 * (1 + 3 + 3) * 2
 
 
 def test_what_a_library_sees_is_the_judges_margin_with_the_gradient_of_the_loss(make, batch):

@@ -124,7 +124,13 @@ class RobustnessRun:
     def attacked(
         self, name: str, entry: SuiteEntry, data: Images, eps: Sequence[float], classifier=None, batch_size=None
     ) -> dict[str, Tensor]:
-        """Clean predictions [N], predictions [E, N] and adversarial images [E, N, ...] of an attack."""
+        """Clean predictions [N], predictions [E, N] and adversarial images [E, N, ...] of an attack. Every eps is kept by itself."""
+        by_eps = [self._attacked_at(name, entry, data, each, classifier, batch_size) for each in eps]
+        made = {part: torch.cat([each[part] for each in by_eps]) for part in ("predictions", "adversarial")}
+        return {"clean": by_eps[0]["clean"], **made}
+
+    def _attacked_at(self, name, entry, data, eps: float, classifier, batch_size) -> dict[str, Tensor]:
+        """As :meth:`attacked` has it, for one eps; [1, N, ...]."""
         classifier, sources = classifier or self.classifier, getattr(entry.attack, "sources", ())
         key = self.key(
             "attack",
@@ -132,7 +138,7 @@ class RobustnessRun:
             options=entry.attack.described(),
             sources=[(digest(s.factorization.state_dict(), {}), s.options.decisive) for s in sources],
             attacker=dict(entry.attacker),
-            eps=list(eps),
+            eps=[eps],
             images=len(data),
             noise=classifier.options.noise,
             **({"references": len(self.test)} if entry.attack.matching else {}),
@@ -144,14 +150,14 @@ class RobustnessRun:
             if sources:  # the verdicts on them have the same images, so none is made twice
                 others = [RobustnessRun(each, data, self.options, (), self.cache, self.progress) for each in sources]
                 made = [
-                    other.attacked(other.iterative, other.suite[other.iterative], data, eps)["adversarial"]
+                    other.attacked(other.iterative, other.suite[other.iterative], data, [eps])["adversarial"]
                     for other in others
                 ]
                 by = _Made(made=torch.stack(made))
             result = evaluation.attack(
                 classifier,
                 self.test,
-                eps,
+                (eps,),
                 by=by,
                 attacker=entry.attacker,
                 images=len(data),
@@ -259,19 +265,23 @@ class RobustnessRun:
     def budget(self) -> list[tuple[int, Tensor]]:
         """How well the strongest attack does as its budget grows, on each of the few images, [N].
 
-        The budget is a number of steps. It is told in gradients of a single particle of every class for one image. The
+        The budget is a number of steps. It is told in gradients of one particle of one class for one image. The
         last is four times that of the suite, which is the one before.
         """
         entry = self.suite[self.strongest]
         others = {n: resized(entry, n) for n in BUDGETS if n != 1}
         found = {1: self.strengths[self.strongest]} | self.strengths_of("budget", others)
-        particles = self.classifier.options.particles
-        return [(resized(entry, n).gradients(particles), found[n]) for n in BUDGETS]
+        return [(resized(entry, n).gradients(*self.decoded), found[n]) for n in BUDGETS]
 
     @property
     def spent(self) -> int:
-        """The budget of the suite: how many gradients of a single particle its strongest attack takes for one image."""
-        return self.suite[self.strongest].gradients(self.classifier.options.particles)
+        """The budget of the suite: how many gradients of one particle of one class its strongest attack takes for one image."""
+        return self.suite[self.strongest].gradients(*self.decoded)
+
+    @property
+    def decoded(self) -> tuple[int, int]:
+        """The defender's particles, and its classes."""
+        return self.classifier.options.particles, self.classifier.factorization.num_classes
 
     def restarted(self) -> dict[str, Tensor]:
         """How well the strongest attack does with two random starts, where it has any, on each of the few images, [N]."""
@@ -286,9 +296,10 @@ class RobustnessRun:
         Against a random classifier these are steps of one particle each, and Auto-PGD on every particle's own loss;
         against another they are steps with momentum.
         """
-        steps = max(1, self.spent // self.classifier.options.particles)
+        particles, classes = self.decoded
+        steps = max(1, self.spent // (particles * classes))
         if self.random:
-            single = attacks.get("eot-mim", steps=self.spent, rivals=0)
+            single = attacks.get("eot-mim", steps=max(1, self.spent // classes), rivals=0)
             others = {"one particle a step": SuiteEntry(single, {"prune": None})}
             if not isinstance(self.suite[self.strongest].attack, attacks.APGD):
                 family = attacks.get("apgd", snapshot=True, steps=steps)

@@ -35,16 +35,15 @@ class SuiteEntry:
         """A copy whose attack has other options."""
         return dataclasses.replace(self, attack=dataclasses.replace(self.attack, **options))
 
-    def gradients(self, particles: int) -> int:
-        """As :meth:`pyrobayes.attacks.Attack.gradients` has it, of a defender with so many particles."""
-        return self.attack.gradients(self.attacker.get("particles", particles))
+    def gradients(self, particles: int, classes: int) -> int:
+        """As :meth:`pyrobayes.attacks.Attack.gradients` has it, of a defender with so many of both."""
+        return self.attack.gradients(self.attacker.get("particles", particles), classes)
 
-    def passes(self, particles: int) -> float:
+    def passes(self, particles: int, classes: int) -> float:
         """Roughly how many times the classifier computes one image at one eps."""
         if self.attack.follows_gradient:
-            # With rivals it computes two classes, of the images that stand.
-            seen = 1 / 4 if getattr(self.attack, "rivals", 0) else 1
-            return 3 * seen * self.gradients(particles) / particles  # a backward pass is as long as two forward ones
+            whole = particles * classes
+            return 3 * self.gradients(particles, classes) / whole  # a backward pass is as long as two forward ones
         several = math.prod(getattr(self.attack, name, 1) for name in ("steps", "restarts", "eot", "draws"))
         return several * (3 * len(self.attack.sources) if hasattr(self.attack, "sources") else 1)
 

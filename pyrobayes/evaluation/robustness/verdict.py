@@ -40,7 +40,7 @@ class Budget:
         eps: where.
         images: how many were attacked.
         spent: the budget of the suite, one of `gradients`.
-        gradients: [S] gradients of a single particle of every class, for one image, in ascending order.
+        gradients: [S] gradients of one particle of one class, for one image, in ascending order.
         shares: [S] the mean share of further draws under which an image is misclassified; without noise, the share of images.
     """
 
@@ -254,8 +254,8 @@ class Schedule:
 
     def __init__(self, run: RobustnessRun):
         self.run, self.done = run, 0.0
-        images, few, particles = len(run.data) * len(run.eps), len(run.few), run.classifier.options.particles
-        self.work = {name: images * (entry.passes(particles) + 1) for name, entry in run.suite.items()}
+        images, few = len(run.data) * len(run.eps), len(run.few)
+        self.work = {name: images * (entry.passes(*run.decoded) + 1) for name, entry in run.suite.items()}
         if run.latent:
             self.work[RESAMPLING] = images * run.options.redraws * (1 + len(run.suite) / 2)
         unit = 3 * few * run.options.steps  # of PGD, whose backward passes take twice as long as forward ones
