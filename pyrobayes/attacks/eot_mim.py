@@ -66,7 +66,7 @@ class EOTMIM(MIM):
         super().__post_init__()
         if self.loss == "dlr" and not self.single and self.target is None:
             raise InputError(
-                "dlr compares three classes, and a climb of eot-mim sees two: choose another loss, or rivals=0"
+                "dlr compares three classes, and a climb of eot-mim sees two: choose another loss, or no rivals"
             )
 
     @property

@@ -109,7 +109,7 @@ class Problem:
             log posterior, [B, C].
         """
         judge = self._attacked
-        if hasattr(judge, "of_classes") and judge.options.prune is None:
+        if hasattr(judge, "of_classes"):
             judge = judge.replaced(**pruning(judge.options))
         log_joint = torch.stack([self._log_joint(resampled(judge, draw), images) for draw in draws])
         margins = torch.stack([self._named_loss("margin", each) for each in log_joint])
@@ -292,8 +292,11 @@ def _checked_indices(indices: Tensor | None, images: int) -> Tensor:
 
 
 def pruning(options: ClassifierOptions) -> dict:
-    """Options by which a draw that needs no gradient takes about half of the time: hopeless classes get few particles."""
-    return {"prune": PRUNED} if options.estimator == "per-class" else {}
+    """Options by which a draw that needs no gradient takes about half of the time: hopeless classes get few particles.
+
+    A classifier that prunes already does so as it was told.
+    """
+    return {"prune": PRUNED} if options.estimator == "per-class" and options.prune is None else {}
 
 
 def resampled(classifier: nn.Module, draw: int) -> nn.Module:
