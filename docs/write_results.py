@@ -319,6 +319,18 @@ def attack_strengths() -> str:
     return table(header, [line("the worst of all attacks of the earlier suite", "", earlier), *body])
 
 
+def independent_attacks() -> str:
+    """The generative models under attacks by others, and under eot-mim on the same images."""
+    found = {(row["attack"], row["model"]): row for row in saved_rows("independent_attacks")}
+    attacks, models = (list(dict.fromkeys(key[i] for key in found)) for i in range(2))
+
+    def told(row: dict) -> str:
+        return f"{decode(Rate, row['most']).percent()} / {100 * row['share']:.1f}"
+
+    body = [[attack, *(told(found[attack, model]) for model in models)] for attack in attacks]
+    return table(["in most draws / share of draws (%)", *map(str.upper, models)], body)
+
+
 def least_distances() -> str:
     """The median distance of the nearest adversarial images, one row an attack and norm, one column a model."""
     found = [decode(AttackResult, row["result"]) for row in saved_rows("least_distances")]
@@ -512,6 +524,7 @@ TABLES = {
         ablations,
         kernel_density,
         attack_strengths,
+        independent_attacks,
         least_distances,
         library_attacks,
         certified_accuracy,

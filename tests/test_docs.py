@@ -19,11 +19,13 @@ from support import TINY
 from torch.distributions import Normal
 
 import pyrobayes
-from pyrobayes import attacks, data, factorizations, options
+from pyrobayes import attacks, data, factorizations, load_data, options
+from pyrobayes.codec import decode
 from pyrobayes.commands.context import Context
 from pyrobayes.commands.report import read_results
+from pyrobayes.evaluation.rates import Rate
 from pyrobayes.results import registry
-from pyrobayes.tensor_files import digest, read_tensors
+from pyrobayes.tensor_files import digest, read_tensors, save_tensors
 from pyrobayes.training import fit as training
 from pyrobayes.training.checkpoint import MODEL
 from pyrobayes_cli.main import main
@@ -227,6 +229,31 @@ def test_kernel_densities_go_into_the_table(write_results, tmp_path, monkeypatch
     monkeypatch.setattr(write_results, "RESULTS", tmp_path)
     *_, line = write_results.kernel_density().splitlines()
     assert line.startswith(f"| 0.5 | {100 * row['accuracy']['share']:.1f} [")
+
+
+def test_images_of_independent_attacks_are_judged_as_ours(write_results, tmp_path, monkeypatch):
+    independent, test = script("independent_attacks"), load_data("fashion-mnist-mini", "test").head(6)
+    clean = {"adversarial": test.batch(slice(None))[0][None]}
+    monkeypatch.setattr(independent, "MODELS", ("gbz",))
+    monkeypatch.setattr(independent, "DRAWS", 2)
+    monkeypatch.setattr(independent, "load_data", lambda *name: test)
+    monkeypatch.setattr(independent, "MADE", tmp_path)
+    monkeypatch.setattr(independent.RobustnessRun, "result", lambda run, name: clean)
+    added = {name: torch.full((6, 1, 28, 28), value).half() for name, value in (("first", 0.0), ("second", 1.0))}
+    for name, each in added.items():
+        save_tensors(tmp_path / f"gbz-{name}.safetensors", {"added": each}, {})
+    assert (
+        independent.images_of(tmp_path / "gbz-second.safetensors", test) - clean["adversarial"][0]
+    ).amax() <= 0.1 + 1e-6
+    path = tmp_path / "independent_attacks.json"
+    result = CliRunner().invoke(independent.main, ["--images", "6", "--out", str(path)], catch_exceptions=False)
+    assert result.exit_code == 0
+    ours, first, second = json.loads(path.read_text())
+    assert [row["attack"] for row in (ours, first)] == ["eot-mim", "first independent attack"]
+    assert ours["share"] == first["share"] and ours["most"] == first["most"] and second["most"]["total"] == 6
+    monkeypatch.setattr(write_results, "RESULTS", tmp_path)
+    *_, line = write_results.independent_attacks().splitlines()
+    assert line.startswith(f"| second independent attack | {decode(Rate, second['most']).percent()} / ")
 
 
 def test_attacks_that_ask_are_measured_once_and_go_into_the_table(
