@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from pyrobayes.data.declared import DATASETS
 from pyrobayes.errors import InputError
 from pyrobayes.interrupts import Interrupted
 from pyrobayes.options import NETWORKS, Networks, TrainingOptions
@@ -57,7 +58,7 @@ def train(models, networks, data, data_dir, runs, device, resume, overwrite, ten
     from pyrobayes.commands.context import Context
 
     with ProgressBar(lines=True) as progress:
-        context = Context(data, data_dir, runs, device=device, progress=progress)
+        context = Context(options.chosen_data(data), data_dir, runs, device=device, progress=progress)
         how = {"networks": networks, "resume": resume, "overwrite": overwrite, "tensorboard": tensorboard}
         try:
             trained = library.train(models, context, **how, **changes)
@@ -164,7 +165,12 @@ def data():
 
 
 @data.command("fetch")
-@options.data("the data set; fashion-mnist-mini is embedded", default="fashion-mnist")
+@options.with_default(
+    "--data",
+    default="fashion-mnist",
+    type=click.Choice(tuple(DATASETS), case_sensitive=False),
+    help="the data set; fashion-mnist-mini is embedded",
+)
 @options.data_dir
 def fetch(data, data_dir):
     """Fetch a data set into the cache, and check it.

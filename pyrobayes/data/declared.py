@@ -1,6 +1,10 @@
 """The data sets that have names: a new one is declared here and nowhere else. Nothing here imports torch."""
 
+import os
 from dataclasses import dataclass
+
+from pyrobayes.data.source import ImageSource
+from pyrobayes.errors import InputError, choice
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
@@ -77,3 +81,15 @@ DATASETS = {
         part_of="fashion-mnist",
     ),
 }
+
+
+def data_named(given: str | os.PathLike | ImageSource) -> str | ImageSource:
+    """The name of a declared data set, in any case, or the images of one's own at a path that exists."""
+    if isinstance(given, ImageSource) or str(given).lower() in DATASETS:
+        return given if isinstance(given, ImageSource) else str(given).lower()
+    if os.path.exists(given):
+        return ImageSource(given)
+    try:
+        return choice("data set", given, DATASETS)
+    except InputError as error:
+        raise InputError(f"{error}; there is no folder or file {given} either") from None

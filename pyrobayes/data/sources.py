@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pyrobayes.data.declared import DATASETS, IDX_FILES, MINI, DataSet
 from pyrobayes.data.images import Images
+from pyrobayes.data.source import ImageSource
 from pyrobayes.errors import InputError, choice
 from pyrobayes.files import locked, remove_leftovers, write_atomically
 
@@ -51,6 +52,17 @@ def load_data(name: str = "fashion-mnist", split: str = "train", data_dir: str |
         files = [(folder / file).read_bytes() for file in data.files]
     images, labels = map(read_idx, files[:2] if split == "train" else files[2:])
     return Images(name, split, images[:, None], labels.long(), data.classes)
+
+
+def read_source(source: ImageSource, split: str) -> Images:
+    """A split of one's own images: those of an `.npz` file, or of a folder."""
+    if not os.path.exists(source.path):
+        raise InputError(f"there is no folder or .npz file {source.path}: give the place of the images (data=...)")
+    if os.path.isdir(source.path):
+        return Images.from_folder(source.path, split, **source.reading)
+    if not source.path.lower().endswith(".npz"):
+        raise InputError(f"images of one's own are a folder or an .npz file, got {source.path}")
+    return Images.from_npz(source.path, split, **source.reading)
 
 
 def fetch(name: str = "fashion-mnist", data_dir: str | os.PathLike | None = None) -> str:
