@@ -49,6 +49,7 @@ def train(models, networks, data, data_dir, runs, device, resume, overwrite, ten
     """
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
+    data = options.chosen_data(data)
     changes = {"network_changes": options.explicit(Networks), "training_changes": options.explicit(TrainingOptions)}
     dataclasses.replace(NETWORKS["paper"], **changes["network_changes"])  # refuse at once
     if not resume:  # else they are changes of options that aren't known yet
@@ -58,7 +59,7 @@ def train(models, networks, data, data_dir, runs, device, resume, overwrite, ten
     from pyrobayes.commands.context import Context
 
     with ProgressBar(lines=True) as progress:
-        context = Context(options.chosen_data(data), data_dir, runs, device=device, progress=progress)
+        context = Context(data, data_dir, runs, device=device, progress=progress)
         how = {"networks": networks, "resume": resume, "overwrite": overwrite, "tensorboard": tensorboard}
         try:
             trained = library.train(models, context, **how, **changes)

@@ -16,34 +16,22 @@ FOLDER = click.Path(file_okay=False)
 with_default = functools.partial(click.option, show_default=True)  # told in the help
 
 
-class Data(click.ParamType):
-    """The name of a data set, or the path of one's own images."""
-
-    name = "data"
-
-    def get_metavar(self, param, ctx=None):
-        return f"[{'|'.join(DATASETS)}|PATH]"
-
-    def convert(self, value, param, ctx):
-        try:
-            return data_named(value)
-        except InputError as error:
-            self.fail(str(error), param, ctx)
-
-
 def data(help: str):
     """Decorator: the data set, or one's own images and how they are read; see :func:`chosen_data`."""
     path = f"{help}; PATH is a folder of images, or an .npz file, of your own"
 
     def decorate(function):
-        return _with(function, click.option("--data", type=Data(), help=path), of_record(ImageSource, defaults=False))
+        metavar = f"[{'|'.join(DATASETS)}|PATH]"
+        return _with(
+            function, click.option("--data", metavar=metavar, help=path), of_record(ImageSource, defaults=False)
+        )
 
     return decorate
 
 
 def chosen_data(data):
     """The data that the user chose, with the options that say how own images are read."""
-    reading = explicit(ImageSource)
+    data, reading = data_named(data) if data else None, explicit(ImageSource)
     if reading and not isinstance(data, ImageSource):
         told = ", ".join(f"--{name.replace('_', '-')}" for name in reading)
         raise InputError(f"{told}: this is for images of your own, whose folder or .npz file you give with --data")

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from pyrobayes.data.declared import DATASETS, IDX_FILES, MINI, DataSet
 from pyrobayes.data.images import Images
-from pyrobayes.data.splits import split_by_share
 from pyrobayes.data.source import ImageSource
+from pyrobayes.data.splits import split_by_share
 from pyrobayes.errors import InputError, choice
 from pyrobayes.files import locked, remove_leftovers, write_atomically
 
