@@ -20,7 +20,8 @@ from pyrobayes_cli import options
 @click.option(
     "--networks",
     type=click.Choice(tuple(NETWORKS), case_sensitive=False),
-    help="sizes of the networks: those of the paper, or 32 (small) or 16 (tiny) channels; single ones can be changed below  [default: paper]",
+    help="sizes of the networks: those of the paper for 28x28 images, 32 (small) or 16 (tiny) channels, or those of the authors for "
+    "CIFAR-10 (cifar); single ones can be changed below  [default: paper]",
 )
 @options.of_record(Networks, defaults=False)
 @options.of_record(TrainingOptions)

@@ -137,14 +137,15 @@ class Eps(click.ParamType):
 
 
 class CommaList(click.ParamType):
-    """Numbers or texts, separated by commas."""
+    """Numbers or texts, separated by commas; with `one`, a single one is no tuple."""
 
-    def __init__(self, kind: type):
-        self.kind, self.name = kind, "NAME,..." if kind is str else "NUMBER,..."
+    def __init__(self, kind: type, one: bool = False):
+        self.kind, self.name, self.one = kind, "NAME,..." if kind is str else "NUMBER,...", one
 
     def convert(self, value, param, ctx):
         try:
-            return value if isinstance(value, tuple) else tuple(self.kind(part.strip()) for part in value.split(","))
+            values = value if isinstance(value, tuple) else tuple(self.kind(part.strip()) for part in value.split(","))
+            return values[0] if self.one and len(values) == 1 else values
         except ValueError:
             self.fail(f"can't read '{value}': expected a number, or a comma list such as 0.25,0.5", param, ctx)
 
@@ -174,7 +175,9 @@ def _option(field: dataclasses.Field, kind: type, default):
     elif kind is bool:
         more = {"is_flag": True}
     elif field.metadata.get("listed"):
-        kind, default = CommaList(typing.get_args(kind)[0]), default and ",".join(f"{value:g}" for value in default)
+        several = typing.get_origin(kind) is tuple
+        kind = CommaList(typing.get_args(kind)[0] if several else kind, one=not several)
+        default = default and ",".join(f"{value:g}" for value in default)
     elif typing.get_origin(kind) is tuple:
         kind, more = typing.get_args(kind)[0], {"multiple": True}
     if choices := field.metadata.get("choices"):

@@ -40,7 +40,9 @@ def as_pixels(images) -> Tensor | StoredPixels:
         raise InputError(f"images must be {SHAPES}, none of them 0, got {list(shape)}")
     if len(shape) == 4 and is_whole_file(images):
         return StoredPixels.of(images, channels_last)
-    pixels = _as_bytes(images if isinstance(images, Tensor) else torch.from_numpy(np.array(images)))
+    pixels = _as_bytes(
+        images if isinstance(images, Tensor) else torch.from_numpy(np.require(images, requirements="CW"))
+    )
     pixels = pixels[:, None] if len(shape) == 3 else pixels
     return (pixels.movedim(3, 1) if channels_last else pixels).contiguous()
 

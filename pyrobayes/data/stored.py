@@ -4,15 +4,12 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pyrobayes.errors import InputError
-
-Item, Read = TypeVar("Item"), TypeVar("Read")
 
 
 class StoredPixels:
@@ -85,7 +82,7 @@ def is_whole_file(array) -> bool:
     return whole and array.dtype == np.uint8 and array.flags.c_contiguous
 
 
-def read_ahead(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[Read]:
+def read_ahead(read: Callable, items: Iterable) -> Iterator:
     """`read(item)` of every item in order. A thread reads the next one while the caller works on this one."""
     with ThreadPoolExecutor(1) as reader:
         ahead = None

@@ -30,7 +30,7 @@ class Conditionals:
 
     def _encoder(self, name: str) -> nn.Module:
         if name == "x":
-            return ImageFeatures(self.image_shape, self.networks.channels, self.networks.hidden)
+            return ImageFeatures(self.image_shape, self.networks.convolutions, self.networks.hidden)
         return OneHot(self.num_classes) if name == "y" else Latent(self.networks.latent)
 
     def _perceptron(self, given: tuple[str, ...], hidden_layers: int, out: int) -> Perceptron:
@@ -60,7 +60,7 @@ class Conditionals:
     def x(self, *given: str) -> nn.Module:
         """p(x|given), independent pixels around the mean that a decoder gives."""
         net = self.networks
-        decoder = Decoder(self.image_shape, net.channels, net.hidden)
+        decoder = Decoder(self.image_shape, net.convolutions, net.hidden)
         return ImagesGiven(self._perceptron(given, 0, net.hidden), decoder, net.likelihood, net.variance)
 
     def data_x(self) -> nn.Module:

@@ -95,7 +95,10 @@ def flags(options, default) -> list[str]:
         if value is None or value == getattr(default, name):
             continue
         if name == "eps" or declaration(type(options), name).get("listed"):
-            name, value = "eps_range" if name == "eps" else name, ",".join(map(plain, value))
+            name, value = (
+                "eps_range" if name == "eps" else name,
+                ",".join(map(plain, value if isinstance(value, tuple) else (value,))),
+            )
         for each in value if isinstance(value, tuple) else (value,):
             given += flag(name, each)
     return given

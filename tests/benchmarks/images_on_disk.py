@@ -26,12 +26,13 @@ def generate(path: Path, images: int) -> None:
     file.flush()
 
 
-def train(path: Path, on_disk: bool, model: str, batch_size: int, told) -> None:
+def train(path: Path, on_disk: bool, model: str, channels: int, batch_size: int, told) -> None:
     """Train a model for an epoch; tells images per second, also of CPU time, and MiB."""
     from pyrobayes import Images, TrainingOptions, build, fit
     from pyrobayes.options import Networks
 
-    factorization = build(model, Networks(latent=16, hidden=32, channels=8), image_shape=SHAPE, num_classes=CLASSES)
+    networks = Networks(latent=16, hidden=32, channels=channels)
+    factorization = build(model, networks, image_shape=SHAPE, num_classes=CLASSES)
     options = TrainingOptions(epochs=1, batch_size=batch_size)
     few = np.random.default_rng(0).integers(0, 256, (500, *SHAPE), np.uint8)
     fit(
@@ -64,6 +65,8 @@ def main():
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--model", default="dfx")
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--from", dest="places", nargs="+", choices=("memory", "disk"), default=("memory", "disk"))
     parser.add_argument("--folder", help="for the generated file; a temporary one where left out")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
@@ -72,9 +75,10 @@ def main():
         print(
             f"{given.images} images, {path.stat().st_size / 2**20:.0f} MiB, generated in {time.monotonic() - start:.0f} s"
         )
-        for on_disk in (False, True):
-            how = {"path": path, "on_disk": on_disk, "model": given.model, "batch_size": given.batch_size}
-            print("disk" if on_disk else "memory", json.dumps(measure(**how)), flush=True)
+        for place in given.places:
+            how = {"model": given.model, "channels": given.channels, "batch_size": given.batch_size}
+            how |= {"path": path, "on_disk": place == "disk"}
+            print(place, json.dumps(measure(**how)), flush=True)
 
 
 if __name__ == "__main__":

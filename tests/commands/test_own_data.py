@@ -15,7 +15,7 @@ from pyrobayes.data.source import ImageSource
 from pyrobayes.options import EvaluationOptions
 from pyrobayes.training.checkpoint import Config
 
-NETWORKS = "--networks tiny --latent 5 --hidden 12 --channels 6 --epochs 1".split()
+NETWORKS = "--networks cifar --latent 5 --hidden 12 --channels 6,4 --epochs 1".split()
 TWICE = 2  # the number of an image that is there a second time
 FEW = "--particles 1 --images 4".split()
 
@@ -59,6 +59,7 @@ def test_a_run_finds_its_images_again_or_says_what_changed(folder):
     told("attack", *FEW, "--eps-range", "0.1")
     command = told("report") and (folder.parent / "runs" / "report.md").read_text()
     assert "--data photos --resize 8x6 --test-share 0.3" in command and config.data_sha256 in command
+    assert config.networks.channels == (6, 4) and "--channels 6,4" in command
 
     moved = folder.rename(folder.with_name("my pictures"))
     gone = "Error: there is no folder or .npz file photos: give the place of the images (--data)"

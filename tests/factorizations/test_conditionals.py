@@ -102,9 +102,18 @@ def test_winograds_algorithm_is_precise_in_float32():
     assert (ours - exact).square().mean() < 25 * (plain - exact).square().mean() < 1e-12
 
 
-@pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (1, 9, 12)])
-def test_the_gradient_written_out_is_that_of_autograd(image_shape):
-    decoder, hidden = Decoder(image_shape, channels=32, hidden=7).double(), torch.randn(3, 7).double()
+@pytest.mark.parametrize(
+    ("image_shape", "channels"),
+    [
+        ((3, 32, 32), (32,) * 3),
+        ((1, 28, 28), (32,) * 3),
+        ((1, 9, 12), (32,) * 3),
+        ((3, 17, 20), (4, 16, 8, 6)),
+        ((3, 5, 4), (9,)),
+    ],
+)
+def test_the_gradient_written_out_is_that_of_autograd(image_shape, channels):
+    decoder, hidden = Decoder(image_shape, channels, hidden=7).double(), torch.randn(3, 7).double()
     layers, found = partial(decoder.layers, decoder.prepared()), []
     for decode in (lambda hidden: layers(hidden)[-1], partial(WithGradient.apply, layers, decoder.backward)):
         given = hidden.clone().requires_grad_()
@@ -114,7 +123,7 @@ def test_the_gradient_written_out_is_that_of_autograd(image_shape):
 
 
 def test_it_is_taken_in_bfloat16_where_weights_are_fixed():
-    decoder, given = Decoder((1, 28, 28), 8, 7).bfloat16(), torch.randn(3, 7, requires_grad=True)
+    decoder, given = Decoder((1, 28, 28), (8, 8, 8), 7).bfloat16(), torch.randn(3, 7, requires_grad=True)
     gradients = []
     for trained in (True, False):
         out = decoder.requires_grad_(trained)(given)
@@ -144,9 +153,19 @@ def test_a_diagonal_normal_is_a_normal_under_plates():
     torch.testing.assert_close(normal.log_prob(value[0, 0]), expected.log_prob(value[0, 0]))
 
 
-@pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (1, 9, 12), (2, 1, 1)])
-def test_images_of_any_size(image_shape, name):
-    factorization = build(name, Networks(latent=2, hidden=8, channels=4), image_shape=image_shape, num_classes=3)
+@pytest.mark.parametrize(
+    ("image_shape", "channels"),
+    [
+        ((3, 32, 32), 4),
+        ((1, 28, 28), 4),
+        ((1, 9, 12), 4),
+        ((2, 1, 1), 4),
+        ((3, 45, 64), (2, 3, 4, 5)),
+        ((3, 8, 6), (4,)),
+    ],
+)
+def test_images_of_any_size(image_shape, channels, name):
+    factorization = build(name, Networks(latent=2, hidden=8, channels=channels), image_shape=image_shape, num_classes=3)
     classifier = BayesClassifier(factorization, particles=2)
     assert classifier(torch.rand(2, *image_shape)).shape == (2, 3)
 
@@ -198,6 +217,7 @@ def test_bad_models_are_refused(arguments, words):
 
 
 def test_networks_refuse_what_they_cannot_be():
-    for arguments in ({"latent": 0}, {"likelihood": "poisson"}, {"variance": 0.0}, {"channels": 1.5}):
+    wrong = [{"channels": channels} for channels in (1.5, (), (4, 0), (4,) * 11, "4")]
+    for arguments in ({"latent": 0}, {"likelihood": "poisson"}, {"variance": 0.0}, *wrong):
         with pytest.raises(InputError):
             Networks(**arguments)
