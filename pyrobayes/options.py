@@ -98,11 +98,18 @@ class Networks:
         "variance of every pixel under the likelihood (not used by bernoulli)",
         check=partial(check_positive, least=1e-6, most=1e6),
     )
+    learned_variance: str | None = option(
+        None,
+        "learn the variance, from that on: one for all pixels, or one each  [default: it is fixed]",
+        ("one", "each"),
+    )
 
     def __post_init__(self):
         if isinstance(self.channels, list):
             object.__setattr__(self, "channels", tuple(self.channels))
         check_fields(self)
+        if self.learned_variance and self.likelihood == "bernoulli":
+            raise InputError("bernoulli has no variance that could be learned: take another likelihood")
 
     @property
     def convolutions(self) -> tuple[int, ...]:
