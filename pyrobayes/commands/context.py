@@ -56,11 +56,11 @@ class Context:
 
     def images(self, data: str | ImageSource, split: str) -> Images:
         """A split of a data set. The first process of a machine fills the cache, and the others find it there."""
-        with distributed.first_alone(), warnings.catch_warnings(record=True) as told:
+        with distributed.first_alone():
             if not isinstance(data, ImageSource):
                 return load_data(data, split, self.data_dir)
-            warnings.simplefilter("always")
-            images = read_source(data, split)
+            with warnings.catch_warnings(record=True, action="always") as told:
+                images = read_source(data, split, self.data_dir)
         for message in dict.fromkeys(str(warning.message) for warning in told):
             self.progress.note(message)
         return images
@@ -100,7 +100,8 @@ class Context:
     def _test_data(self, names: Sequence[str], hint: str) -> str | ImageSource:
         """The data set to test on, which the models must have been trained on, or on more of the same.
 
-        One's own images are read as for the first model's training, but for what is asked for now. The hint ends the error where some models fit and others don't.
+        One's own images are read as for the first model's training, but for what is asked for now. The hint ends the error
+        where some models fit and others don't.
         """
         folder = Path(self.runs)
         configs = {name: Config.read(folder / name) for name in names}
@@ -124,7 +125,7 @@ class Context:
     def _trained_on(self, source: ImageSource, names: Sequence[str]) -> str:
         """The name of the models' data set, whose training images must be those that are read now."""
         with warnings.catch_warnings(action="ignore"):
-            now = read_source(source, "train")
+            now = read_source(source, "train", self.data_dir)
         for name in names:
             config = Config.read(Path(self.runs) / name)
             pairs = {

@@ -14,13 +14,12 @@ from torch.utils.data import DataLoader
 from pyrobayes.data.images import SPLITS, Images
 from pyrobayes.data.source import ImageSource
 from pyrobayes.data.splits import check_classes, split_by_share, tell_duplicates
-from pyrobayes.data.stored import StoredPixels, is_whole_file
+from pyrobayes.data.stored import LARGE, StoredPixels, is_whole_file
 from pyrobayes.errors import InputError, choice
 
 # Names of arrays that are split, as MedMNIST and Keras have them, and of those that aren't.
 NAMES = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))
 UNSPLIT = (("images", "labels"), ("x", "y"))
-LARGE = 2**28  # bytes of pixels from which they stay on the disk
 EXPECTED = "expected train_images and train_labels, test_images and test_labels, or images and labels alone"
 SHAPES = "[N, height, width], [N, channels, height, width] or [N, height, width, channels]"
 
@@ -113,7 +112,7 @@ def read_npz(source: ImageSource, split: str) -> Images:
     try:
         with np.load(path) as file:
             return _read_npz(file, source, split)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
         if isinstance(error, InputError):
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from pyrobayes.data.images import SPLITS, Images
 from pyrobayes.data.source import ImageSource
 from pyrobayes.data.sources import cache_folder
 from pyrobayes.data.splits import check_classes, shuffled, split_by_share, tell_duplicates
-from pyrobayes.data.stored import StoredPixels
+from pyrobayes.data.stored import LARGE, StoredPixels
 from pyrobayes.errors import InputError, choice
 from pyrobayes.files import checksum, locked, remove_leftovers, written_atomically
 
@@ -27,7 +28,6 @@ OF_SPLITS = {"train", "test", "val", "valid", "validation", "dev"}  # with only 
 JUNK = ("thumbs.db", "desktop.ini")  # which systems leave in folders of images
 GREY, COLOUR = ("1", "L", "LA", "La"), ("P", "PA", "RGB", "RGBA", "RGBa")  # modes of PIL's with 8 bits
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # of EXIF
-LARGE = 2**28  # bytes of pixels from which they stay on the disk
 READ_AT_ONCE = 1000  # files
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # PIL's
 
@@ -42,7 +42,7 @@ class ImageFile:
     grey: bool
 
 
-def read_folder(source: ImageSource, split: str) -> Images:
+def read_folder(source: ImageSource, split: str, data_dir: str | os.PathLike | None = None) -> Images:
     """A split of the images in a folder; see :meth:`Images.from_folder`."""
     split, where = choice("split", split, SPLITS), source.path
     classes, files = listed(source)
@@ -53,7 +53,7 @@ def read_folder(source: ImageSource, split: str) -> Images:
     shape = common_shape([file for each in examined.values() for file in each], source)
     if split == "test" and "train" in examined:
         tell_duplicates(*([file.sha256 for file in examined[each]] for each in SPLITS), where)
-    pixels = _pixels(source.name, examined[split], shape)
+    pixels = _pixels(examined[split], shape, cache_folder(data_dir) / "own-images" / source.name)
     return Images(source.name, split, pixels, labels[split], classes, source=source)
 
 
@@ -109,8 +109,9 @@ def examine(path: Path) -> ImageFile:
     with Image.open(io.BytesIO(content)) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"it is animated or has several pages, {image.n_frames}: save one of them")
-        if image.mode not in (*GREY, *COLOUR):
-            told = "16 bits or more" if image.mode[0] in "IF" else f"the colours {image.mode}"
+        deep = image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in image.tile)
+        if deep or image.mode not in (*GREY, *COLOUR):
+            told = "16 bits or more" if deep else f"the colours {image.mode}"
             raise ValueError(f"it has {told}: save it as grey or RGB with 8 bits")
         size = image.size if image.getexif().get(ORIENTATION) in SIDEWAYS else image.size[::-1]
         return ImageFile(path, hashlib.sha256(content).hexdigest(), size, image.mode in GREY)
@@ -163,17 +164,16 @@ def in_threads(read: Callable[[Any], Any], files: Sequence) -> Iterator:
             yield from made
 
 
-def _pixels(name: str, files: Sequence[ImageFile], shape: tuple[int, int, int]) -> Tensor | StoredPixels:
-    """The images of files, in memory or on the disk."""
+def _pixels(files: Sequence[ImageFile], shape: tuple[int, int, int], stem: Path) -> Tensor | StoredPixels:
+    """The images of files, in memory, or on the disk in a file whose name is the stem and a digest."""
     made, whole = in_threads(decoder(shape), files), (len(files), *shape)
     if np.prod(whole, dtype=np.int64) < LARGE:
         return torch.from_numpy(np.stack(list(made)))
     content = "".join(f"{file.sha256}\n" for file in files) + f"{shape}"
-    folder = cache_folder() / "own-images"
-    path = folder / f"{name}-{checksum(content)[:32]}.npy"
-    with locked(folder, taken=None):
+    path = stem.with_name(f"{stem.name}-{checksum(content)[:32]}.npy")
+    with locked(path.parent, taken=None):
         if not path.is_file():
-            remove_leftovers(folder)
+            remove_leftovers(path.parent)
             with written_atomically(path) as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": whole}
                 np.lib.format.write_array_header_1_0(file, header)

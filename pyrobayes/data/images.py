@@ -84,6 +84,7 @@ class Images:
         resize: int | str | Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
         test_share: float | None = None,
+        data_dir: str | os.PathLike | None = None,
     ) -> "Images":
         """Images of one's own from a folder with one folder a class, or with such folders in `train` and `test`.
 
@@ -96,13 +97,14 @@ class Images:
             resize: height and width, or one number for both; images of different sizes need it.
             classes: names of the folders to take, in the order of their numbers; all in alphabetical order where left out.
             test_share: share of every class that becomes test images where there is no `train` and `test`; 0.2 where left out.
+            data_dir: the cache folder, as for :func:`pyrobayes.load_data`.
 
         Raises:
             InputError: a file can't be read, or the folder isn't as expected; the message names the first culprit.
         """
         from pyrobayes.data.folders import read_folder
 
-        return read_folder(ImageSource(path, classes, resize, test_share), split)
+        return read_folder(ImageSource(path, classes, resize, test_share), split, data_dir)
 
     @classmethod
     def from_npz(

@@ -59,12 +59,12 @@ def load_data(name: str = "fashion-mnist", split: str = "train", data_dir: str |
     return Images(name, split, images[:, None], labels.long(), data.classes)
 
 
-def read_source(source: ImageSource, split: str) -> Images:
-    """A split of one's own images: those of an `.npz` file, or of a folder."""
+def read_source(source: ImageSource, split: str, data_dir: str | os.PathLike | None = None) -> Images:
+    """A split of one's own images: those of an `.npz` file, or of a folder, decoded into the cache folder if they are many."""
     if not os.path.exists(source.path):
         raise InputError(f"there is no folder or .npz file {source.path}: give the place of the images (data=...)")
     if os.path.isdir(source.path):
-        return Images.from_folder(source.path, split, **source.reading)
+        return Images.from_folder(source.path, split, **source.reading, data_dir=data_dir)
     if not source.path.lower().endswith(".npz"):
         raise InputError(f"images of one's own are a folder or an .npz file, got {source.path}")
     return Images.from_npz(source.path, split, **source.reading)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from pyrobayes.errors import InputError
 
+LARGE = 2**28  # bytes of pixels from which they stay on the disk
+
 
 class StoredPixels:
     """Pixels in a file, indexed like a uint8 tensor [N, channels, height, width]: an index reads its images, no others.
