@@ -56,7 +56,7 @@ def detect(
 
     reusable = {"reusable": lambda result: result.attack != "transfer"}
     with context.store(DETECT, options, test, planned, resume=resume, **reusable) as store:
-        training = context.images(test.name, "train")
+        training = context.images(test.source or test.name, "train")
         few = min(options.train_images, len(training))
         missing = [each for each, by in planned if not store.has(each.factorization.name, by.name)]
         detectors = {each: fit_detector(each, training, images=few, **fitting) for each in dict.fromkeys(missing)}

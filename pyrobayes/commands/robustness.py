@@ -68,7 +68,7 @@ def run_verdicts(
         if store.writes and not resume:
             for part in folder.glob("*.safetensors"):
                 part.unlink()
-        training, cache = context.images(test.name, "train"), ResultCache(folder)
+        training, cache = context.images(test.source or test.name, "train"), ResultCache(folder)
 
         def judge(classifier: BayesClassifier) -> list[Verdict]:
             others = [other for other in classifiers if other is not classifier]

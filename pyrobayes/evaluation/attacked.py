@@ -186,7 +186,7 @@ def attack(
     data, everything = validated_images(classifier, data, images, batch_size), data
     eps, seen = check_eps(eps, perturb.norm), classifier.replaced(**attacker) if attacker else classifier
     # The nearest image has to be found before its distance is known: within the last bound lies every image.
-    furthest = farthest(data.pixels[0].numel(), perturb.norm) if perturb.least_distance else 0
+    furthest = farthest(math.prod(data.image_shape), perturb.norm) if perturb.least_distance else 0
     bounds = (*eps, furthest) if furthest > eps[-1] else eps
     judging = JUDGES if perturb.least_distance and classifier.random else None
     if isinstance(perturb.target, int):

@@ -25,7 +25,7 @@ def map_images(
 ) -> dict[str, Tensor]:
     """The values of `measure(indices, x, y)` for every image, each [N, ...] on the CPU; all processes share the work."""
     parts = []
-    for indices, x, y in distributed.share(data.batches(batch_size)):
+    for indices, x, y in data.read(distributed.share(torch.arange(len(data)).split(batch_size))):
         parts.append({key: value.cpu() for key, value in measure(indices, x, y).items()})
         progress.images(name, int(indices[-1]) + 1, len(data))
     parts = distributed.gather(parts)

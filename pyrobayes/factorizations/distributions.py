@@ -103,7 +103,7 @@ class Image(dist.TorchDistribution):
         return self.pixel.expand(self.batch_shape + self.event_shape).sample(sample_shape)
 
 
-def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distribution:
+def pixels(likelihood: str, logits: Tensor, variance: float | Tensor) -> dist.Distribution:
     """Independent pixels around sigmoid(logits); `likelihood` is one of :data:`pyrobayes.options.LIKELIHOODS`.
 
     The mean is sigmoid(logits) and the variance `variance`, but for the Bernoulli, whose variance follows from its mean.
@@ -112,13 +112,15 @@ def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distributio
     if likelihood == "bernoulli":
         # Read at intensities too, where it is not normalized (Loaiza-Ganem and Cunningham 2019).
         return dist.Bernoulli(logits=logits, validate_args=False)
+    learned = isinstance(variance, Tensor)
+    root = torch.sqrt if learned else math.sqrt
     distribution, scale = {
-        "gaussian": (dist.Normal, math.sqrt(variance)),
-        "laplace": (dist.Laplace, math.sqrt(variance / 2)),
-        "discretized-logistic": (DiscretizedLogistic, math.sqrt(3 * variance) / math.pi),
+        "gaussian": (dist.Normal, root(variance)),
+        "laplace": (dist.Laplace, root(variance / 2)),
+        "discretized-logistic": (DiscretizedLogistic, root(3 * variance) / math.pi),
     }[likelihood]
-    # Made on the device, since a copy from the host would wait for it.
-    return distribution(torch.sigmoid(logits), logits.new_full((), scale))
+    # A number is put on the device there, since a copy from the host would wait for it.
+    return distribution(torch.sigmoid(logits), scale if learned else logits.new_full((), scale))
 
 
 class DiscretizedLogistic(dist.TorchDistribution):

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from pyrobayes.data.declared import MINI
+from pyrobayes.data.source import ImageSource
 from pyrobayes.options import MODELS, NETWORKS, PRETRAINED, TrainingOptions, declaration
 from pyrobayes.results.markdown import Markdown, listed, plain
 from pyrobayes.results.page import render
@@ -69,6 +70,8 @@ def _training_flags(model: str, trained: Provenance) -> tuple[str, ...]:
     nearest = min(changes, key=lambda preset: len(changes[preset]))
     networks = [] if nearest == "paper" else ["--networks", nearest]
     data = [] if config.data == "fashion-mnist" else ["--data", config.data]
+    if source := config.source:
+        data = ["--data", source.path, *flags(source, ImageSource(source.path))]
     return (*networks, *changes[nearest], *flags(config.training, TrainingOptions.of(model)), *data)
 
 
@@ -92,7 +95,10 @@ def flags(options, default) -> list[str]:
         if value is None or value == getattr(default, name):
             continue
         if name == "eps" or declaration(type(options), name).get("listed"):
-            name, value = "eps_range" if name == "eps" else name, ",".join(map(plain, value))
+            name, value = (
+                "eps_range" if name == "eps" else name,
+                ",".join(map(plain, value if isinstance(value, tuple) else (value,))),
+            )
         for each in value if isinstance(value, tuple) else (value,):
             given += flag(name, each)
     return given

@@ -180,10 +180,9 @@ class _Training:
         every = 1 if self.device.type == "cpu" else LOOK_EVERY
         unseen = torch.zeros((), device=self.device)  # sum over images since the last read
         attacked = AttackedBatches(self.factorization, self.options, self._seed(number))
-        while place.step < len(batches):
-            x, y = self.training.batch(batches[place.step])
+        for indices, x, y in self.training.read(batches[place.step :], distributed.mine()):
             x = augmented(x, self.options.augmentation, self.options.sigma)
-            x = attacked(batches[place.step], x, y, self._ramp(attacked.warmup))
+            x = attacked(indices, x, y, self._ramp(attacked.warmup))
             self.inference.optim.group["lr"] = learning_rate(self.options, *self._position())
             # The fourth power keeps the KL term small until z is of use.
             elbo = self.inference.step(x, y, self._ramp(self.options.kl_warmup) ** 4)

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrobayes import (
     BayesClassifier,
+    Images,
     InputError,
     Progress,
     TrainingOptions,
@@ -31,6 +32,7 @@ from pyrobayes import (
     load_data,
     reconstruct,
 )
+from pyrobayes.data.stored import StoredPixels
 from pyrobayes.inference import importance
 from pyrobayes.options import LIKELIHOODS, MODELS, Networks
 from pyrobayes.training import checkpoint
@@ -494,3 +496,24 @@ def test_the_elbo_does_not_wait_for_the_device(name, likelihood):
             model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
             elbo = model_trace.log_prob_sum() - guide_trace.log_prob_sum()
     assert elbo.device.type == "cuda" and not copies.found
+
+
+@pytest.mark.parametrize("part", [slice(0, None, 1), slice(1, None, 2)])
+def test_training_from_the_disk_ends_with_the_same_weights(part, make, tiny_images, tmp_path, monkeypatch):
+    """Also that of a second process of two, which reads its part alone. The process is alone here, and gradients aren't added up."""
+    np.save(tmp_path / "pixels.npy", tiny_images.pixels.numpy())
+    mapped = Images.from_arrays(np.load(tmp_path / "pixels.npy", mmap_mode="r"), tiny_images.labels)
+    read = []
+    monkeypatch.setattr("pyrobayes.distributed.mine", lambda: part)
+    at = StoredPixels.__getitem__
+
+    def listen(pixels, rows):
+        read.extend([len(rows)] if isinstance(rows, torch.Tensor) else [])
+        return at(pixels, rows)
+
+    monkeypatch.setattr(StoredPixels, "__getitem__", listen)
+    models = make("gbz"), make("gbz")
+    for model, images in zip(models, (dataclasses.replace(tiny_images, classes=mapped.classes), mapped)):
+        fit(model, images, TrainingOptions(epochs=1, batch_size=32, augmentation="shift-flip"), progress=False)
+    assert same_weights(*models)
+    assert read[:7] == [len(range(32)[part])] * 6 + [len(range(28)[part])]
