@@ -127,7 +127,7 @@ class Images:
     @classmethod
     def from_arrays(
         cls, images, labels, split: str = "train", *, classes: Sequence[str] | None = None, name: str = "arrays"
-    ):
+    ) -> "Images":
         """Images of one's own from arrays or tensors.
 
         Args:
@@ -147,8 +147,8 @@ class Images:
     @classmethod
     def from_dataset(
         cls, dataset, split: str = "train", *, classes: Sequence[str] | None = None, name: str | None = None
-    ):
-        """Images of one's own from a `Dataset` or `DataLoader` of torch's, which is gone through once.
+    ) -> "Images":
+        """Images of one's own from a `Dataset` or `DataLoader` of torch's, which is gone through once, in its order, into memory.
 
         Args:
             dataset: has pairs of an image and a class, or a loader that has batches of them. Images are PIL's, or tensors

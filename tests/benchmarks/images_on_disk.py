@@ -47,7 +47,7 @@ def train(path: Path, on_disk: bool, model: str, channels: int, batch_size: int,
     used = time.process_time() - used  # of all threads: other programs disturb it less
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     speeds = {"images/s": round(len(images) / epoch.seconds), "images/CPU s": round(len(images) / used)}
-    told.put(speeds | {"MiB": round((peak - before) / 1024)})
+    told.put(speeds | {"MiB more": round((peak - before) / 1024), "MiB in all": round(peak / 1024)})
 
 
 def measure(**how) -> dict:
