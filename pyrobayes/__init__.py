@@ -29,6 +29,7 @@ _NAMES = {
     "factorizations": "build",
     "inference.classifier": "BayesClassifier",
     "inference.generation": "generate reconstruct",
+    "inference.modules": "ModuleClassifier",
     "progress": "Progress",
     "training.checkpoint": "load pretrained",
     "training.distillation": "distill",

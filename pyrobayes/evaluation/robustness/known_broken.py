@@ -14,6 +14,7 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.suite import CLIMBING
 from pyrobayes.factorizations import DeepBayes, build
 from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.options import Networks, TrainingOptions
 from pyrobayes.training.fit import fit
 from pyrobayes.version import __version__
@@ -104,7 +105,7 @@ def known_broken_model(training: Images, saturated: bool, device: torch.device |
     return cnn
 
 
-def plain_gradient(classifier: BayesClassifier, x: Tensor, y: Tensor) -> Tensor:
+def plain_gradient(classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """The gradient of the cross-entropy as it is usually computed, which underflows where the classifier is sure."""
     inputs = x.clone().requires_grad_()
     with torch.enable_grad():
