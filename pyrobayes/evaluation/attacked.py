@@ -63,7 +63,7 @@ class AttackResult(Summarized):
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
     classes: int | None = None
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = field(default=(), metadata=saved(if_any=True))
     clean_log_joint: Tensor | None = field(default=None, metadata=saved(omit=True))
     log_joint: Tensor | None = field(default=None, metadata=saved(omit=True))
     examples: Tensor | None = field(default=None, metadata=saved(omit=True))

@@ -10,12 +10,13 @@ image within sigma * Phi^-1(p) (theorem 1, with 1 - p as the bound of all other 
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import check_count, check_fraction, check_step_size
 from pyrobayes.evaluation.images import map_images, opened, validated_images
@@ -56,7 +57,7 @@ class Certification(Summarized):
     selected: list[int]
     counts: list[list[int]]
     clean_accuracy: Rate
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = field(default=(), metadata=saved(if_any=True))
     DERIVED = {
         "radii": lambda self: self.radii,
         "predictions": lambda self: self.predictions,

@@ -41,7 +41,7 @@ class Evaluation(Summarized):
     effective_sample_size: float | None
     confusion: list[list[int]]
     approximation: Rate | None = None
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = field(default=(), metadata=saved(if_any=True))
     LIMITS = dict.fromkeys(
         ("negative_log_likelihood", "log_evidence", "effective_sample_size"), Limits(least=-FINITE, most=FINITE)
     ) | {"calibration_error": Limits(most=1.0001)}

@@ -192,7 +192,7 @@ class Detection(Summarized):
     gradient_signs: Rate | None = None
     clean_selective: list[float] | None = None
     selective: list[list[float]] | None = None
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = field(default=(), metadata=saved(if_any=True))
 
     LIMITS = {
         "eps": Limits("E", most=FINITE),

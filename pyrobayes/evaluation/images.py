@@ -49,7 +49,9 @@ def validated_images(classifier: Classifier, data: Images, images: int | None, b
     return data.head(images).to(classifier.device)
 
 
-def opened(classifier: nn.Module | Callable, data: Images, name: str | None = None) -> Classifier:
+def opened(
+    classifier: nn.Module | Callable, data: Images, name: str | None = None, argument: str = "classifier"
+) -> Classifier:
     """The classifier as evaluations take it, ours or a module of the user's, tried on the first images.
 
     Args:
@@ -57,7 +59,7 @@ def opened(classifier: nn.Module | Callable, data: Images, name: str | None = No
     """
     expect("data", data, Images)
     if not callable(classifier):
-        raise InputError(f"classifier must be {EXPECTED}, got {repr(classifier):.80}")
+        raise InputError(f"{argument} must be {EXPECTED}, got {repr(classifier):.80}")
     if name is not None and not (isinstance(name, str) and re.fullmatch(r"[\w\-]+", name)):
         raise InputError(f"name must be of letters, digits, - and _, since files are named by it, got {name!r}")
     x, y = data.batch(slice(TRIED_SCALES))

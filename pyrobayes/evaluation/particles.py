@@ -119,7 +119,7 @@ def effects(
     counts = sorted(set(counts))
     if not isinstance(classifier, BayesClassifier):
         raise InputError(
-            f"particles are those of a BayesClassifier, as pyrobayes.load gives one, got {classifier!r:.80}"
+            f"classifier must be a BayesClassifier, as pyrobayes.load gives one, got {repr(classifier):.80}"
         )
     data = validated_images(classifier, data, None, batch_size)
     if not counts or len(data) < 2:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrobayes.errors import LARGEST_SEED, InputError
-from pyrobayes.factorizations import Structure
+from pyrobayes.factorizations import DeepBayes, Structure
 from pyrobayes.inference.classifier import Logits
 from pyrobayes.inference.importance import ImportanceEstimate
 from pyrobayes.inference.interface import Classifier
@@ -59,6 +59,8 @@ class ModuleClassifier(Classifier):
         super().__init__(ClassifierOptions(1, noise, seed))
         if not callable(module) or isinstance(module, type):
             raise InputError(f"a classifier must be {EXPECTED}, got {described(module)}")
+        if isinstance(module, DeepBayes):
+            raise InputError(f"a classifier must be {EXPECTED}: make one by pyrobayes.BayesClassifier({module.name})")
         if isinstance(module, Classifier):
             raise InputError(f"{type(module).__name__} is a classifier already: hand it over as it is")
         self.module, self._name, self._random = module, name, random

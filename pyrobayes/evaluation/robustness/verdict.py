@@ -101,7 +101,7 @@ class Verdict(Summarized):
     broken: dict[str, list[list[int]]] = dataclasses.field(default_factory=dict)
     resampled: list[list[float]] | None = dataclasses.field(default=None, metadata=saved("redrawn"))
     budget: Budget | None = None
-    caveats: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = dataclasses.field(default=(), metadata=saved(if_any=True))
     DERIVED = {"doubts": lambda self: {row: self.doubts(row) for row in (*self.success, WORST)}}
 
     LIMITS = {
@@ -200,7 +200,8 @@ def assess(
     expect("training images", training, Images)
     expect("options", options, RobustnessOptions)
     expect("sources", sources, Sequence)
-    classifier, sources = opened(classifier, data, name), [opened(source, data) for source in sources]
+    classifier = opened(classifier, data, name)
+    sources = [opened(source, data, argument="source") for source in sources]
     validated_images(classifier, data, options.images, options.batch_size)
     few, cache = data.head(options.images), cache or ResultCache()
     return verdict_of(RobustnessRun(classifier, few, options, sources, cache, progress, training=training, test=data))
