@@ -43,6 +43,22 @@ pretrained = click.option(
 out = click.option(
     "--out", type=FOLDER, help="folder for results and figures [default: --runs, with --pretrained runs]"
 )
+OWN_MODULE = (
+    click.option(
+        "--model",
+        "module",
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="measure a module of your own too: FUNCTION() gives an nn.Module from images to logits [B, C]",
+    ),
+    click.option(
+        "--weights", type=click.Path(dir_okay=False), help="its state dict, as .safetensors  [default: FUNCTION's own]"
+    ),
+    click.option(
+        "--trust-weights",
+        is_flag=True,
+        help="read weights that are no .safetensors, by torch.load: a pickle can run code, so only from where you'd run a program",
+    ),
+)
 PLACES = (data_dir, runs, pretrained, out, device)
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
@@ -68,14 +84,19 @@ def _in_context(function):
     """The function with a context in place of the options that say where things are."""
 
     @functools.wraps(function)
-    def command(*, runs, pretrained, out, data_dir, device, data=None, **given):
+    def command(
+        *, runs, pretrained, out, data_dir, device, data=None, module=None, weights=None, trust_weights=False, **given
+    ):
         if pretrained:
             if given_on_command_line("runs"):
                 raise InputError("--pretrained takes the models that come with the package: leave --runs out")
             runs, out = PRETRAINED, out or "runs"
         from pyrobayes.commands.context import Context  # imports torch
 
-        return function(context=Context(data, data_dir, runs, out, device), **given)
+        own = {"module": module, "weights": weights, "trust_weights": trust_weights}
+        if module is None and (weights or trust_weights):
+            raise InputError("--weights and --trust-weights are those of a --model: name it")
+        return function(context=Context(data, data_dir, runs, out, device, **own), **given)
 
     return command
 
@@ -98,7 +119,7 @@ def of_results(kind: type, resumes: bool = False):
             return in_context(chosen=record(kind, given), **others)
 
         data_of_runs = data("the data set [default: the one that the models were trained on]")
-        return _with(command, models, of_record(kind), resume(resumes), data_of_runs, as_json, *PLACES)
+        return _with(command, models, of_record(kind), resume(resumes), data_of_runs, as_json, *OWN_MODULE, *PLACES)
 
     return decorate
 

@@ -34,9 +34,10 @@ def warn_of_unfinished(models, runs) -> None:
     """Say which models were taken although their training hasn't ended."""
     from pyrobayes.results.store import Provenance
 
-    for model in () if rank() else models:
-        if unfinished := Provenance.read(Path(runs) / model).unfinished:
-            click.echo(f"warning: {model} has {unfinished}", err=True)
+    runs = () if rank() else [Path(runs) / model for model in models]
+    for run in filter(Path.is_dir, runs):
+        if unfinished := Provenance.read(run).unfinished:
+            click.echo(f"warning: {run.name} has {unfinished}", err=True)
 
 
 def tell_caveats(results) -> None:

@@ -48,6 +48,11 @@ class Detector:
     deviations: dict[str, Tensor]
     thresholds: dict[str, float]
 
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The names of the tests."""
+        return tuple(self.means)
+
     def statistic(self, test: str, log_joint: Tensor) -> Tensor:
         """A test's statistic, [B] nats, from log p(x, y) [B, C]; differentiable, and high for suspicious images."""
         return _statistic(self._known(test), log_joint, log_joint.argmax(1), self.posteriors)
@@ -67,7 +72,7 @@ class Detector:
 
     def _known(self, test: str) -> str:
         test = choice("test", test, DETECTION_TESTS)
-        if test not in self.means:
+        if test not in self.tests:
             raise InputError(
                 f"the {test} test needs log p(x, y), and the classifier gives logits alone: take {OF_POSTERIORS}"
             )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pyrobayes.errors import LARGEST_SEED, InputError, check_integer
 from pyrobayes.factorizations import Structure
 from pyrobayes.inference.noise import Purpose, key_of, splitmix
+from pyrobayes.inference.own_modules import ModuleSource
 from pyrobayes.options import ClassifierOptions
 from pyrobayes.tensor_files import digest
 
@@ -22,11 +23,13 @@ class Classifier(nn.Module):
         has_particles: the classifier has particles, terms and log p(x, y); others give logits alone.
         addressable: an image's noise follows from its place in the data set. If it doesn't, another batch has other noise.
         caveats: sentences that results of this classifier repeat.
+        source: where a module of the user's comes from, if a command loaded it.
     """
 
     has_particles = True
     addressable = True
     caveats: tuple[str, ...] = ()
+    source: ModuleSource | None = None
 
     def __init__(self, options: ClassifierOptions):
         super().__init__()
