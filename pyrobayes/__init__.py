@@ -30,6 +30,7 @@ _NAMES = {
     "inference.classifier": "BayesClassifier",
     "inference.generation": "generate reconstruct",
     "inference.modules": "ModuleClassifier",
+    "inference.pyro_pair": "from_pyro",
     "progress": "Progress",
     "training.checkpoint": "load pretrained",
     "training.distillation": "distill",

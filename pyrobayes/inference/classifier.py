@@ -12,7 +12,7 @@ from pyrobayes.factorizations import DeepBayes, Structure
 from pyrobayes.inference import importance
 from pyrobayes.inference.generated_code import Networks
 from pyrobayes.inference.importance import ImportanceEstimate
-from pyrobayes.inference.interface import Classifier
+from pyrobayes.inference.interface import BY_CALLS, Classifier
 from pyrobayes.inference.log_weights import LogWeights
 from pyrobayes.inference.pruning import pruned_estimate
 from pyrobayes.options import GRADIENTS, ClassifierOptions
@@ -28,7 +28,7 @@ class BayesClassifier(Classifier):
       deterministic function of the image;
     * `fresh`: new noise at every call, [K, latent] for each image, or with :meth:`for_images` for each image of a data set.
 
-    Like Pyro itself, it serves one thread at a time.
+    Pyro serves one thread at a time: threads that classify wait for each other.
 
     Args:
         factorization: see :func:`pyrobayes.build`.
@@ -54,6 +54,8 @@ class BayesClassifier(Classifier):
         if not isinstance(factorization, DeepBayes):
             raise InputError(f"factorization must be a DeepBayes, such as pyrobayes.build makes, got {factorization!r}")
         factorization.check()
+        if factorization.draws_by_calls:
+            self.addressable, self.caveats = False, (BY_CALLS,)
         self.factorization = factorization
         if self.options.estimator == "mixture":
             importance.check_shared_images(factorization)
@@ -154,7 +156,7 @@ class BayesClassifier(Classifier):
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
         self._variables("z")
-        with pyro.validation_enabled(importance.VALIDATE):
+        with importance.ONE_THREAD, pyro.validation_enabled(importance.VALIDATE):
             return importance.latent_means(self._networks.of(self.options), self._placed(x)).to(x.device)
 
     def _variables(self, term: str) -> tuple[str, ...]:

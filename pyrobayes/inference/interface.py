@@ -12,6 +12,8 @@ from pyrobayes.inference.own_modules import ModuleSource
 from pyrobayes.options import ClassifierOptions
 from pyrobayes.tensor_files import digest
 
+BY_CALLS = "its noise is drawn by calls and can't be bound to an image: batches of another size have other noise"
+
 
 class Classifier(nn.Module):
     """Images in, log p(x, y) or logits out, [B, C], with noise that can be drawn again.

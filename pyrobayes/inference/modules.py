@@ -14,7 +14,7 @@ from pyrobayes.errors import LARGEST_SEED, InputError
 from pyrobayes.factorizations import DeepBayes, Structure
 from pyrobayes.inference.classifier import Logits
 from pyrobayes.inference.importance import ImportanceEstimate
-from pyrobayes.inference.interface import Classifier
+from pyrobayes.inference.interface import BY_CALLS, Classifier
 from pyrobayes.options import ClassifierOptions
 from pyrobayes.randomness import seeded
 
@@ -220,7 +220,6 @@ class ModuleClassifier(Classifier):
 
 
 NO_PARTICLES = "it gives logits alone: what needs terms, particles or log p(x) is left out"
-BY_CALLS = "its noise is drawn by calls and can't be bound to an image: batches of another size have other noise"
 EXPECTED = "an nn.Module or a function of images that gives log p(x, y), or logits, [B, C]"
 
 

@@ -45,7 +45,7 @@ def distill(
         batch_size, lr: as in :class:`pyrobayes.TrainingOptions`.
         seed: of the initial weights and of the order of the images.
     """
-    if not callable(victim) or not isinstance(data, Images):
+    if not callable(victim) or isinstance(victim, factorizations.DeepBayes) or not isinstance(data, Images):
         raise InputError(
             "distill takes a classifier, as pyrobayes.load gives one, and images, as pyrobayes.load_data gives them"
         )
