@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import types
 import typing
 
@@ -33,7 +34,18 @@ def resume(default: bool = False):
 data_dir = click.option(
     "--data-dir", type=FOLDER, help="cache of data sets [default: $PYROBAYES_DATA, else the user's cache]"
 )
-device = with_default("--device", default="auto", type=click.Choice(DEVICES), help="where to compute")
+
+
+class Device(click.Choice):
+    """One of the devices, or a GPU by its number."""
+
+    def convert(self, value, param, ctx):
+        return value.lower() if re.fullmatch(r"cuda:\d+", value.lower()) else super().convert(value, param, ctx)
+
+
+device = with_default(
+    "--device", default="auto", type=Device(DEVICES), help="where to compute; cuda:1 is the second GPU"
+)
 runs = with_default("--runs", default="runs", type=FOLDER, help="folder of the trained models, one folder each")
 pretrained = click.option(
     "--pretrained",

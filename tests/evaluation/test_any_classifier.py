@@ -1,6 +1,7 @@
 """Classifiers of users: any module from images to logits is attacked, evaluated and judged as it is."""
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -300,3 +301,13 @@ def test_a_verdict_of_a_deterministic_module_draws_nothing(cnn, tiny_images, qui
     verdict = pyrobayes.assess(cnn, tiny_images, tiny_images, options, **QUIET)
     assert verdict.broken_in_most is None and {"pgd", "apgd, margin", "square"} <= verdict.success.keys()
     assert not verdict.generative and 12 not in [c.number for c in verdict.checks if c.status in (FAIL, NOT_APPLICABLE)]
+
+
+def test_threads_that_classify_take_turns(make, tiny_images):
+    classifier, (x, _) = (
+        BayesClassifier(make("gbz"), particles=3, noise="fixed"),
+        tiny_images.head(8).batch(slice(None)),
+    )
+    expected = classifier(x)
+    with ThreadPoolExecutor(4) as threads:
+        assert all(torch.equal(each, expected) for each in threads.map(classifier, [x] * 12))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pyrobayes import attacks
 from pyrobayes.attacks import Attack
+from pyrobayes.attacks.libraries import AutoAttack, library
 from pyrobayes.inference.interface import Classifier
 from pyrobayes.options import RobustnessOptions
 
@@ -65,6 +66,10 @@ def suite(classifier: Classifier, options: RobustnessOptions, sources: Sequence[
     if not classifier.random:
         entries["uniform noise"] = SuiteEntry(uniform(options), kind=GRADIENT_FREE)
         entries["square"] = SuiteEntry(square(options), kind=GRADIENT_FREE)
+    if options.autoattack:
+        library(AutoAttack.package, "autoattack")  # refused before anything is computed
+        variant, steps = "rand" if classifier.random else "standard", options.autoattack
+        entries["autoattack"] = SuiteEntry(attacks.get("autoattack", variant=variant, steps=steps, queries=50 * steps))
     if sources:
         transfer = attacks.get("transfer", sources=tuple(sources), **steps)
         entries["transfer"] = SuiteEntry(transfer, kind=GRADIENT_FREE)
