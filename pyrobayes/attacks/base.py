@@ -169,7 +169,8 @@ class Attack:
         values = [float(eps)] if single else errors.numbers_in(eps)
         problem = Problem(self, classifier, x, y, indices, references)
         adversarial = self.solve(problem, values)
-        problem.warn_of_no_gradient()
+        if not getattr(classifier, "pinned", False):  # as training attacks it, batch after batch
+            problem.warn_of_no_gradient()
         return adversarial[0] if single else adversarial
 
     def solve(self, problem: Problem, eps: Sequence[float]) -> Tensor:

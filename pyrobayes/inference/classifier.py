@@ -68,7 +68,7 @@ class BayesClassifier(Classifier):
 
     @property
     def name(self) -> str:
-        """That of the factorization, where no other was given."""
+        """The name of the factorization, where no other was given."""
         return self._name or self.factorization.name
 
     @property
@@ -83,12 +83,12 @@ class BayesClassifier(Classifier):
 
     @property
     def structure(self) -> Structure:
-        """That of the factorization."""
+        """The structure of the factorization."""
         return self.factorization.structure
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Those of the factorization, by name."""
+        """The weights of the factorization by name."""
         return self.factorization.state_dict()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class ModuleClassifier(Classifier):
 
     @property
     def structure(self) -> Structure:
-        """That of p_D(x) p(y|x)."""
+        """The structure of p_D(x) p(y|x)."""
         return Structure({"x": (), "y": ("x",)})
 
     @property
@@ -146,7 +146,7 @@ class ModuleClassifier(Classifier):
         return output.to(x.device)
 
     def _logits(self, x: Tensor) -> Tensor:
-        """What the module gives, checked; [B, C]."""
+        """The module's output, checked; [B, C]."""
         with self._drawing(len(x)), evaluating(self.module):
             output = self.module(x.to(next((each for each in self._tensors() if each.is_floating_point()), x)))
         check_logits(output, len(x))
