@@ -91,7 +91,7 @@ def known_broken_model(training: Images, saturated: bool, device: torch.device |
     Single-step adversarial training learns to mask its gradient (catastrophic overfitting, Wong, Rice and Kolter 2020).
     The first process trains it alone and hands it to the others, so that it does not depend on their number.
     """
-    few = training.head(min(IMAGES, len(training)))
+    few = dataclasses.replace(training.head(min(IMAGES, len(training))), split="train")  # any images do
     cnn = build("cnn", NETWORKS, image_shape=few.image_shape, num_classes=len(few.classes)).to(device)
     plain = dataclasses.replace(TRAINING, adversarial_eps=0.0, adversarial_steps=None, adversarial_warmup=None)
     if distributed.processes() == 1 or distributed.rank() == 0:
