@@ -62,9 +62,10 @@ def opened(
         raise InputError(f"{argument} must be {EXPECTED}, got {repr(classifier):.80}")
     if name is not None and not (isinstance(name, str) and re.fullmatch(r"[\w\-]+", name)):
         raise InputError(f"name must be of letters, digits, - and _, since files are named by it, got {name!r}")
+    tried = isinstance(classifier, Classifier) and classifier.image_shape == data.image_shape
     x, y = data.batch(slice(TRIED_SCALES))
     classifier = as_classifier(classifier, x, name)
-    return classifier if classifier.has_particles else _tried_in_other_scales(classifier, x, y.to(x.device))
+    return classifier if tried or classifier.has_particles else _tried_in_other_scales(classifier, x, y)
 
 
 @torch.no_grad()
@@ -85,9 +86,8 @@ def _tried_in_other_scales(classifier: Classifier, x: Tensor, y: Tensor) -> Clas
         f"it classifies {percent(as_it_is)} of {len(x)} images correctly with pixels in [0, 1], and {percent(best)} with pixels "
         f"{scale}: put a layer in front of it that scales them"
     )
-    if told not in classifier.caveats:
-        warn(f"{classifier.name}: {told}")
-    return classifier._changed(caveats=tuple(dict.fromkeys((*classifier.caveats, told))))
+    warn(f"{classifier.name}: {told}")
+    return classifier._changed(caveats=(*classifier.caveats, told))
 
 
 def _right(classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:

@@ -76,8 +76,8 @@ class Classifier(nn.Module):
         raise NotImplementedError
 
     @property
-    def weights_sha256(self) -> str:
-        """The SHA-256 of the weights."""
+    def identity(self) -> str:
+        """A digest of all that its answers depend on besides its options: the SHA-256 of the weights."""
         return digest(self.weights, {})
 
     @property

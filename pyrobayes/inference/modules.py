@@ -17,6 +17,7 @@ from pyrobayes.inference.importance import ImportanceEstimate
 from pyrobayes.inference.interface import BY_CALLS, Classifier
 from pyrobayes.options import ClassifierOptions
 from pyrobayes.randomness import seeded
+from pyrobayes.tensor_files import digest
 
 TRIED = 16  # images that show what kind of classifier a module is
 IDLE = ("prune", "memory")  # options that change nothing where there are no particles
@@ -70,7 +71,8 @@ class ModuleClassifier(Classifier):
     @property
     def name(self) -> str:
         """As given, or that of the module's class."""
-        return self._name or getattr(self.module, "__name__", type(self.module).__name__)
+        module = self.module.module if isinstance(self.module, WRAPPERS) else self.module
+        return self._name or getattr(module, "__name__", type(module).__name__)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -107,6 +109,11 @@ class ModuleClassifier(Classifier):
         """The tensors of the module's state."""
         state = self.module.state_dict() if isinstance(self.module, nn.Module) else {}
         return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+    @property
+    def identity(self) -> str:
+        """A digest of the weights, the layers and, where they are known, the files that they come from."""
+        return digest(self.weights, {"layers": repr(self.module), "source": str(self.source)})
 
     def _tensors(self) -> Iterator[Tensor]:
         """The module's parameters and buffers."""
@@ -228,22 +235,21 @@ def as_classifier(classifier: nn.Module | Callable, x: Tensor, name: str | None 
 
     Wrappers that change nothing, such as `nn.DataParallel`, are looked through where they hold a classifier of ours.
     """
-    while not isinstance(classifier, Classifier):
-        if isinstance(classifier, Logits):
-            inner = classifier.classifier
-        elif isinstance(classifier, WRAPPERS):
-            inner = classifier.module
-        elif type(classifier) is nn.Sequential and len(classifier) == 1:
-            (inner,) = classifier
-        else:
-            break
-        classifier = inner
-    if not isinstance(classifier, Classifier):
-        classifier = ModuleClassifier(classifier, name=name)
+    inner = _unwrapped(classifier)
+    classifier = inner if isinstance(inner, Classifier) else ModuleClassifier(classifier, name=name)
     if name is not None:
         classifier = classifier._changed(_name=name)
     untried = isinstance(classifier, ModuleClassifier) and classifier.image_shape != tuple(x.shape[1:])
     return classifier.tried_on(x) if untried else classifier
+
+
+def _unwrapped(module: Callable) -> Callable:
+    """The module inside of wrappers that change nothing."""
+    if isinstance(module, Logits):
+        return _unwrapped(module.classifier)
+    if isinstance(module, WRAPPERS):
+        return _unwrapped(module.module)
+    return _unwrapped(module[0]) if type(module) is nn.Sequential and len(module) == 1 else module
 
 
 def check_logits(output, images: int) -> None:

@@ -56,6 +56,7 @@ def test_every_command_takes_a_module_and_its_results_say_where_it_comes_from(pl
         ["evaluate"],
         ["attack", "--eps-range", 0.1],
         ["detect", "--eps-range", 0.1, "--train-images", 30, "--evade-weight", 1],
+        ["certify", "--draws", 20, "--selection-draws", 5],
         ["robustness", *brief],
     ):
         done = invoke(*command, *own)

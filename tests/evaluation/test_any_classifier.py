@@ -120,6 +120,7 @@ def test_a_cnn_gets_what_its_own_predictions_say(cnn, tiny_images):
     images = (x + 0.1 * torch.autograd.grad(F.cross_entropy(cnn(x.requires_grad_()), y), x)[0].sign()).clamp(0, 1)
     assert attacked.success(1).count == int((cnn(images).argmax(1) != y).sum()) and attacked.model == "mine"
     assert attacked.caveats == (NO_PARTICLES,)
+    assert pyrobayes.evaluate(nn.DataParallel(cnn), few, **QUIET) == result
 
 
 @pytest.mark.parametrize("kind", RANDOM)

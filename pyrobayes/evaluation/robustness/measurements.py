@@ -108,7 +108,7 @@ class RobustnessRun:
     @cached_property
     def weights(self) -> str:
         """The checksum of the weights."""
-        return self.classifier.weights_sha256
+        return self.classifier.identity
 
     def key(self, what: str, **more) -> dict:
         """The key of a measurement in the cache: everything that it depends on."""
@@ -129,7 +129,7 @@ class RobustnessRun:
             "attack",
             attack=entry.attack.name,
             options=entry.attack.described(),
-            sources=[(s.weights_sha256, s.options.decisive) for s in sources],
+            sources=[(s.identity, s.options.decisive) for s in sources],
             attacker=dict(entry.attacker),
             eps=list(eps),
             images=len(data),
