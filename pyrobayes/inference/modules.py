@@ -199,7 +199,11 @@ class ModuleClassifier(Classifier):
         """This classifier with all that its answers to the first images show. What would spoil an evaluation is warned of."""
         few, tried = x[:TRIED].to(self.device), self._changed(_indices=None, _image_shape=tuple(x.shape[1:]))
         asked = torch.arange(len(few))
-        first = tried.for_images(asked)._logits(few)
+        try:
+            first = tried.for_images(asked)._logits(few)
+        except (RuntimeError, TypeError, IndexError) as error:
+            told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            raise InputError(f"{self.name} doesn't run on images {list(few.shape)}: {told}") from error
         if tried._random is None:
             others = tried.for_images(asked).resampled(1)._logits(few)
             tried._random = not torch.allclose(first, others, rtol=1e-4, atol=1e-5 * first.abs().max().item())
@@ -219,11 +223,10 @@ class ModuleClassifier(Classifier):
             f"it wraps a {', '.join({type(each).__name__ for each in self._inner()})}, whose noise is then not the image's "
             "own: hand that over without the wrapper": any(each.random for each in self._inner()),
         }
-        told = {sentence: True for sentence, holds in spoilers.items() if holds}
+        told = [sentence for sentence, holds in spoilers.items() if holds]
         for sentence in told:
             warn(f"{self.name}: {sentence}")
-        told |= {NO_PARTICLES: True} | ({BY_CALLS: True} if tried._random else {})
-        return tried._changed(caveats=(*self.caveats, *told))
+        return tried._changed(caveats=(*told, NO_PARTICLES, *([BY_CALLS] if tried._random else [])))
 
 
 NO_PARTICLES = "it gives logits alone: what needs terms, particles or log p(x) is left out"

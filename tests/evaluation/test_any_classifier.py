@@ -209,12 +209,13 @@ def spoiled(cnn, images):
         "tuple": (Then(cnn, lambda z: (z, z)), r"logits, \[16, C\], got tuple: let a module of yours choose"),
         "one logit": (Then(cnn, lambda z: z[:, :1]), r"two classes, got .* \[B, 1\]: where one logit tells two"),
         "whole numbers": (Then(cnn, lambda z: z.long()), "as floats, got torch.int64"),
+        "other images": (nn.Linear(3, 10), r"Linear doesn't run on images \[16, 1, 7, 7\]: RuntimeError: mat1"),
     }
 
 
 def test_what_silently_spoils_an_evaluation_is_said(cnn, tiny_images):
     for case, (module, words) in spoiled(cnn, tiny_images).items():
-        if case in ("NaN", "tuple", "one logit", "whole numbers"):
+        if case in ("NaN", "tuple", "one logit", "whole numbers", "other images"):
             with pytest.raises(InputError, match=words):
                 pyrobayes.evaluate(module, tiny_images, **QUIET)
             continue
