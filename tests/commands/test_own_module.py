@@ -25,6 +25,9 @@ def kept_on():
     module[2].train()
     return module
 
+def soft():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softmax(1))
+
 def number():
     return 3
 """
@@ -85,6 +88,13 @@ def test_a_module_stands_beside_our_models_and_keeps_its_dropout_on(place, empty
     ours, own = json.loads(done.stdout)
     assert (ours["model"], own["model"]) == ("dfx", "nets-kept_on") and "caveats" not in ours
     assert any("can't be bound to an image" in caveat for caveat in own["caveats"])
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_would_spoil_an_evaluation_is_a_line_on_standard_error(place, empty_figures):
+    done = invoke("evaluate", "--model", "nets:soft", *ON_FEW)
+    assert "\nwarning: nets-soft: it gives probabilities, and their log is taken" in f"\n{done.stderr}"
+    assert "NETS-SOFT: it gives probabilities" in done.stdout
 
 
 def test_pickles_are_read_only_if_trusted_and_then_tensors_alone(place):
