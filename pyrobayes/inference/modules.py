@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import random as python_random
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pyrobayes.errors import LARGEST_SEED, InputError
 from pyrobayes.factorizations import DeepBayes, Structure
@@ -147,16 +149,15 @@ class ModuleClassifier(Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images [B, channels, height, width], [B, C], in float32 at least."""
-        output = self._logits(x)
-        if self._gives_probabilities:
-            output = output.clamp_min(torch.finfo(output.dtype).tiny).log()
-        return output.to(x.device)
+        return self._logits(x).to(x.device)
 
     def _logits(self, x: Tensor) -> Tensor:
-        """The module's output, checked; [B, C]."""
-        with self._drawing(len(x)), evaluating(self.module):
+        """The module's output, checked; [B, C]. The logarithm where it is known to give probabilities."""
+        softmax = Softmax() if self._gives_probabilities else None
+        with self._drawing(len(x)), evaluating(self.module), softmax or contextlib.nullcontext():
             output = self.module(x.to(next((each for each in self._tensors() if each.is_floating_point()), x)))
         check_logits(output, len(x))
+        output = softmax.logarithm(output) if softmax else output
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         wrong = (output.isnan() | (output == torch.inf)).any(1)
         if wrong.any():
@@ -216,8 +217,9 @@ class ModuleClassifier(Classifier):
         spoilers = {
             "it was in train mode, and is evaluated in eval mode; to keep Dropout on, call eval() on the module and then "
             "train() on its Dropout layers": depends_on_mode(self.module),
-            "it gives probabilities, and their log is taken: rounding spoils gradients through a softmax, so hand over the "
-            "logits": tried._gives_probabilities,
+            "it gives probabilities, and their log is taken: rounding may spoil it and its gradient, so hand over the logits": (
+                tried._gives_probabilities
+            ),
             f"it gives the same logits for {len(few)} different images: they don't depend on the image": constant,
             "its noise follows neither torch's, numpy's nor Python's random state: results can't be repeated": not repeated,
             f"it wraps a {', '.join({type(each).__name__ for each in self._inner()})}, whose noise is then not the image's "
@@ -244,6 +246,28 @@ def as_classifier(classifier: nn.Module | Callable, x: Tensor, name: str | None 
         classifier = classifier._changed(_name=name)
     untried = isinstance(classifier, ModuleClassifier) and classifier.image_shape != tuple(x.shape[1:])
     return classifier.tried_on(x) if untried else classifier
+
+
+class Softmax(TorchFunctionMode):
+    """Within, softmax is remembered, so that the logarithm of its output can be its input, which no rounding spoils."""
+
+    def __init__(self):
+        super().__init__()
+        self._calls: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        output = function(*args, **kwargs)
+        if function in (nn.functional.softmax, torch.softmax, Tensor.softmax):
+            self._calls.append((args[0] if args else kwargs["input"], output))
+        return output
+
+    def logarithm(self, probabilities: Tensor) -> Tensor:
+        """The logarithm of probabilities [B, C], up to a constant for each image."""
+        for logits, output in self._calls:
+            if output is probabilities:
+                return logits
+        return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
 
 
 def _unwrapped(module: Callable) -> Callable:
@@ -276,8 +300,11 @@ def described(value) -> str:
 
 
 def warn(message: str) -> None:
-    """Warn of what would spoil an evaluation."""
-    warnings.warn(message, UserWarning, stacklevel=3)
+    """Warn of what would spoil an evaluation, at the line of the user's that called this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("pyrobayes", "torch"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 @contextlib.contextmanager

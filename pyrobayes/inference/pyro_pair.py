@@ -108,7 +108,7 @@ class PyroPair(DeepBayes):
     def _try(self) -> None:
         """Run the pair on two images of noise: refuse what can't be used, and see in which way it runs."""
         self.in_rows = True
-        with seeded(0), torch.no_grad(), pyro.validation_enabled(False):
+        with seeded(0, self.placement["device"]), torch.no_grad(), pyro.validation_enabled(False):
             x = torch.rand(2, *self.image_shape).to(**self.placement)
             rows, y = x.repeat(2, 1, 1, 1), torch.arange(4, device=x.device) % self.num_classes
             guide, model = self._traced(rows, y)

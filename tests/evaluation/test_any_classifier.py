@@ -221,7 +221,7 @@ def test_what_silently_spoils_an_evaluation_is_said(cnn, tiny_images):
             continue
         with pytest.warns(UserWarning, match=words) as told:
             result = pyrobayes.evaluate(module, tiny_images, **QUIET)
-        assert len(told) == 1, case
+        assert len(told) == 1 and told[0].filename == __file__, case
         assert str(told[0].message).endswith(
             result.caveats[0] if case not in ("0 to 255", "normalised") else result.caveats[-1]
         )
@@ -256,9 +256,19 @@ def test_a_module_without_layers_that_ask_for_the_mode_is_not_warned_of(tiny_ima
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
 def test_probabilities_are_attacked_as_their_logits_are(name, cnn, tiny_images):
     x, y = tiny_images.head(40).batch(slice(None))
-    sharp, attack = Then(cnn, lambda z: 5 * z), attacks.get(name)
+    sharp, attack = Then(cnn, lambda z: 200 * z), attacks.get(name, **({"steps": 5} if name == "pgd" else {}))
+    expected = attack(sharp, x, y, eps=0.05)
+    for softmax in (
+        lambda z: z.softmax(1),
+        nn.Softmax(1),
+        lambda z: F.softmax(input=z, dim=1),
+        lambda z: torch.softmax(z, 1),
+    ):
+        with pytest.warns(UserWarning, match="gives probabilities"):
+            assert torch.equal(attack(Then(sharp, softmax), x, y, eps=0.05), expected)  # saturated, but not spoiled
+    sharp = Then(cnn, lambda z: 5 * z)
     with pytest.warns(UserWarning, match="gives probabilities"):
-        found = attack(Then(cnn, lambda z: (5 * z).softmax(1)), x, y, eps=0.05)
+        found = attack(Then(sharp, lambda z: z.log_softmax(1).exp()), x, y, eps=0.05)
     assert (cnn(found).argmax(1) == y).sum() == pytest.approx(
         (cnn(attack(sharp, x, y, eps=0.05)).argmax(1) == y).sum(), abs=1
     )
