@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import types
 import typing
 
@@ -50,7 +51,18 @@ def resume(default: bool = False):
 data_dir = click.option(
     "--data-dir", type=FOLDER, help="cache of data sets [default: $PYROBAYES_DATA, else the user's cache]"
 )
-device = with_default("--device", default="auto", type=click.Choice(DEVICES), help="where to compute")
+
+
+class Device(click.Choice):
+    """One of the devices, or a GPU by its number."""
+
+    def convert(self, value, param, ctx):
+        return value.lower() if re.fullmatch(r"cuda:\d+", value.lower()) else super().convert(value, param, ctx)
+
+
+device = with_default(
+    "--device", default="auto", type=Device(DEVICES), help="where to compute; cuda:1 is the second GPU"
+)
 runs = with_default("--runs", default="runs", type=FOLDER, help="folder of the trained models, one folder each")
 pretrained = click.option(
     "--pretrained",
@@ -59,6 +71,22 @@ pretrained = click.option(
 )
 out = click.option(
     "--out", type=FOLDER, help="folder for results and figures [default: --runs, with --pretrained runs]"
+)
+OWN_MODULE = (
+    click.option(
+        "--model",
+        "module",
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="measure a module of your own too: FUNCTION() gives an nn.Module from images to logits [B, C]",
+    ),
+    click.option(
+        "--weights", type=click.Path(dir_okay=False), help="its state dict, as .safetensors  [default: FUNCTION's own]"
+    ),
+    click.option(
+        "--trust-weights",
+        is_flag=True,
+        help="read weights that are no .safetensors, by torch.load: a pickle can run code, so only from where you'd run a program",
+    ),
 )
 PLACES = (data_dir, runs, pretrained, out, device)
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
@@ -85,7 +113,9 @@ def _in_context(function):
     """The function with a context in place of the options that say where things are."""
 
     @functools.wraps(function)
-    def command(*, runs, pretrained, out, data_dir, device, data=None, **given):
+    def command(
+        *, runs, pretrained, out, data_dir, device, data=None, module=None, weights=None, trust_weights=False, **given
+    ):
         data, reading = chosen_data(data), {field.name for field in dataclasses.fields(ImageSource)}
         given = {name: value for name, value in given.items() if name not in reading}
         if pretrained:
@@ -94,7 +124,10 @@ def _in_context(function):
             runs, out = PRETRAINED, out or "runs"
         from pyrobayes.commands.context import Context  # imports torch
 
-        return function(context=Context(data, data_dir, runs, out, device), **given)
+        own = {"module": module, "weights": weights, "trust_weights": trust_weights}
+        if module is None and (weights or trust_weights):
+            raise InputError("--weights and --trust-weights are those of a --model: name it")
+        return function(context=Context(data, data_dir, runs, out, device, **own), **given)
 
     return command
 
@@ -117,7 +150,7 @@ def of_results(kind: type, resumes: bool = False):
             return in_context(chosen=record(kind, given), **others)
 
         data_of_runs = data("the data set [default: the one that the models were trained on]")
-        return _with(command, models, of_record(kind), resume(resumes), data_of_runs, as_json, *PLACES)
+        return _with(command, models, of_record(kind), resume(resumes), data_of_runs, as_json, *OWN_MODULE, *PLACES)
 
     return decorate
 

@@ -284,6 +284,12 @@ class RobustnessOptions(EvaluationOptions):
     redraws: int = option(20, "draws of the noise that judge the adversarial images again", check=check_count)
     checked_images: int = option(200, "first images, for the checks that attack again", check=check_count)
     brief: bool = option(False, "leave out the attack on p(y|...) alone")
+    autoattack: int | None = option(
+        None,
+        "add AutoAttack with so many steps, and fifty times as many queries: 100 are its authors' (pip install 'pyrobayes[attacks]')",
+        check=check_count,
+        none_means="no such row",
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -149,9 +149,9 @@ class Attack:
         """Attack a classifier.
 
         Args:
-            classifier: gives log p(x, y), or logits, [B, C], differentiably in x. A random classifier draws its noise
-                from the images' places, unless it was made for certain images already
-                (:meth:`pyrobayes.BayesClassifier.for_images`).
+            classifier: gives log p(x, y), or logits, [B, C], differentiably in x: ours, or any module or function, see
+                :class:`pyrobayes.ModuleClassifier`. A random classifier draws its noise from the images' places, unless it
+                was made for certain images already (:meth:`pyrobayes.BayesClassifier.for_images`).
             x: images [B, channels, height, width] in [0, 1].
             y: their true classes [B].
             eps: bounds of the perturbation in the attack's norm; in L-infinity each in [0, 1].
@@ -167,7 +167,10 @@ class Attack:
 
         single = errors.is_number(eps)
         values = [float(eps)] if single else errors.numbers_in(eps)
-        adversarial = self.solve(Problem(self, classifier, x, y, indices, references), values)
+        problem = Problem(self, classifier, x, y, indices, references)
+        adversarial = self.solve(problem, values)
+        if not getattr(classifier, "pinned", False):  # as training attacks it, batch after batch
+            problem.warn_of_no_gradient()
         return adversarial[0] if single else adversarial
 
     def solve(self, problem: Problem, eps: Sequence[float]) -> Tensor:

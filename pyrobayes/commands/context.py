@@ -15,7 +15,10 @@ from pyrobayes.data.images import Images
 from pyrobayes.data.source import ImageSource
 from pyrobayes.data.sources import load_data, read_source
 from pyrobayes.errors import InputError
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.evaluation.images import opened
+from pyrobayes.inference.interface import Classifier
+from pyrobayes.inference.modules import ModuleClassifier
+from pyrobayes.inference.own_modules import load_module
 from pyrobayes.options import PRETRAINED, EvaluationOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.results.registry import ResultCommand
@@ -36,6 +39,8 @@ class Context:
         out: the folder for results. None stands for `runs`, and for the folder "runs" with models of the package.
         device: `auto`, `cpu`, `cuda` or `mps`.
         progress: told how far the work is.
+        module, weights, trust_weights: a module of the user's, which is measured beside the trained models, as
+            :func:`pyrobayes.inference.own_modules.load_module` takes them.
     """
 
     data: str | os.PathLike | ImageSource | None = None
@@ -44,6 +49,9 @@ class Context:
     out: str | os.PathLike | None = None
     device: str = "auto"
     progress: Progress = silent
+    module: str | None = None
+    weights: str | os.PathLike | None = None
+    trust_weights: bool = False
 
     @property
     def results(self) -> Path:
@@ -65,8 +73,8 @@ class Context:
             self.progress.note(message)
         return images
 
-    def open(self, models: Sequence[str], options: EvaluationOptions) -> tuple[list[BayesClassifier], Images]:
-        """Trained models, all under `runs` where none is named, and the test images.
+    def open(self, models: Sequence[str], options: EvaluationOptions) -> tuple[list[Classifier], Images]:
+        """Trained models and the user's module, and the test images. All under `runs` where none is named, and no module.
 
         Raises:
             InputError: there are no such models, they were trained on other data than is asked for, or there are fewer
@@ -75,8 +83,8 @@ class Context:
         folder = Path(self.runs)
         known = factorizations.names(comparators=True)
         there = [name for name in known if is_trained(folder / name)]
-        names = model_names(models) or there
-        if not names:
+        names = model_names(models) or ([] if self.module else there)
+        if not names and not self.module:
             raise InputError(
                 begun_only([folder / name for name in known])
                 or f"no trained model found under {folder}: train one with 'pyrobayes train', give the folder of "
@@ -92,10 +100,29 @@ class Context:
             )
         data = self._test_data(names, hint="" if models else "; name the models to take")
         test = self.images(data, "test")
-        if isinstance(data, ImageSource):
+        if isinstance(data, ImageSource) and names:
             test = dataclasses.replace(test, name=self._trained_on(data, names))
         test.head(options.images)  # refused before anything is computed
-        return [load(folder / name, device=self.device, **vars(options.classifier)) for name in names], test
+        trained = [load(folder / name, device=self.device, **vars(options.classifier)) for name in names]
+        return trained + ([self._own_module(options, test, names)] if self.module else []), test
+
+    def _own_module(self, options: EvaluationOptions, test: Images, names: Sequence[str]) -> Classifier:
+        """The user's module as a classifier, tried on the first test images."""
+        module, source = load_module(self.module, self.weights, trust_weights=self.trust_weights)
+        if source.name in names:
+            raise InputError(
+                f"{self.module} has the name of a trained model, {source.name}: rename its file or function"
+            )
+        if module.training:  # a module in eval mode may have Dropout kept on
+            module.eval()
+        module.requires_grad_(False).to(choose_device(self.device))
+        classifier = ModuleClassifier(module, name=source.name, noise=options.noise, seed=options.seed)
+        classifier.source = source
+        return opened(classifier, test)
+
+    def without_module(self) -> "Context":
+        """This context for trained models alone."""
+        return dataclasses.replace(self, module=None)
 
     def _test_data(self, names: Sequence[str], hint: str) -> str | ImageSource:
         """The data set to test on, which the models must have been trained on, or on more of the same.
@@ -104,6 +131,10 @@ class Context:
         where some models fit and others don't.
         """
         folder = Path(self.runs)
+        if not names:
+            if not self.data and folder != PRETRAINED:
+                raise InputError("which images does the module classify? Name the data set (data=...)")
+            return data_named(self.data) if self.data else MINI
         configs = {name: Config.read(folder / name) for name in names}
         first = configs[names[0]]
         data = data_named(self.data) if self.data else MINI if folder == PRETRAINED else first.source or first.data
@@ -140,21 +171,24 @@ class Context:
                 )
         return config.data
 
-    def provenance(self, classifiers: Iterable[BayesClassifier]) -> dict[str, Provenance]:
+    def provenance(self, classifiers: Iterable[Classifier]) -> dict[str, Provenance]:
         """How each model was trained, by name. Ask when they are loaded: whoever trains on replaces the files."""
-        names = dict.fromkeys(classifier.factorization.name for classifier in classifiers)
-        return {name: Provenance.read(Path(self.runs) / name) for name in names}
+        sources = {classifier.name: classifier.source for classifier in classifiers}
+        return {
+            name: Provenance(0, source.sha256, None, source) if source else Provenance.read(Path(self.runs) / name)
+            for name, source in sources.items()
+        }
 
     def store(
         self,
         command: ResultCommand,
         options: EvaluationOptions,
         test: Images,
-        planned: Sequence[tuple[BayesClassifier, Attack | float | None]],
+        planned: Sequence[tuple[Classifier, Attack | float | None]],
         **more,
     ) -> ResultStore:
         """The results of a command on models, under the attacks or sigmas planned for each; `more` goes to the store."""
-        units = [(classifier.factorization.name, getattr(under, "name", under)) for classifier, under in planned]
+        units = [(classifier.name, getattr(under, "name", under)) for classifier, under in planned]
         trained = self.provenance(classifier for classifier, _ in planned)
         return ResultStore(command, self.results, options, test, trained, units, progress=self.progress, **more)
 

@@ -43,10 +43,20 @@ class DiagonalNormal(dist.Independent):
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
 
-def as_normal(site: str, distribution: dist.Distribution) -> dist.Normal:
-    """The normal distribution of a latent site, event dimensions taken off; :class:`InputError` if it isn't normal."""
+def is_normal(distribution: dist.Distribution) -> bool:
+    """True for independent normal numbers."""
+    return isinstance(_base(distribution), dist.Normal)
+
+
+def _base(distribution: dist.Distribution) -> dist.Distribution:
     while isinstance(distribution, dist.Independent):
         distribution = distribution.base_dist
+    return distribution
+
+
+def as_normal(site: str, distribution: dist.Distribution) -> dist.Normal:
+    """The normal distribution of a latent site, event dimensions taken off; :class:`InputError` if it isn't normal."""
+    distribution = _base(distribution)
     if not isinstance(distribution, dist.Normal):
         raise InputError(
             f"the guide's site '{site}' must be normal, got {type(distribution).__name__}: classification draws it "

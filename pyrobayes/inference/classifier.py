@@ -1,6 +1,5 @@
 """The Bayes classifier of a factorization: images in, log p(x, y) out."""
 
-import copy
 import dataclasses
 import math
 
@@ -8,18 +7,18 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyrobayes.errors import LARGEST_SEED, InputError, check_integer, choice
-from pyrobayes.factorizations import DeepBayes
+from pyrobayes.errors import InputError, choice
+from pyrobayes.factorizations import DeepBayes, Structure
 from pyrobayes.inference import importance
 from pyrobayes.inference.generated_code import Networks
 from pyrobayes.inference.importance import ImportanceEstimate
+from pyrobayes.inference.interface import BY_CALLS, Classifier
 from pyrobayes.inference.log_weights import LogWeights
-from pyrobayes.inference.noise import Purpose, key_of, splitmix
 from pyrobayes.inference.pruning import pruned_estimate
 from pyrobayes.options import GRADIENTS, ClassifierOptions
 
 
-class BayesClassifier(nn.Module):
+class BayesClassifier(Classifier):
     """Classify by Bayes' rule with importance-sampled joint densities.
 
     `classifier(x)` gives log p(x, y), [B, C] nats, differentiable in x; its softmax over C is the posterior
@@ -29,7 +28,7 @@ class BayesClassifier(nn.Module):
       deterministic function of the image;
     * `fresh`: new noise at every call, [K, latent] for each image, or with :meth:`for_images` for each image of a data set.
 
-    Like Pyro itself, it serves one thread at a time.
+    Pyro serves one thread at a time: threads that classify wait for each other.
 
     Args:
         factorization: see :func:`pyrobayes.build`.
@@ -51,28 +50,46 @@ class BayesClassifier(nn.Module):
         seed: int = ClassifierOptions.seed,
         **options,
     ):
-        super().__init__()
+        super().__init__(ClassifierOptions(particles, noise, seed, **options))
         if not isinstance(factorization, DeepBayes):
             raise InputError(f"factorization must be a DeepBayes, such as pyrobayes.build makes, got {factorization!r}")
         factorization.check()
-        self.options = ClassifierOptions(particles, noise, seed, **options)
+        if factorization.draws_by_calls:
+            self.addressable, self.caveats = False, (BY_CALLS,)
         self.factorization = factorization
         if self.options.estimator == "mixture":
             importance.check_shared_images(factorization)
         self._networks = Networks(factorization)
-        self._indices: Tensor | None = None
-        self._calls = self._draw = 0
-        self._number: int | Tensor = 0
         self._bounded = True
         self._term: tuple[str, ...] | None = None
         self._gradient = "path"
         self._classes: Tensor | None = None
         self._bytes_needed: dict[tuple[str | bool, ...], tuple[int, int]] = {}  # measured once, for all copies
 
-    def _changed(self, **attributes) -> "BayesClassifier":
-        other = copy.copy(self)
-        vars(other).update(attributes)
-        return other
+    @property
+    def name(self) -> str:
+        """The name of the factorization, where no other was given."""
+        return self._name or self.factorization.name
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return self.factorization.image_shape
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.factorization.num_classes
+
+    @property
+    def structure(self) -> Structure:
+        """The structure of the factorization."""
+        return self.factorization.structure
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the factorization by name."""
+        return self.factorization.state_dict()
 
     def forward(self, x: Tensor) -> Tensor:
         """log p(x, y) of images [B, channels, height, width] in [0, 1] with every class, [B, C] nats, where the images are."""
@@ -99,44 +116,15 @@ class BayesClassifier(nn.Module):
         check_images(x, self.factorization.image_shape, self._bounded)
         return x.to(**self.factorization.placement)
 
-    def for_images(self, indices, draw: int = 0) -> "BayesClassifier":
-        """This classifier, made for a batch of known images: `indices` [B] are their places in their data set.
-
-        Under fresh noise, an image's noise then follows from (seed, its index, draw) alone: every call gives the same
-        numbers, whatever else is in the batch. Under fixed noise nothing changes.
-        """
-        check_integer("draw", draw, least=0, most=LARGEST_SEED)
-        indices = torch.as_tensor(indices, dtype=torch.long)
-        if (indices < 0).any():
-            raise InputError(f"indices must be places in a data set, from 0, got {indices.min()}")
-        return self._changed(_indices=indices, _draw=draw)
-
-    def for_some(self, kept: Tensor) -> "BayesClassifier":
-        """This classifier, made for some of its known images, their places or a mask [B]; their noise stays theirs."""
-        if not self.pinned:
-            return self
-        number = self._number[kept.to(self._number.device)] if isinstance(self._number, Tensor) else self._number
-        return self._changed(_indices=self._indices[kept.to(self._indices.device)], _number=number)
-
     @property
-    def pinned(self) -> bool:
-        """True for a classifier that was made for known images."""
-        return self._indices is not None
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.factorization.placement["device"]
 
     @property
     def random(self) -> bool:
         """True where another draw of the noise may give other log joints."""
         return self.options.noise == "fresh" and bool(self.factorization.structure.latent)
-
-    def resampled(self, number: int | Tensor) -> "BayesClassifier":
-        """This classifier of the same images, with the noise of another independent draw; number 0 is the classifier itself.
-
-        The number is one for all images, or [B] has one for each. Without :meth:`for_images` every call has new noise
-        anyway. Under fixed noise nothing changes.
-        """
-        least = int(number.min()) if isinstance(number, Tensor) and number.numel() else number
-        check_integer("number", least, least=0, most=LARGEST_SEED)
-        return self._changed(_number=number) if self.pinned else self
 
     def unbounded(self) -> "BayesClassifier":
         """This classifier, but its pixels may lie outside [0, 1], as Gaussian noise makes them; they are not clipped."""
@@ -168,7 +156,7 @@ class BayesClassifier(nn.Module):
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
         self._variables("z")
-        with pyro.validation_enabled(importance.VALIDATE):
+        with importance.ONE_THREAD, pyro.validation_enabled(importance.VALIDATE):
             return importance.latent_means(self._networks.of(self.options), self._placed(x)).to(x.device)
 
     def _variables(self, term: str) -> tuple[str, ...]:
@@ -211,19 +199,6 @@ class BayesClassifier(nn.Module):
     def base_noise(self, images: int) -> Tensor:
         """The standard normal numbers behind z for a batch of B images, [K, 1 or C, B or 1, latent]."""
         return self._log_weights().noise(self._keys(images), 0, self.options.particles)
-
-    def _keys(self, images: int) -> Tensor:
-        """[B] a key for the noise of each image."""
-        if self.options.noise == "fixed":
-            return key_of(self.options.seed, Purpose.FIXED_NOISE, 0).expand(images)
-        if self._indices is None:
-            self._calls += 1
-            return splitmix(key_of(self.options.seed, Purpose.NOISE_OF_A_CALL, self._calls), torch.arange(images))
-        if len(self._indices) != images:
-            raise InputError(f"the classifier was made for {len(self._indices)} images, got {images}")
-        key = key_of(self.options.seed, Purpose.NOISE_OF_AN_IMAGE, self._draw)
-        number = torch.as_tensor(self._number)
-        return splitmix(splitmix(key, -number).where(number != 0, key), self._indices)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in vars(self.options).items())

@@ -4,12 +4,14 @@ It maximises the ELBO per image, E over q(z|x, y) of log p(x, z, y) - log q(z|x,
 or the importance-weighted bound of several particles. Processes that `torchrun` started share every batch.
 """
 
+import contextlib
 import copy
 import math
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyro
@@ -36,6 +38,7 @@ from pyrobayes.training.run_folder import FinishedRun, Place, RunFolder, Trainin
 
 VALIDATION_IMAGES = 500  # classified after every epoch
 LOOK_EVERY = 50  # steps between reads of the ELBO where a read makes the host wait for the device
+_TRAINING = threading.RLock()
 
 
 class NonFiniteELBO(PyrobayesError, ArithmeticError):
@@ -88,12 +91,24 @@ def fit(
         raise InputError("resume needs the folder of a run (out), and excludes overwrite")
     training = _Training(factorization, data, options)
     config = Config.of(factorization.name, factorization.networks, data, options)
-    with RunFolder(None if out is None else Path(out), config, tensorboard and out is not None) as folder:
+    place = None if out is None else Path(out)
+    with _alone_in_process(), RunFolder(place, config, tensorboard and out is not None) as folder:
         if resume:
             folder.resume(training.restore, training.finish)
         elif out is not None and not overwrite:
             check_no_run(folder.path)
         return training.run(folder, progress)
+
+
+@contextlib.contextmanager
+def _alone_in_process() -> Iterator[None]:
+    """Refuse a training while another thread trains: torch's random state and Pyro's handlers are those of the process."""
+    if not _TRAINING.acquire(blocking=False):
+        raise InputError("another thread of this process is training: train after it, or in a process of its own")
+    try:
+        yield
+    finally:
+        _TRAINING.release()
 
 
 def _check_arguments(factorization, data, options, out) -> None:

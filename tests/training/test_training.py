@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyro
@@ -385,6 +386,20 @@ def test_arguments_of_a_wrong_kind_are_refused(arguments, words, make, tiny_imag
     given = {"factorization": make("gbz"), "data": tiny_images} | arguments
     with pytest.raises(InputError, match=words):
         fit(given.pop("factorization"), given.pop("data"), given.pop("options", None), **given)
+
+
+def test_a_second_thread_that_trains_is_refused_and_one_that_classifies_waits(make, tiny_images):
+    seen, classifier, x = [], BayesClassifier(make("gbz"), particles=2), tiny_images.batch(slice(4))[0]
+
+    class Elsewhere(Progress):
+        def epoch(self, model, epoch, epochs):
+            with ThreadPoolExecutor(1) as thread:
+                seen.append(thread.submit(classifier, x).result().shape)
+                with pytest.raises(InputError, match="another thread of this process is training"):
+                    thread.submit(fit, make("dbx"), tiny_images, TrainingOptions(epochs=1)).result()
+
+    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), progress=Elsewhere())
+    assert seen == [(4, 10)]
 
 
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])

@@ -22,11 +22,10 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.known_broken import plain_gradient, zero_or_undefined
 from pyrobayes.evaluation.robustness.suite import CLIMBING, EOT_MIM, SuiteEntry, resized, suite
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import RobustnessOptions
 from pyrobayes.progress import Progress
-from pyrobayes.tensor_files import digest
 from pyrobayes.version import __version__
 
 EOT = 2, 4  # how many estimates a gradient is averaged over, beside one; and how many particles a step sees
@@ -48,10 +47,10 @@ class RobustnessRun:
 
     def __init__(
         self,
-        classifier: BayesClassifier,
+        classifier: Classifier,
         data: Images,
         options: RobustnessOptions,
-        sources: Sequence[BayesClassifier],
+        sources: Sequence[Classifier],
         cache: ResultCache,
         progress: Progress,
         *,
@@ -61,7 +60,7 @@ class RobustnessRun:
         self.classifier, self.data, self.options, self.cache = classifier, data, options, cache
         self.test, self.training = test or data, training
         self.few = data.head(min(options.checked_images, len(data)))
-        self.name, self.progress = classifier.factorization.name, progress
+        self.name, self.progress = classifier.name, progress
         self.labels, self.few_labels = data.labels.cpu(), self.few.labels.cpu()
         self.fresh = classifier.replaced(noise="fresh")
         self.latent, self.random = self.fresh.random, classifier.random
@@ -109,7 +108,7 @@ class RobustnessRun:
     @cached_property
     def weights(self) -> str:
         """The checksum of the weights."""
-        return digest(self.classifier.factorization.state_dict(), {})
+        return self.classifier.identity
 
     def key(self, what: str, **more) -> dict:
         """The key of a measurement in the cache: everything that it depends on."""
@@ -136,7 +135,7 @@ class RobustnessRun:
             "attack",
             attack=entry.attack.name,
             options=entry.attack.described(),
-            sources=[(digest(s.factorization.state_dict(), {}), s.options.decisive) for s in sources],
+            sources=[(s.identity, s.options.decisive) for s in sources],
             attacker=dict(entry.attacker),
             eps=[eps],
             images=len(data),
@@ -302,8 +301,9 @@ class RobustnessRun:
             single = attacks.get("eot-mim", steps=max(1, self.spent // classes), rivals=0)
             others = {"one particle a step": SuiteEntry(single, {"prune": None})}
             if not isinstance(self.suite[self.strongest].attack, attacks.APGD):
-                family = attacks.get("apgd", snapshot=True, steps=steps)
-                others["apgd, snapshot"] = SuiteEntry(family, {"prune": None})
+                snapshot = self.classifier.has_particles
+                family = attacks.get("apgd", snapshot=snapshot, steps=steps)
+                others["apgd, snapshot" if snapshot else "apgd"] = SuiteEntry(family, {"prune": None})
         else:
             others = {"mim": SuiteEntry(attacks.get("mim", steps=steps))}
         return self.strengths_of("equal cost", others)
@@ -311,10 +311,9 @@ class RobustnessRun:
     def more_estimates(self) -> dict[str, list[tuple[int, Tensor]]]:
         """How well the suite's attack does as its gradients average over more estimates, or over more particles."""
         entry, one = self.suite[EOT_MIM], (1, self.strengths[EOT_MIM])
-        rows = {
-            "EOT": {n: entry.with_options(eot=n) for n in EOT},
-            "particles a step": {n: entry.with_options(step_particles=n) for n in EOT},
-        }
+        rows = {"EOT": {n: entry.with_options(eot=n) for n in EOT}}
+        if self.classifier.has_particles:
+            rows["particles a step"] = {n: entry.with_options(step_particles=n) for n in EOT}
         return {row: [one, *self.strengths_of(row, entries).items()] for row, entries in rows.items()}
 
     @property
@@ -378,7 +377,7 @@ class RobustnessRun:
     @property
     def device(self) -> torch.device:
         """The classifier's device."""
-        return next(self.classifier.factorization.parameters()).device
+        return self.classifier.device
 
     def labelled(self, label: str) -> Progress:
         """The caller's progress, which names the measurement beside the model."""
