@@ -280,7 +280,7 @@ class RobustnessRun:
     @property
     def decoded(self) -> tuple[int, int]:
         """The defender's particles, and its classes."""
-        return self.classifier.options.particles, self.classifier.factorization.num_classes
+        return self.classifier.options.particles, self.classifier.num_classes
 
     def restarted(self) -> dict[str, Tensor]:
         """How well the strongest attack does with two random starts, where it has any, on each of the few images, [N]."""
