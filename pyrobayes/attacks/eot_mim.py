@@ -94,7 +94,7 @@ class EOTMIM(MIM):
         first, second = self.climbs
         of_first = first * self.steps * min(self.step_particles, particles)
         of_second = second * self.second_steps * min(self.second_particles, particles)
-        seen = classes if self.single or self.target is not None else 2
+        seen = classes if self.single or self.target is not None else min(2, classes)
         return (of_first + of_second) * self.eot * seen
 
     def second_stage(self):

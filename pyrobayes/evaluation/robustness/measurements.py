@@ -279,8 +279,9 @@ class RobustnessRun:
 
     @property
     def decoded(self) -> tuple[int, int]:
-        """The defender's particles, and its classes."""
-        return self.classifier.options.particles, self.classifier.num_classes
+        """The defender's particles, and its classes; one of both where it gives logits alone, all of them at once."""
+        seen = self.classifier
+        return (seen.options.particles, seen.num_classes) if seen.has_particles else (1, 1)
 
     def restarted(self) -> dict[str, Tensor]:
         """How well the strongest attack does with two random starts, where it has any, on each of the few images, [N]."""
