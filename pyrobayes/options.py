@@ -288,7 +288,6 @@ class RobustnessOptions(EvaluationOptions):
         None,
         "add AutoAttack with so many steps, and fifty times as many queries: 100 are its authors' (pip install 'pyrobayes[attacks]')",
         check=check_count,
-        none_means="no such row",
     )
 
     def __post_init__(self):

@@ -125,9 +125,9 @@ class Problem:
         return (self._asked & ~self._felt)[self._places]
 
     def warn_of_no_gradient(self) -> None:
-        """Warn if more than 1% of the images have no gradient: an attack that follows it leaves them as they are."""
-        none = int((self.blind & (self.y != self.attack.target)).sum())
-        if none > 0.01 * len(self.x):
+        """Warn if more than 1% of the images, correct so far, have no gradient: an attack leaves them as they are."""
+        left = self.blind & (self.y != self.attack.target)
+        if left.any() and (none := int((left & (self.margin(self.x) <= 0)).sum())) > 0.01 * len(self.x):
             warn(
                 f"the classifier gave {self.attack.name} no gradient other than zero for {none} of {len(self.x)} images, which "
                 "says nothing about their robustness: attack without gradients too, such as by square"

@@ -215,7 +215,7 @@ def test_a_classifier_without_gradient_is_reported(attack, make, tiny_images):
     assert result.unmoved.share == (1 if attack.follows_gradient else 0)
 
 
-@pytest.mark.filterwarnings("ignore:the classifier gave .* no gradient other than zero for 4 of 4 images")
+@pytest.mark.filterwarnings("ignore:the classifier gave .* no gradient other than zero for .* of 4 images")
 def test_a_gradient_that_is_not_finite_moves_nothing(attack, batch, quick):
     class Undefined(Linear):
         def forward(self, x):
@@ -306,17 +306,8 @@ def test_checkpoints_of_apgd_are_those_of_its_paper():
 class Lucky(Linear):
     """Logits W x, and luck of class 0 in every draw."""
 
-    random = True
-
-    def __init__(self, draw=0):
-        super().__init__()
-        self.register_buffer("luck", 10 * torch.randn((), generator=torch.Generator().manual_seed(draw)))
-
-    def resampled(self, draw):
-        return Lucky(draw).to(self.luck.dtype)
-
     def forward(self, x):
-        return super().forward(x) + self.luck * (torch.arange(10) == 0)
+        return super().forward(x) + 10 * torch.randn((), dtype=x.dtype) * (torch.arange(10) == 0)
 
 
 def test_apgd_does_not_take_luck_for_progress(tiny_images):

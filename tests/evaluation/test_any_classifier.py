@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from support import TINY
 from torch import nn
 from torch.nn import functional as F
 
@@ -165,6 +166,8 @@ def test_a_module_gets_the_kl_test_alone_and_certificates(cnn, tiny_images):
         pyrobayes.evaluation.detection.detect(detector, result, "logit")
     certified = pyrobayes.certify(cnn, few.head(2), draws=20, selection_draws=5, **QUIET)
     assert certified.draws == 20 and certified.model == "Sequential"
+    substitute = pyrobayes.distill(cnn, few, networks=TINY, epochs=1)
+    assert substitute.name == "cnn" and substitute.num_classes == 10
 
 
 @pytest.mark.parametrize(
