@@ -63,7 +63,7 @@ class Dropped(nn.Module):
     def forward(self, z: Tensor, *inputs: Tensor) -> Tensor:
         (layer,) = self.perceptron.layers
         encoded = [encoder(value) for encoder, value in zip(self.perceptron.encoders, inputs, strict=True)]
-        return layer(torch.cat(encoded, dim=-1) * (2 * (z > 0)).to(layer.weight.dtype))
+        return layer(torch.cat(encoded, dim=-1).to(layer.weight.dtype) * (2 * (z > 0)).to(layer.weight.dtype))
 
 
 class Latent(nn.Identity):
