@@ -103,7 +103,7 @@ class Networks:
         "learn the variance, from that on: one for all pixels, or one each  [default: it is fixed]",
         ("one", "each"),
     )
-    encoder: str | None = option(None, check=errors.check_name)  # the class of the user's own, see :func:`pyrobayes.build`
+    encoder: str | None = option(None, check=errors.check_name)  # the class of the user's own
     decoder: str | None = option(None, check=errors.check_name)
 
     def __post_init__(self):
