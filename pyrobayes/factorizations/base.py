@@ -156,7 +156,7 @@ def build(
 
     Args:
         name: such as `gbz`, in any case.
-        networks: `paper`, `small`, `tiny`, `cifar`, or a :class:`pyrobayes.Networks` of your own.
+        networks: `paper`, `small`, `tiny`, `cifar`, `original`, or a :class:`pyrobayes.Networks` of your own.
         image_shape: (channels, height, width).
         num_classes: the number of classes C.
         seed: of the initial weights; the global random state is left as it was.

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyrobayes.factorizations.distributions import DataDistribution, DiagonalNormal, Image, pixels
-from pyrobayes.factorizations.networks import Decoder, Dropped, ImageFeatures, Latent, OneHot, Perceptron, to_float32
+from pyrobayes.factorizations.networks import (
+    Decoder,
+    Dropped,
+    ImageFeatures,
+    Latent,
+    OneHot,
+    Perceptron,
+    start_as_original,
+    to_float32,
+)
 from pyrobayes.factorizations.own_networks import OwnNetwork
 from pyrobayes.options import Networks
 
@@ -48,11 +57,19 @@ class Conditionals:
         if name == "x" and self._own_encoder:
             return copy.deepcopy(self._own_encoder)
         if name == "x":
-            return ImageFeatures(self.image_shape, self.networks.convolutions, self.networks.hidden)
+            return self._started(ImageFeatures(self.image_shape, self.networks.convolutions, self.networks.hidden))
         return OneHot(self.num_classes) if name == "y" else Latent(self.networks.latent)
 
     def _perceptron(self, given: tuple[str, ...], hidden_layers: int, out: int) -> Perceptron:
-        return Perceptron([self._encoder(name) for name in given], [self.networks.hidden] * hidden_layers, out)
+        made = Perceptron([self._encoder(name) for name in given], [self.networks.hidden] * hidden_layers, out)
+        self._started(made.layers)
+        return made
+
+    def _started(self, network: nn.Module) -> nn.Module:
+        """A network of the package, initialised as in the original if that is asked for."""
+        if self.networks.original:
+            start_as_original(network)
+        return network
 
     def z(self, *given: str, hidden_layers: int = 1) -> nn.Module:
         """p(z), a standard normal, or p(z|given), a normal with diagonal covariance."""
@@ -63,8 +80,10 @@ class Conditionals:
             network.layers[-1].weight.data.mul_(0.1)
         return Given(network, normal)
 
-    def y(self, *given: str, hidden_layers: int = 2) -> nn.Module:
-        """p(y|given), a categorical distribution over the classes."""
+    def y(self, *given: str, hidden_layers: int = 2, in_original: int | None = None) -> nn.Module:
+        """p(y|given), a categorical distribution over the classes. `in_original`: hidden layers of networks `original`."""
+        if self.networks.original and in_original:
+            hidden_layers = in_original
         return Given(self._perceptron(given, hidden_layers, self.num_classes), categorical)
 
     def dropout(self) -> nn.Module:
@@ -79,7 +98,7 @@ class Conditionals:
         """p(x|given), independent pixels around the mean that a decoder gives."""
         net = self.networks
         own = copy.deepcopy(self._own_decoder)
-        decoder = own or Decoder(self.image_shape, net.convolutions, net.hidden)
+        decoder = own or self._started(Decoder(self.image_shape, net.convolutions, net.hidden))
         hidden = self._perceptron(given, 0, net.hidden)
         return ImagesGiven(hidden, decoder, net.likelihood, net.variance, net.learned_variance)
 

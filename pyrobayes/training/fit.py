@@ -69,7 +69,7 @@ def fit(
 
     Args:
         factorization: with fresh weights; trained in place, on the device that it is on.
-        data: training images; a twelfth of them is held out for validation.
+        data: training images; a twelfth of them is held out for validation, and with `all_images` trained on too.
         options: see :class:`pyrobayes.TrainingOptions`; the model's own where left out.
         out: the run's folder, saved after every epoch; nothing is saved where it is left out.
         resume: go on with the run in `out`; it must have the same configuration.
@@ -144,6 +144,7 @@ class _Training:
         self.factorization, self.options = factorization.eval(), options  # in training mode in a step alone
         self.device = next(factorization.parameters()).device
         training, validation = data.hold_out()
+        training = data if options.all_images else training
         self.training, self.validation = training.to(self.device), validation.to(self.device)
         self.inference = Inference(factorization, options)
         self._count_classes(training)
