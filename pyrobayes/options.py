@@ -370,9 +370,13 @@ class Recipe:
     threads: int | None = None
 
     def changes(self, model: str, record: type) -> dict:
-        """Fields of :class:`TrainingOptions` or :class:`Networks` that differ for a model."""
-        known = {each.name for each in fields(record)}
-        return {name: value for name, value in (self.training | self.apart.get(model, {})).items() if name in known}
+        """Fields of :class:`TrainingOptions` or :class:`Networks` that differ for a model; the original held no images out."""
+        known, original = (
+            {each.name for each in fields(record)},
+            {"all_images": True} if self.networks == "original" else {},
+        )
+        given = original | self.training | self.apart.get(model, {})
+        return {name: value for name, value in given.items() if name in known}
 
 
 # Chosen on validation images, see docs/training-choices.md: better than what `train` takes by itself, and mostly slower.

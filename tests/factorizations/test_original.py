@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from pyrobayes import BayesClassifier, Networks, TrainingOptions, build, fit, load
 from pyrobayes.codec import decode
 from pyrobayes.factorizations.networks import Decoder, ImageFeatures
-from pyrobayes.options import MODELS, NETWORKS
+from pyrobayes.options import MODELS, NETWORKS, RECIPES
 from pyrobayes.training.bounds import Inference
 
 ORIGINAL = dataclasses.replace(TINY, original=True)
@@ -77,6 +77,14 @@ def test_original_networks_are_trained_saved_and_loaded(model, tmp_path, tiny_im
     for module in loaded.factorization.modules():
         if isinstance(module, Decoder):
             assert not any(layer.bias.any() for layer in module.convolutions)
+
+
+def test_a_reproduction_with_original_networks_trains_on_all_images():
+    recipe = dataclasses.replace(RECIPES["poster"], networks="original")
+    assert recipe.changes("gfz", TrainingOptions) == RECIPES["poster"].changes("gfz", TrainingOptions) | {
+        "all_images": True
+    }
+    assert recipe.changes("gfz", Networks) == {}
 
 
 def test_configurations_from_before_are_read():
