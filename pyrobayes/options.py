@@ -103,11 +103,15 @@ class Networks:
         "learn the variance, from that on: one for all pixels, or one each  [default: it is fixed]",
         ("one", "each"),
     )
+    encoder: str | None = option(None, check=errors.check_name)  # the class of the user's own
+    decoder: str | None = option(None, check=errors.check_name)
+    original: bool | None = None  # initialised as in the authors' program, with its number of layers and biases
 
     def __post_init__(self):
         if isinstance(self.channels, list):
             object.__setattr__(self, "channels", tuple(self.channels))
         check_fields(self)
+        object.__setattr__(self, "original", self.original or None)
         if self.learned_variance and self.likelihood == "bernoulli":
             raise InputError("bernoulli has no variance that could be learned: take another likelihood")
 
@@ -123,6 +127,7 @@ NETWORKS = {
     "tiny": Networks(latent=32, hidden=200, channels=16),
     # Those of the authors' program for CIFAR-10.
     "cifar": Networks(latent=128, hidden=1000, channels=(64, 128, 256)),
+    "original": Networks(original=True),
 }
 
 
@@ -181,6 +186,9 @@ class TrainingOptions:
         "standard deviation of the noise of augmentation gaussian, on pixels in [0, 1]  [default: 0.25]",
         check=errors.check_step_size,
     )
+    all_images: bool | None = option(
+        None, "train on all training images, the validation images too, whose figures then say nothing about new images"
+    )
 
     @classmethod
     def of(cls, model: str, **changes) -> "TrainingOptions":
@@ -191,7 +199,8 @@ class TrainingOptions:
         check_fields(self)
         if self.bound == "elbo":
             object.__setattr__(self, "bound", None)  # as in configurations from before there was a choice
-        object.__setattr__(self, "antithetic", self.antithetic or None)
+        for flag in ("antithetic", "all_images"):
+            object.__setattr__(self, flag, getattr(self, flag) or None)
         if self.augmentation == "gaussian" and self.sigma is None:
             object.__setattr__(self, "sigma", SIGMA)
         if self.sigma is not None and self.augmentation != "gaussian":
@@ -337,7 +346,7 @@ class Recipe:
     """How all seven models are trained, evaluated, attacked by FGSM, and judged.
 
     Attributes:
-        networks: `paper`, `small`, `tiny` or `cifar`.
+        networks: `paper`, `small`, `tiny`, `cifar` or `original`.
         time: what it takes, for a person.
         training: fields of :class:`TrainingOptions` that differ from each model's own.
         apart: for single models, by name, fields of :class:`TrainingOptions` and :class:`Networks` that differ from that.
@@ -360,9 +369,13 @@ class Recipe:
     threads: int | None = None
 
     def changes(self, model: str, record: type) -> dict:
-        """Fields of :class:`TrainingOptions` or :class:`Networks` that differ for a model."""
-        known = {each.name for each in fields(record)}
-        return {name: value for name, value in (self.training | self.apart.get(model, {})).items() if name in known}
+        """Fields of :class:`TrainingOptions` or :class:`Networks` that differ for a model; the original held no images out."""
+        known, original = (
+            {each.name for each in fields(record)},
+            {"all_images": True} if self.networks == "original" else {},
+        )
+        given = original | self.training | self.apart.get(model, {})
+        return {name: value for name, value in given.items() if name in known}
 
 
 # Chosen on validation images, see docs/training-choices.md: better than what `train` takes by itself, and mostly slower.

@@ -1,5 +1,6 @@
 """The contract of every factorization, and the registry."""
 
+import dataclasses
 import inspect
 import itertools
 import textwrap
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from pyrobayes.errors import InputError, check_integer, choice
 from pyrobayes.factorizations.conditionals import Conditionals
+from pyrobayes.factorizations.own_networks import names_of
 from pyrobayes.factorizations.structure import FORMULA, Structure, check_model, latent_size
 from pyrobayes.options import NETWORKS, Networks
 from pyrobayes.randomness import seeded
@@ -147,15 +149,24 @@ def build(
     image_shape: tuple[int, int, int] = (1, 28, 28),
     num_classes: int = 10,
     seed: int = 0,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
 ) -> DeepBayes:
     """A factorization with fresh weights, whose model and guide agree with its formula.
 
     Args:
         name: such as `gbz`, in any case.
-        networks: `paper`, `small`, `tiny`, `cifar`, or a :class:`pyrobayes.Networks` of your own.
+        networks: `paper`, `small`, `tiny`, `cifar`, `original`, or a :class:`pyrobayes.Networks` of your own.
         image_shape: (channels, height, width).
         num_classes: the number of classes C.
         seed: of the initial weights; the global random state is left as it was.
+        encoder: a network of your own for every factor, and the guide, that sees x: images [B, channels, height, width] to
+            features [B, F]. Each gets a copy, which starts with the weights that it has.
+        decoder: one for p(x|...): hidden vectors [B, hidden] to logits of the mean of the pixels [B, channels, height,
+            width]. Models without p(x|...) leave it out. With own networks the model comes in eval mode.
+
+    Raises:
+        InputError: a name is unknown, a size impossible, or an own network gives another shape.
     """
     if isinstance(networks, str):
         networks = NETWORKS[choice("networks", networks, NETWORKS)]
@@ -166,9 +177,19 @@ def build(
     for size in image_shape:
         check_integer("every size in image_shape", size, least=1)
     check_integer("num_classes", num_classes, least=2)
-    kind = get(name), networks, tuple(image_shape), num_classes
+    own, kind = {"encoder": encoder, "decoder": decoder}, (get(name), networks, tuple(image_shape), num_classes)
+    for role, network in own.items():
+        if network is None and (known := getattr(networks, role)):
+            raise InputError(
+                f"{name} has an own {role}, {known}, whose code no run holds and no command finds: in Python, "
+                f"pyrobayes.load and build take it ({role}=...)"
+            )
     with seeded(seed):
-        factorization = kind[0](Conditionals(*kind[1:])).float()
+        factorization = kind[0](Conditionals(*kind[1:], **own)).float()
+    if own_names := names_of(factorization):
+        factorization.networks = dataclasses.replace(networks, **own_names)
+        factorization.eval().check()
+        return factorization
     vars(factorization).update(_CHECKED.get(kind, {}))
     factorization.check()
     _CHECKED[kind] = {checked: vars(factorization)[checked] for checked in ("structure", "latent")}
