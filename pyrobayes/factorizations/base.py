@@ -185,7 +185,7 @@ def build(
                 f"pyrobayes.load and build take it ({role}=...)"
             )
     with seeded(seed):
-        factorization = kind[0](Conditionals(*kind[1:], **own)).float()
+        factorization = kind[0](Conditionals(*kind[1:], **own, model=kind[0].name)).float()
     if own_names := names_of(factorization):
         factorization.networks = dataclasses.replace(networks, **own_names)
         factorization.eval().check()

@@ -29,6 +29,7 @@ from pyrobayes.factorizations.networks import (
 from pyrobayes.factorizations.own_networks import OwnNetwork
 from pyrobayes.options import Networks
 
+HIDDEN_LAYERS_OF_ORIGINAL = {"gfz": 1}  # of p(y|...), by model, where the authors' program has other than two
 ROUNDING = 1 / (12 * 255**2)  # variance of the error of rounding to 256 grey values
 
 
@@ -47,8 +48,9 @@ class Conditionals:
         num_classes: int,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        model: str = "",
     ):
-        self.networks, self.image_shape, self.num_classes = networks, image_shape, num_classes
+        self.networks, self.image_shape, self.num_classes, self.model = networks, image_shape, num_classes, model
         self._own_encoder = None if encoder is None else OwnNetwork("encoder", encoder, image_shape)
         own = None if decoder is None else OwnNetwork("decoder", decoder, (networks.hidden,), image_shape)
         self._own_decoder = own
@@ -80,10 +82,10 @@ class Conditionals:
             network.layers[-1].weight.data.mul_(0.1)
         return Given(network, normal)
 
-    def y(self, *given: str, hidden_layers: int = 2, in_original: int | None = None) -> nn.Module:
-        """p(y|given), a categorical distribution over the classes. `in_original`: hidden layers of networks `original`."""
-        if self.networks.original and in_original:
-            hidden_layers = in_original
+    def y(self, *given: str, hidden_layers: int = 2) -> nn.Module:
+        """p(y|given), a categorical distribution over the classes."""
+        if self.networks.original:
+            hidden_layers = HIDDEN_LAYERS_OF_ORIGINAL.get(self.model, hidden_layers)
         return Given(self._perceptron(given, hidden_layers, self.num_classes), categorical)
 
     def dropout(self) -> nn.Module:

@@ -20,7 +20,7 @@ class GFZ(DeepBayes):
     def __init__(self, conditionals):
         super().__init__(conditionals)
         self.p_z = conditionals.z()
-        self.p_y = conditionals.y("z", in_original=1)
+        self.p_y = conditionals.y("z")
         self.p_x = conditionals.x("z", "y")
 
     def model(self, x=None, y=None):
