@@ -12,6 +12,7 @@ from pyrobayes.errors import InputError
 from pyrobayes.interrupts import Interrupted
 from pyrobayes.options import NETWORKS, Networks, TrainingOptions
 from pyrobayes.progress import ProgressBar
+from pyrobayes.results.names import model_name
 from pyrobayes_cli import options
 
 
@@ -129,7 +130,7 @@ def show(model, figure, as_json):
         shown = {"model": factorization.name, "formula": formula, "parents": parents, "source": source}
         click.echo(json.dumps(shown, indent=2))
         return
-    click.echo(f"{factorization.name.upper()}: {formula}\n")
+    click.echo(f"{model_name(factorization.name)}: {formula}\n")
     for part, text in source.items():
         click.echo(f"# {part}\n{text}")
     click.echo("# parents, read from the running model")

@@ -11,10 +11,9 @@ from attack_strengths import judged
 
 from pyrobayes.attacks import base
 from pyrobayes.codec import decode
-from pyrobayes.commands.report import read_reproduction, read_results
+from pyrobayes.commands.report import read_results
 from pyrobayes.data.declared import DATASETS
 from pyrobayes.errors import is_number
-from pyrobayes.evaluation import reproduction
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.certification import Certification
 from pyrobayes.evaluation.detection import Detection
@@ -24,6 +23,7 @@ from pyrobayes.evaluation.robustness.checks import CHECKS, FAIL, NOT_APPLICABLE
 from pyrobayes.options import COMPARATORS, DETECTION_TESTS, MODELS
 from pyrobayes.results import tables
 from pyrobayes.results.markdown import Markdown, code
+from pyrobayes.results.names import model_name
 from pyrobayes.results.tables import NUMBER, STATUS, TEXT, Table, grouped, share
 from pyrobayes_cli.main import main as main_command
 
@@ -31,10 +31,6 @@ RESULTS = Path(__file__).parent / "results"
 MIDDLE = 0.1  # the eps at which every attack is told
 PARTICLES = (1, 10, 100)  # of which the tables tell
 CERTIFIED_RADII = (0, 0.25, 0.5, 1, 1.5, 2)  # of which the table of certificates tells
-# Clean accuracy to reach, and the success rate of FGSM at that eps to stay below, in per cent.
-AIMS = {
-    "gfz": (90, 35), "gfy": (90, 35), "gbz": (88, 30), "gby": (88, 35), "dfx": (92, None), "dfz": (92, None), "dbx": (90, None),
-}  # fmt: skip
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1, kind: str = NUMBER) -> str:
@@ -59,7 +55,7 @@ def attacks() -> str:
     names = dict.fromkeys(name for verdict in verdicts for name in verdict.success)
     names |= dict.fromkeys(name for verdict in verdicts for name in verdict.judged)
     rows = [[name, *(share(v.rows[name][at]) if name in v.rows else "-" for v in verdicts)] for name in names]
-    return table([f"eps {MIDDLE:g}", *(verdict.model.upper() for verdict in verdicts)], rows)
+    return table([f"eps {MIDDLE:g}", *(model_name(verdict.model) for verdict in verdicts)], rows)
 
 
 def declared_attacks() -> str:
@@ -121,13 +117,13 @@ def sheet() -> str:
         ]
         for checks in zip(*(verdict.checks for verdict in verdicts))
     ]
-    return table(["", "check", *(verdict.model.upper() for verdict in verdicts)], rows, left=2, kind=STATUS)
+    return table(["", "check", *(model_name(verdict.model) for verdict in verdicts)], rows, left=2, kind=STATUS)
 
 
 def findings() -> str:
     """Failed checks, and how success grows with estimates and particles, by model."""
     rows = [
-        [verdict.model.upper(), str(check.number), check.status, check.finding]
+        [model_name(verdict.model), str(check.number), check.status, check.finding]
         for verdict in results("robustness")
         for check in verdict.checks
         if check.status == FAIL or check.number == 6 and check.status != NOT_APPLICABLE
@@ -141,16 +137,8 @@ def detections() -> str:
     for each in results("detect"):
         by_attack.setdefault((each.model, each.attack), []).append(each)
     tests = " / ".join(DETECTION_TESTS)
-    header = [
-        "model",
-        "attack",
-        "eps",
-        "success",
-        f"detected: {tests}",
-        "undetected",
-        "accuracy of the accepted",
-        "AUC",
-    ]
+    told = f"detected: {tests}", "undetected", "accuracy of the accepted", "AUC"
+    header = ["model", "attack", "eps", "success", *told]
 
     def cells(i: int, of_tests: list[Detection]) -> list[str]:
         rates = ("detected", "undetected", "accepted_accuracy")
@@ -159,7 +147,7 @@ def detections() -> str:
         meaningful = [each.meaningful for each in of_tests]
         told = [" / ".join(cell if means else "-" for cell, means in zip(column, meaningful)) for column in told]
         first = of_tests[0]
-        return [first.model.upper(), first.attack.upper(), f"{first.eps[i]:g}", share(first.success[i]), *told]
+        return [model_name(first.model), first.attack.upper(), f"{first.eps[i]:g}", share(first.success[i]), *told]
 
     rows = [cells(i, of_tests) for of_tests in by_attack.values() for i in range(len(of_tests[0].eps))]
     return table(header, rows, left=2)
@@ -178,9 +166,24 @@ def evasions(folder: str = "evading") -> str:
             cells = [[share(each.undetected[i]) for each in of_tests[test]] for test in DETECTION_TESTS]
             meaningful = [of_tests[test][0].meaningful for test in DETECTION_TESTS]
             told = [" / ".join(cell) if means else "-" for cell, means in zip(cells, meaningful)]
-            rows.append([model.upper(), attack.upper(), f"{eps:g}", share(first.success[i]), *told])
+            rows.append([model_name(model), attack.upper(), f"{eps:g}", share(first.success[i]), *told])
     header = ["model", "attack", "eps", "success", *(f"undetected by {test}" for test in DETECTION_TESTS)]
     return table(header, rows, left=2)
+
+
+def unknown_images() -> str:
+    """Images of another data set that the tests reject, and how well their scores tell them apart, as `docs/unknown_images.py` measured it."""
+    rows: dict[str, list[str]] = {}
+    for row in saved_rows("unknown_images"):
+        rejected, false_alarms = (share(decode(Rate, row[what], ())) for what in ("rejected", "false_alarms"))
+        rows.setdefault(row["model"], []).append((rejected, false_alarms, f"{row['auc']:.2f}"))
+    header = [
+        "model",
+        *(f"{what}: {' / '.join(DETECTION_TESTS)}" for what in ("digits rejected (%)", "false alarms (%)", "AUC")),
+    ]
+    alone = [("-",) * 3] * (len(DETECTION_TESTS) - 1)  # of models without log p(x), beside the test of posteriors
+    told = {model: found if len(found) > 1 else alone + found for model, found in rows.items()}
+    return table(header, [[model_name(model), *map(" / ".join, zip(*found))] for model, found in told.items()])
 
 
 def clean() -> str:
@@ -197,7 +200,7 @@ def summary() -> str:
     for each in results("evaluate"):
         found = verdicts[each.model]
         rates = map(share, [*found.success["fgsm"], *found.headline])
-        rows.append([each.model.upper(), each.accuracy.percent(), *rates, share(each.flipped_by_resampling)])
+        rows.append([model_name(each.model), each.accuracy.percent(), *rates, share(each.flipped_by_resampling)])
     return table(header, rows)
 
 
@@ -295,7 +298,7 @@ def library_attacks() -> str:
         [name, *(told(found.get((*column, name))) for column in columns)]
         for name in dict.fromkeys(row["attack"] for row in rows)
     ]
-    return table(["misclassified (%)", *(f"{model.upper()}, {noise}" for model, noise in columns)], body)
+    return table(["misclassified (%)", *(f"{model_name(model)}, {noise}" for model, noise in columns)], body)
 
 
 def saved_rows(name: str) -> list[dict]:
@@ -312,7 +315,7 @@ def certified_accuracy() -> str:
 
     def line(each: Certification) -> list[str]:
         rates = [each.clean_accuracy, each.abstained, *map(each.certified, CERTIFIED_RADII)]
-        told = [each.model.upper(), f"{each.sigma:g}", f"{each.images:,}", f"{each.draws:,}"]
+        told = [model_name(each.model), f"{each.sigma:g}", f"{each.images:,}", f"{each.draws:,}"]
         return [*told, *(rate.percent() for rate in rates)]
 
     return table(header, [line(each) for each in found])
@@ -336,7 +339,7 @@ def black_box(of: str) -> str:
 
     lines = [
         [
-            name.upper() if name in (*MODELS, *COMPARATORS) else name,
+            model_name(name),
             *(cell(found.get((name, each))) for each in victims),
         ]
         for name in sources
@@ -369,78 +372,11 @@ def particles(what: str) -> str:
     return tables.effects(effects, what, PARTICLES, references(effects)).as_markdown()
 
 
-def aims(folder: str) -> str:
-    """Clean accuracy and FGSM at one eps against what was aimed at, with the worst case; what is reached in bold."""
-    found = read_reproduction(RESULTS / folder)
-    at = {each.model: each for each in found.comparisons if each.eps == MIDDLE}
-    header = ["model", "clean (%): poster", "aim", "ours", f"FGSM {MIDDLE:g} (%): poster", "aim", "ours", "worst case"]
-    rows, published = [], reproduction.published()
-    for model, (accuracy, fgsm) in AIMS.items():
-        clean, ours, theirs = found.clean[model], at[model].ours, published.get(model)
-        reached = [clean.share >= accuracy / 100, fgsm is not None and ours.share < fgsm / 100]
-        told = [
-            Markdown(f"**{each.percent()}**") if good else each.percent() for each, good in zip((clean, ours), reached)
-        ]
-        rows.append(
-            [
-                model.upper(),
-                f"{100 * (1 - theirs[0.0]):.2f}" if theirs else "-",
-                f"{accuracy:g}",
-                told[0],
-                f"{100 * theirs[MIDDLE]:.2f}" if theirs else "-",
-                "as measured" if fgsm is None else f"below {fgsm:g}",
-                told[1],
-                at[model].worst.percent() if at[model].worst else "-",
-            ]
-        )
-    return table(header, rows)
-
-
-def trainings(folder: str) -> str:
-    """Clean accuracy, FGSM and the worst case at one eps, of every training by itself."""
-    found = read_reproduction(RESULTS / folder)
-    at = {each.model: each for each in found.comparisons if each.eps == MIDDLE}
-    measured = {
-        "clean accuracy": found.clean,
-        f"FGSM {MIDDLE:g}": {model: each.ours for model, each in at.items()},
-        f"worst case {MIDDLE:g}": {model: each.worst for model, each in at.items()},
-    }
-    rows = [
-        [f"{what}, seed {seed}", *(share(of_models[model].shares[i]) for model in AIMS)]
-        for what, of_models in measured.items()
-        for i, seed in enumerate(found.seeds)
-    ]
-    return table(["", *map(str.upper, AIMS)], rows)
-
-
-def differences(folder: str) -> str:
-    """Published and our success rates of FGSM, and the worst case, by model and eps."""
-    return tables.comparisons(read_reproduction(RESULTS / folder).comparisons).as_markdown()
-
-
-def claims(folder: str) -> str:
-    """The poster's claims, and whether they hold."""
-    return tables.claims(read_reproduction(RESULTS / folder).claims).as_markdown()
-
-
-def fgsm_variants() -> str:
-    """The effect of details of FGSM, as `docs/fgsm_variants.py` measured it."""
-    rows = json.loads((RESULTS / "poster" / "fgsm_variants.json").read_text())
-
-    def line(row: dict) -> list[str]:
-        found = [
-            " / ".join(share(Rate(at["count"], at["total"])) for at in of_eps) for of_eps in row["success"].values()
-        ]
-        return [row["model"].upper(), *found]
-
-    return table(["model", *rows[0]["success"]], [line(row) for row in rows])
-
-
 TABLES = {
     name: globals()[name]
     for name in (
         "summary clean worst_cases attacks declared_attacks data_sets commands checks sheet findings detections "
-        "evasions aims trainings particles differences claims fgsm_variants ablations kernel_density attack_strengths "
-        "independent_attacks least_distances library_attacks certified_accuracy black_box"
+        "evasions unknown_images particles ablations kernel_density attack_strengths independent_attacks least_distances "
+        "library_attacks certified_accuracy black_box"
     ).split()
 }

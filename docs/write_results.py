@@ -18,7 +18,9 @@ import tomllib
 from pathlib import Path
 
 import click
-from result_tables import RESULTS, TABLES
+import reproduction_tables
+import result_tables
+from result_tables import RESULTS
 
 from pyrobayes import factorizations
 from pyrobayes.commands.report import read_results
@@ -26,10 +28,12 @@ from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.options import NETWORKS, PRETRAINED, TrainingOptions
 from pyrobayes.results.configuration import flags
+from pyrobayes.results.names import model_name
 from pyrobayes.results.store import SavedResults
 from pyrobayes.training.checkpoint import Config
 
 ROOT = Path(__file__).parents[1]
+TABLES = result_tables.TABLES | reproduction_tables.TABLES
 BLOCK = re.compile(r"<!-- written: (\w+)(?: of (\w+))? -->\n.*?<!-- end -->", re.DOTALL)
 
 CARD = """# {name}, small networks, Fashion-MNIST
@@ -56,7 +60,7 @@ def card(evaluation: Evaluation, verdict: Verdict, particles: int) -> str:
     changed = flags(config.networks, NETWORKS["small"])
     changed += flags(config.training, TrainingOptions.of(model))
     return CARD.format(
-        name=model.upper(),
+        name=model_name(model),
         model=model,
         formula=factorizations.get(model).formula(),
         kind="generative" if verdict.generative else "discriminative",

@@ -10,6 +10,7 @@ from pyrobayes.files import writable_folder
 from pyrobayes.inference import generation
 from pyrobayes.options import EvaluationOptions
 from pyrobayes.results import figures
+from pyrobayes.results.names import data_name, model_name
 
 
 def draw_samples(model: str, context: Context = Context(), *, per_class: int = 8, seed: int = 0) -> list[Path]:
@@ -31,7 +32,7 @@ def draw_samples(model: str, context: Context = Context(), *, per_class: int = 8
     first = torch.stack([torch.nonzero(test.labels == c)[0, 0] for c in range(len(test.classes))])
     x, y = (each.to(samples.device) for each in test.batch(first))
     reconstructed = generation.reconstruct(classifier.factorization, x, y, seed=seed)
-    folder, title = writable_folder(context.results), f"{name.upper()}, {figures.data_name(test.name)}: "
+    folder, title = writable_folder(context.results), f"{model_name(name)}, {data_name(test.name)}: "
     grid = figures.image_grid(samples, test.classes, f"{title}mean of p(x|...) at z drawn from p(z|y)")
     pairs = figures.reconstructions(x, reconstructed, test.classes, f"{title}test images")
     return [*figures.save(grid, folder / f"samples-{name}"), *figures.save(pairs, folder / f"reconstructions-{name}")]

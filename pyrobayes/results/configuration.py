@@ -8,6 +8,7 @@ from pyrobayes.data.declared import MINI
 from pyrobayes.data.source import ImageSource
 from pyrobayes.options import MODELS, NETWORKS, PRETRAINED, TrainingOptions, declaration
 from pyrobayes.results.markdown import Markdown, listed, plain
+from pyrobayes.results.names import model_name
 from pyrobayes.results.page import render
 from pyrobayes.results.sections import Found
 from pyrobayes.results.store import Provenance, SavedResults
@@ -50,7 +51,9 @@ def trainings(found: Found) -> list[tuple[str, Provenance]]:
 def names_of(trained: Sequence[tuple[str, Provenance | None]]) -> list[str]:
     """A name for each training, with the beginning of its weights' checksum where a model has several."""
     models = [model for model, _ in trained]
-    return [model.upper() + (f" ({each.weights[:8]})" if models.count(model) > 1 else "") for model, each in trained]
+    return [
+        model_name(model) + (f" ({each.weights[:8]})" if models.count(model) > 1 else "") for model, each in trained
+    ]
 
 
 def _commands(found: Found) -> list[str]:
@@ -121,7 +124,7 @@ def _attacks(found: Found) -> Table:
     for result in (result for saved in found.values() for result in saved.results):
         options = getattr(result, "options", {})
         of_each = {result.attack: options} if hasattr(result, "attack") else options
-        attacks += [((name, _in_words(each)), result.model.upper()) for name, each in of_each.items()]
+        attacks += [((name, _in_words(each)), model_name(result.model)) for name, each in of_each.items()]
     rows = [[name, listed(dict.fromkeys(models)), told] for (name, told), models in grouped(attacks).items()]
     return Table(["attack", "on", "options"], [TEXT] * 3, rows)
 

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pyrobayes.errors import InputError
 from pyrobayes.results.markdown import Markdown, code, listed, text
+from pyrobayes.results.names import model_name
 from pyrobayes.results.tables import Table
 
 WIDEST = 2000  # pixels; a wider figure is scaled down
@@ -27,7 +28,7 @@ _MARKDOWN = Environment(
     lstrip_blocks=True,
     finalize=lambda value: value.as_markdown() if isinstance(value, Table) else text(value),
 )
-_MARKDOWN.globals |= {"listed": listed, "code": code}
+_MARKDOWN.globals |= {"listed": listed, "code": code, "model_name": model_name}
 _HTML = _MARKDOWN.overlay(autoescape=True, finalize=None)
 
 

@@ -16,6 +16,7 @@ from pyrobayes.files import write_atomically
 from pyrobayes.results import sections
 from pyrobayes.results.configuration import configuration_section, names_of, selection, trainings
 from pyrobayes.results.markdown import Markdown, listed, text
+from pyrobayes.results.names import model_name
 from pyrobayes.results.page import page, render
 from pyrobayes.results.registry import registered
 from pyrobayes.results.sections import Found
@@ -68,7 +69,7 @@ def _markdown(found: Found, figures: Sequence[str], runs: Path, published: Saved
     for command, saved in found.items():
         shown += registered()[command].section(saved, figures, found)
     missing = {
-        command: [model.upper() for model in each.models if not each.of(model)] for command, each in found.items()
+        command: [model_name(model) for model in each.models if not each.of(model)] for command, each in found.items()
     }
     values = {
         "data": dict.fromkeys(each.data["name"] for each in found.values()),
@@ -98,7 +99,7 @@ def _unjudged(found: Found) -> dict:
     judged = {result.model for result in found["robustness"].results} if "robustness" in found else set()
     unjudged = [model for model in attacked if not sections.same_verdict(found, model)]
     return {
-        "unjudged": [model.upper() + (" as it was attacked" if model in judged else "") for model in unjudged],
+        "unjudged": [model_name(model) + (" as it was attacked" if model in judged else "") for model in unjudged],
         "attacks": list(dict.fromkeys(result.attack.upper() for result in results)),
         "judging": shlex.join(["pyrobayes", "robustness", *selection(found["attack"], attacked)]) if results else "",
     }

@@ -14,6 +14,7 @@ from pyrobayes.evaluation.robustness.checks import NOT_APPLICABLE
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.results import tables
 from pyrobayes.results.markdown import Markdown, listed
+from pyrobayes.results.names import model_name
 from pyrobayes.results.page import render
 from pyrobayes.results.registry import registered
 from pyrobayes.results.store import SavedReproduction, SavedResults
@@ -94,7 +95,7 @@ def _in_words(changes: Mapping) -> str:
 
 def attack_notes(result: AttackResult) -> list[str]:
     """Sentences on what the table of an attack doesn't show: images without a gradient, and distances."""
-    model, attack, told = result.model.upper(), result.attack.upper(), []
+    model, attack, told = model_name(result.model), result.attack.upper(), []
     if result.unmoved.count and result.eps[-1] > 0:
         images = f"{result.unmoved.count:,} of {result.unmoved.total:,} images"
         told.append(f"{model} gave {attack} no gradient for {images}: their robustness is not known.")
@@ -125,7 +126,7 @@ def caveats(results: Sequence) -> list[str]:
             "images, with the same noise.",
             *(f"{caveat}." for caveat in getattr(result, "caveats", ())),
         ]
-        said += [f"{result.model.upper()}: {sentence}" for sentence in told if sentence]
+        said += [f"{model_name(result.model)}: {sentence}" for sentence in told if sentence]
     return list(dict.fromkeys(said))
 
 

@@ -15,6 +15,7 @@ from pyrobayes.evaluation.records import percent
 from pyrobayes.evaluation.reproduction import Claim, Comparison, Spread
 from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
 from pyrobayes.results.markdown import Markdown, code, text
+from pyrobayes.results.names import model_name
 from pyrobayes.training.metrics import Epoch
 
 # Kinds of columns. Numbers stand to the right. A status may be followed by a colon and what was found.
@@ -64,7 +65,7 @@ class Table:
 
     def as_markdown(self) -> Markdown:
         """The table in GitHub's Markdown, its notes under it."""
-        shown = {MODEL: lambda cell: text(cell.upper()), CODE: code, STATUS: _bold_status}
+        shown = {MODEL: lambda cell: text(model_name(cell)), CODE: code, STATUS: _bold_status}
         rows = [[shown.get(kind, text)(cell) for kind, cell in zip(self.kinds, row)] for row in self.rows]
         rule = ["---:" if kind == NUMBER else "---" for kind in self.kinds]
         lines = [[text(header) for header in self.header], rule, *rows]
@@ -234,7 +235,7 @@ DETECTION = [
 def detections(results: Sequence[Detection]) -> Table:
     """One row a model, test, attack and eps; clean images that are rejected are told below."""
     alarms = {(each.model, each.test): each.false_alarms.sentence() for each in results}
-    told = "; ".join(f"{model.upper()} {test} {share}" for (model, test), share in alarms.items())
+    told = "; ".join(f"{model_name(model)} {test} {share}" for (model, test), share in alarms.items())
     notes = [("", f"Clean test images that are rejected: {told}.")]
     if any(result.options["evade"] is not None for result in results):
         notes.append(("evading", "the attack climbs against the test too, with this weight"))
@@ -332,7 +333,7 @@ def _gap(claim: Claim) -> str:
 
 
 CLAIM = [
-    Column("pair", lambda claim: f"{claim.generative.upper()}, {claim.discriminative.upper()}", TEXT),
+    Column("pair", lambda claim: f"{model_name(claim.generative)}, {model_name(claim.discriminative)}", TEXT),
     Column("claim about FGSM", lambda claim: claim.statement, TEXT),
     Column("outcome", lambda claim: claim.outcome, STATUS),
     Column("smallest gap (points)", _gap, TEXT),
@@ -369,6 +370,6 @@ def effects(measured: Sequence[Effect], what: str, counts: Sequence[int], best: 
     rows: dict[str, dict[int, str]] = {}
     for effect in measured:
         if effect.particles in counts:
-            label = effect.model.upper() + (", mixture" if effect.estimator == "mixture" else "")
+            label = model_name(effect.model) + (", mixture" if effect.estimator == "mixture" else "")
             rows.setdefault(label, {})[effect.particles] = EFFECT[what].cell(effect, best[effect.model])
     return Table.across({EFFECT[what].header: TEXT}, (([label], cells) for label, cells in rows.items()), "K = {}")

@@ -268,7 +268,7 @@ def test_declarations_are_read_without_torch():
 
 
 def test_one_declaration_makes_a_data_set(tmp_path, monkeypatch):
-    from pyrobayes.results.figures.style import data_name
+    from pyrobayes.results.names import data_name
 
     monkeypatch.setitem(DATASETS, "letters", DataSet("Letters", tuple("abcdefghij"), "MNIST"))
     monkeypatch.setattr(sources, "_from_torchvision", lambda source: dict(FILES))

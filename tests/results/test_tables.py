@@ -108,13 +108,13 @@ def test_a_failed_status_stands_out():
 
 def test_columns_are_aligned_by_their_kind():
     table = Table(
-        ["model", "number", "text"], [MODEL, NUMBER, TEXT], [["g|b", "1", "a"], ["x", "10", "bc"]], [("n", "m")]
+        ["model", "number", "text"], [MODEL, NUMBER, TEXT], [["g|b", "1", "a"], ["gfz", "10", "bc"]], [("n", "m")]
     )
     assert table.as_text().splitlines() == [
-        "model  number  text", "-----  ------  ----", "g|b         1  a", "x          10  bc", "n: m.",
+        "model  number  text", "-----  ------  ----", "g|b         1  a", "gfz        10  bc", "n: m.",
     ]  # fmt: skip
     assert table.as_markdown().splitlines() == [
-        "| model | number | text |", "| --- | ---: | --- |", "| G\\|B | 1 | a |", "| X | 10 | bc |", "", "*n*: m.",
+        "| model | number | text |", "| --- | ---: | --- |", "| g\\|b | 1 | a |", "| GFZ | 10 | bc |", "", "*n*: m.",
     ]  # fmt: skip
     assert Table(["s"], [STATUS], [["pass"]]).as_list() == "pass"
 

@@ -12,4 +12,4 @@ from pyrobayes.results.figures.graph import graphical_model
 from pyrobayes.results.figures.images import adversarial_examples, confusion_matrix, image_grid, reconstructions
 from pyrobayes.results.figures.particle_counts import particles
 from pyrobayes.results.figures.rates import ATTACKS, budget, reproduction, robustness, success_rates, worst_cases
-from pyrobayes.results.figures.style import COLOURS, SUFFIXES, data_name, remove, save
+from pyrobayes.results.figures.style import COLOURS, SUFFIXES, remove, save

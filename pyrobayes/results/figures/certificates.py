@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from pyrobayes.evaluation.certification import Certification
 from pyrobayes.results.figures import style
+from pyrobayes.results.names import data_name, model_name
 
 
 @style.styled
@@ -30,8 +31,8 @@ def certificates(results: Sequence[Certification]) -> Figure:
     axes.set_ylabel("certified images (%)")
     style.rate_axis(axes, top=101)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
-    images = f"{style.data_name(first.data)}, {first.images:,} test images"
-    figure.suptitle(f"{first.model.upper()} smoothed, {first.draws:,} draws, {images}", fontsize=9)
+    images = f"{data_name(first.data)}, {first.images:,} test images"
+    figure.suptitle(f"{model_name(first.model)} smoothed, {first.draws:,} draws, {images}", fontsize=9)
     return figure
 
 

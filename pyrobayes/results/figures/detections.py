@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 from pyrobayes.evaluation.detection import Detection
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.results.figures import style
+from pyrobayes.results.names import data_name, model_name
 
 
 @style.styled
@@ -41,8 +42,8 @@ def detection(results: Sequence[Detection]) -> Figure:
             Patch(facecolor=style.OTHER, alpha=0.2, linewidth=0, label="not evading it"),
         ]
     figure.legend(handles=lines, loc="outside right center", fontsize=8)
-    images = f"{style.data_name(first.data)}, {first.false_alarms.total:,} test images"
-    figure.suptitle(f"{first.model.upper()} under {first.attack.upper()}, {images}", fontsize=9)
+    images = f"{data_name(first.data)}, {first.false_alarms.total:,} test images"
+    figure.suptitle(f"{model_name(first.model)} under {first.attack.upper()}, {images}", fontsize=9)
     return figure
 
 
@@ -109,8 +110,8 @@ def selective_accuracy(results: Sequence[Detection]) -> Figure:
         lines.append(Line2D([], [], color=style.OTHER, linestyle=style.DASHED, label="evading the test"))
     lines.append(Line2D([], [], color=style.OTHER, linestyle="none", marker="o", markersize=3.5, label="threshold"))
     figure.legend(handles=lines, loc="outside right center", fontsize=8)
-    images = f"{style.data_name(first.data)}, {first.images:,} test images"
-    figure.suptitle(f"{first.model.upper()} under {first.attack.upper()}, {images}", fontsize=9)
+    images = f"{data_name(first.data)}, {first.images:,} test images"
+    figure.suptitle(f"{model_name(first.model)} under {first.attack.upper()}, {images}", fontsize=9)
     return figure
 
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.results.figures import style
+from pyrobayes.results.names import data_name
 from pyrobayes.results.tables import NORMS, grouped
 
 AXES = {"l0": "distance ($L_0$, changed pixel values)", "area": "distance (share of the image)"}
@@ -42,7 +43,7 @@ def distances(results: Sequence[AttackResult]) -> Figure:
         axes.set_ylabel("images classified correctly (%)")
     axes, shown = max(zip(grid.flat, panels.values()), key=lambda panel: len(panel[1]))
     style.two_part_legend(grid[0, -1], shown, axes)
-    figure.suptitle(f"{style.data_name(results[0].data)}, {results[0].images:,} test images", fontsize=9)
+    figure.suptitle(f"{data_name(results[0].data)}, {results[0].images:,} test images", fontsize=9)
     return figure
 
 

@@ -8,6 +8,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.results.figures import style
+from pyrobayes.results.names import model_name
 
 RADIUS = 0.36
 Place = tuple[float, float]
@@ -30,7 +31,7 @@ def graphical_model(factorization: DeepBayes) -> Figure:
         axes.text(*place, f"${label}$", ha="center", va="center", fontsize=13, zorder=4)
     _plate(axes, places)
     formula = factorization.formula().replace(") p", r")\,\,p")
-    axes.set_title(f"{factorization.name.upper()}\n${formula}$", fontsize=9)
+    axes.set_title(f"{model_name(factorization.name)}\n${formula}$", fontsize=9)
     return figure
 
 

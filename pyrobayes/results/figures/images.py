@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.clean import Evaluation
 from pyrobayes.results.figures import style
+from pyrobayes.results.names import data_name, model_name
 
 MOST_COLUMNS = 4  # of figure 2: with more, a phone shows nothing that can be read
 
@@ -40,7 +41,7 @@ def adversarial_examples(result: AttackResult, classes: Sequence[str], rows: int
     for axes, column in zip(grid[-1], columns):
         axes.set_xlabel(rf"$\epsilon$ = {result.eps[column]:g}", fontsize=8.5)
     space = "\n" if len(columns) < 3 else " "  # breaks longer lines where the figure is narrow
-    title = f"{result.model.upper()} under {result.attack.upper()},{space}{style.data_name(result.data)}"
+    title = f"{model_name(result.model)} under {result.attack.upper()},{space}{data_name(result.data)}"
     explained = f"above: predicted class, posterior\nleft: true class;{space}✗, frame: misclassified"
     figure.suptitle(f"{title}\n{explained}", fontsize=8)
     return figure
@@ -93,5 +94,5 @@ def confusion_matrix(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
     axes.spines[:].set_visible(False)
     figure.colorbar(drawn, ax=axes, shrink=0.8, label="images of the true class (%)")
     of = f"{100 * evaluation.accuracy.share:.1f}% of {evaluation.accuracy.total:,} correct"
-    figure.suptitle(f"{evaluation.model.upper()}, {style.data_name(evaluation.data)}: {of}", fontsize=9)
+    figure.suptitle(f"{model_name(evaluation.model)}, {data_name(evaluation.data)}: {of}", fontsize=9)
     return figure

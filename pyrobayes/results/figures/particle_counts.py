@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from pyrobayes.evaluation.particles import Effect, references
 from pyrobayes.results.figures import style
+from pyrobayes.results.names import data_name, model_name
 from pyrobayes.results.tables import EFFECT, grouped
 
 
@@ -24,14 +25,14 @@ def particles(effects: Sequence[Effect]) -> Figure:
     for i, ((model, estimator), shown) in enumerate(lines.items()):
         look = style.model_line(shown[0]) | {"linewidth": 1.2, "elinewidth": 0.7, "capsize": 1.5, "markersize": 3.5}
         look |= {"linestyle": style.DOTTED} if estimator == "mixture" else {}
-        look |= {"label": f"{model.upper()}, {estimator}"} if several else {}
+        look |= {"label": f"{model_name(model)}, {estimator}"} if several else {}
         shift = 1.04 ** (i - (len(lines) - 1) / 2)  # so that no bar hides another
         _draw(grid, shown, [shift * effect.particles for effect in shown], best[model], look)
     grid[4].set_xlim(grid[0].get_xlim())
     grid[5].axis("off")
     grid[5].legend(*grid[0].get_legend_handles_labels(), loc="center", fontsize=8, handlelength=3)
     first = effects[0]
-    figure.suptitle(f"{style.data_name(first.data)}, {first.accuracy.total:,} test images", fontsize=9)
+    figure.suptitle(f"{data_name(first.data)}, {first.accuracy.total:,} test images", fontsize=9)
     return figure
 
 

@@ -12,6 +12,7 @@ from pyrobayes.evaluation.reproduction import POSTER_IMAGES, Comparison
 from pyrobayes.evaluation.robustness.suite import GRADIENT_FREE, ITERATIVE, SINGLE_STEP
 from pyrobayes.evaluation.robustness.verdict import WORST, Verdict
 from pyrobayes.results.figures import style
+from pyrobayes.results.names import data_name, model_name
 from pyrobayes.results.tables import grouped
 
 # Attacks are grey: the model's colour is for FGSM, dotted, and for the worst case.
@@ -50,7 +51,7 @@ def success_rates(results: Sequence[AttackResult]) -> Figure:
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
-    images = f"{style.data_name(results[0].data)}, {results[0].images:,} test images"
+    images = f"{data_name(results[0].data)}, {results[0].images:,} test images"
     for axes, (attack, shown) in zip(grid.flat, panels.items()):
         for result in shown:
             _success_rate(axes, result)
@@ -100,7 +101,7 @@ def reproduction(found) -> Figure:
     judged = next((f" (worst case: {each.worst.images:,})" for each in found.comparisons if each.worst), "")
     seeds = f"{'seed' if len(found.seeds) == 1 else 'seeds'} {', '.join(map(str, found.seeds))}"
     networks, images = f"networks {found.recipe['networks']}", f"{found.images:,} test images{judged}"
-    figure.suptitle("; ".join([style.data_name(found.data), networks, seeds, images]), fontsize=9)
+    figure.suptitle("; ".join([data_name(found.data), networks, seeds, images]), fontsize=9)
     return figure
 
 
@@ -113,7 +114,7 @@ def _compared(axes, model: str, shown: Sequence[Comparison]) -> None:
     for name, look in LOOKS.items():
         caps = {"capsize": 0 if name == PUBLISHED else 2}
         style.draw_intervals(axes, rates[name], **{"color": style.colour(model)} | look | caps)
-    axes.set_title(model.upper() + ("" if rates[PUBLISHED] else " (not published)"), fontsize=9)
+    axes.set_title(model_name(model) + ("" if rates[PUBLISHED] else " (not published)"), fontsize=9)
     style.rate_axis(axes)
     axes.tick_params(labelbottom=True)
 
@@ -143,8 +144,8 @@ def robustness(verdict: Verdict) -> Figure:
     axes.set_ylabel("images classified correctly (%)")
     place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "handlelength": 3}
     axes.legend(fontsize=7.5, title="attack (failed checks)", title_fontsize=7.5, **place)
-    images = f"{style.data_name(verdict.data)}, {verdict.images:,} test images"
-    axes.set_title(f"{verdict.model.upper()}, {images}", fontsize=9)
+    images = f"{data_name(verdict.data)}, {verdict.images:,} test images"
+    axes.set_title(f"{model_name(verdict.model)}, {images}", fontsize=9)
     return figure
 
 
@@ -159,14 +160,14 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
     alone, worst = "FGSM alone", "worst case, in most further draws"
     for axes, title in zip(panels, (alone, worst)):
         for verdict in verdicts:
-            label = _with_doubts(verdict, WORST, verdict.model.upper())
+            label = _with_doubts(verdict, WORST, model_name(verdict.model))
             broken = verdict.success["fgsm"] if title == alone else verdict.headline
             _robust_accuracy(axes, verdict, broken, **style.model_line(verdict) | {"label": label})
         _eps_axis(axes, verdicts[0])
         axes.set_title(title, fontsize=9)
     panels[0].set_ylabel("images classified correctly (%)")
     style.two_part_legend(panels[1], verdicts)
-    images = f"{style.data_name(verdicts[0].data)}, {verdicts[0].images:,} test images"
+    images = f"{data_name(verdicts[0].data)}, {verdicts[0].images:,} test images"
     figure.suptitle(f"{images}; in brackets: failed checks that put the worst case in doubt", fontsize=8)
     return figure
 
@@ -186,7 +187,9 @@ def budget(verdict: Verdict) -> Figure:
     axes.set_xlabel("gradients of one particle of one class, for an image")
     axes.set_ylabel("misclassified (% of further draws)" if verdict.broken_in_most else "misclassified images (%)")
     style.rate_axis(axes, top=101)
-    axes.set_title(f"{verdict.model.upper()}, {found.attack} at eps {found.eps:g}, {found.images:,} images", fontsize=9)
+    axes.set_title(
+        f"{model_name(verdict.model)}, {found.attack} at eps {found.eps:g}, {found.images:,} images", fontsize=9
+    )
     return figure
 
 

@@ -9,13 +9,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pyrobayes.data.declared import DATASETS
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.particles import Effect
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.reproduction import Spread
 from pyrobayes.evaluation.robustness.verdict import Verdict
 from pyrobayes.files import cannot_write, write_atomically
+from pyrobayes.results.names import model_name
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -92,15 +92,10 @@ def colour(model: str) -> str:
     return COLOURS.get(model, OTHER)
 
 
-def data_name(name: str) -> str:
-    """The name of a data set in a paper."""
-    return DATASETS[name].title if name in DATASETS else name
-
-
 def model_line(result: AttackResult | Verdict | Effect) -> dict:
     """The look of a model's line in every figure; it is dashed, with open markers, for discriminative models."""
     _, marker = LOOKS.get(result.model, (OTHER, "v"))
-    line = {"label": result.model.upper(), "color": colour(result.model), "linestyle": "-", "linewidth": 1.4}
+    line = {"label": model_name(result.model), "color": colour(result.model), "linestyle": "-", "linewidth": 1.4}
     line |= {"elinewidth": 0.8, "capsize": 2, "marker": marker, "markersize": 4.5}
     return line if result.generative else line | {"linestyle": DASHED, "markerfacecolor": "white"}
 
