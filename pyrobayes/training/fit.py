@@ -184,7 +184,7 @@ class _Training:
             x, y = self.training.batch(batches[place.step])
             x = augmented(x, self.options.augmentation, self.options.sigma)
             x = attacked(batches[place.step], x, y, self._ramp(attacked.warmup))
-            self.inference.optim.group["lr"] = learning_rate(self.options, *self._position())
+            self.inference.optim.set_lr(lr := learning_rate(self.options, *self._position()))
             # The fourth power keeps the KL term small until z is of use.
             elbo = self.inference.step(x, y, self._ramp(self.options.kl_warmup) ** 4)
             place.step += 1
@@ -211,7 +211,7 @@ class _Training:
             validation_kl=kl,
             validation_accuracy=accuracy,
             collapsed=collapsed(self.averaged, kl, accuracy),
-            lr=self.inference.optim.group["lr"],
+            lr=lr,
             seconds=time.monotonic() - start,
         )
 
