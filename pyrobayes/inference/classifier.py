@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pyrobayes.errors import LARGEST_SEED, InputError, check_integer, choice
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.inference import importance
+from pyrobayes.inference.capture import Graphs
 from pyrobayes.inference.generated_code import Networks
 from pyrobayes.inference.importance import ImportanceEstimate
 from pyrobayes.inference.log_weights import LogWeights
@@ -63,11 +64,12 @@ class BayesClassifier(nn.Module):
         self._indices: Tensor | None = None
         self._calls = self._draw = 0
         self._number: int | Tensor = 0
-        self._bounded = True
+        self._bounded: bool | None = True
         self._term: tuple[str, ...] | None = None
         self._gradient = "path"
         self._classes: Tensor | None = None
         self._bytes_needed: dict[tuple[str | bool, ...], tuple[int, int]] = {}  # measured once, for all copies
+        self.graphs = Graphs()  # of functions of this classifier on a CUDA device, for all copies
 
     def _changed(self, **attributes) -> "BayesClassifier":
         other = copy.copy(self)
@@ -81,7 +83,7 @@ class BayesClassifier(nn.Module):
     def estimate(self, x: Tensor) -> ImportanceEstimate:
         """The estimate behind :meth:`forward`, on the device of the weights: log weights, and effective sample sizes [B, C]."""
         x, log_weights = self._placed(x), self._log_weights()
-        keys = self._keys(len(x)).to(x.device)
+        keys = self._keys(len(x), x.device)
         y, particles = importance.all_classes(self.factorization, x), self.options.particles
         if self._classes is not None:
             classes = self._classes.to(x.device)
@@ -109,7 +111,8 @@ class BayesClassifier(nn.Module):
         indices = torch.as_tensor(indices, dtype=torch.long)
         if (indices < 0).any():
             raise InputError(f"indices must be places in a data set, from 0, got {indices.min()}")
-        return self._changed(_indices=indices, _draw=draw)
+        # There they are copied once, and not at every call.
+        return self._changed(_indices=indices.to(self.factorization.placement["device"]), _draw=draw)
 
     def for_some(self, kept: Tensor) -> "BayesClassifier":
         """This classifier, made for some of its known images, their places or a mask [B]; their noise stays theirs."""
@@ -132,11 +135,38 @@ class BayesClassifier(nn.Module):
         """This classifier of the same images, with the noise of another independent draw; number 0 is the classifier itself.
 
         The number is one for all images, or [B] has one for each. Without :meth:`for_images` every call has new noise
-        anyway. Under fixed noise nothing changes.
+        anyway. Under fixed noise nothing changes. Numbers on a GPU aren't checked, since the host would wait for them.
         """
-        least = int(number.min()) if isinstance(number, Tensor) and number.numel() else number
-        check_integer("number", least, least=0, most=LARGEST_SEED)
+        if not isinstance(number, Tensor):
+            check_integer("number", number, least=0, most=LARGEST_SEED)
+        elif number.numel() and number.device.type == "cpu":
+            check_integer("number", int(number.min()), least=0, most=LARGEST_SEED)
         return self._changed(_number=number) if self.pinned else self
+
+    def unchecked(self) -> "BayesClassifier":
+        """This classifier, but it doesn't look at the pixels' values, for which a GPU would be waited for."""
+        return self._changed(_bounded=None)
+
+    def on_buffers(self, indices: Tensor, classes: Tensor | None) -> "BayesClassifier":
+        """This classifier for images whose places [B], and classes [M, B] if it computes some alone, are in other tensors."""
+        return self._changed(_indices=indices, _classes=None if self._classes is None else classes)
+
+    @property
+    def buffers_of_images(self) -> tuple[Tensor | None, Tensor | None]:
+        """The tensors that :meth:`on_buffers` replaces."""
+        return self._indices, self._classes
+
+    @property
+    def graph_key(self) -> tuple | None:
+        """What log p(x, y) of known images follows from besides tensors of the images; None if it can't be captured.
+
+        Sparse gradients and pruning look at values, and generated code has graphs of its own.
+        """
+        if not self.pinned or self.options.prune is not None or self.options.compile or self._log_weights().sparse:
+            return None
+        weights = self._networks.of(self.options).parameters()
+        there = tuple((weight.data_ptr(), weight.requires_grad) for weight in weights)
+        return self.options, self._term, self._gradient, self._draw, self._bounded, self._classes is None, there
 
     def unbounded(self) -> "BayesClassifier":
         """This classifier, but its pixels may lie outside [0, 1], as Gaussian noise makes them; they are not clipped."""
@@ -210,20 +240,23 @@ class BayesClassifier(nn.Module):
 
     def base_noise(self, images: int) -> Tensor:
         """The standard normal numbers behind z for a batch of B images, [K, 1 or C, B or 1, latent]."""
-        return self._log_weights().noise(self._keys(images), 0, self.options.particles)
+        device = self.factorization.placement["device"]
+        return self._log_weights().noise(self._keys(images, device), 0, self.options.particles)
 
-    def _keys(self, images: int) -> Tensor:
+    def _keys(self, images: int, device: torch.device) -> Tensor:
         """[B] a key for the noise of each image."""
-        if self.options.noise == "fixed":
-            return key_of(self.options.seed, Purpose.FIXED_NOISE, 0).expand(images)
+        if self.options.noise == "fixed":  # added, since a copy from the host would wait for the device
+            zeros = torch.zeros((), dtype=torch.long, device=device)
+            return (zeros + key_of(self.options.seed, Purpose.FIXED_NOISE, 0)).expand(images)
         if self._indices is None:
             self._calls += 1
-            return splitmix(key_of(self.options.seed, Purpose.NOISE_OF_A_CALL, self._calls), torch.arange(images))
+            key = key_of(self.options.seed, Purpose.NOISE_OF_A_CALL, self._calls)
+            return splitmix(key, torch.arange(images, device=device))
         if len(self._indices) != images:
             raise InputError(f"the classifier was made for {len(self._indices)} images, got {images}")
         key = key_of(self.options.seed, Purpose.NOISE_OF_AN_IMAGE, self._draw)
-        number = torch.as_tensor(self._number)
-        return splitmix(splitmix(key, -number).where(number != 0, key), self._indices)
+        number = self._number.to(device) if isinstance(self._number, Tensor) else torch.as_tensor(self._number)
+        return splitmix(splitmix(key, -number).where(number != 0, key), self._indices.to(device))
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in vars(self.options).items())
@@ -241,8 +274,11 @@ class Logits(nn.Module):
         return log_joint - log_joint.mean(1, keepdim=True)
 
 
-def check_images(x: Tensor, image_shape: tuple[int, int, int], bounded: bool = True) -> None:
-    """Refuse anything but a batch of images [B, channels, height, width], finite floats, in [0, 1] where `bounded`."""
+def check_images(x: Tensor, image_shape: tuple[int, int, int], bounded: bool | None = True) -> None:
+    """Refuse anything but a batch of images [B, channels, height, width], finite floats, in [0, 1] where `bounded`.
+
+    None looks at no values.
+    """
     expected = f"expected {'floats in [0, 1]' if bounded else 'finite floats'} of shape [B, {', '.join(map(str, image_shape))}]"
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise InputError(f"images: {expected}, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
@@ -252,7 +288,7 @@ def check_images(x: Tensor, image_shape: tuple[int, int, int], bounded: bool = T
         raise InputError(f"images: {expected}, got no image")
     if bounded:
         check_range(x, expected)
-    elif not x.isfinite().all():
+    elif bounded is not None and not x.isfinite().all():
         raise InputError(f"images: {expected}, got infinite values or NaN")
 
 
