@@ -135,11 +135,11 @@ class BayesClassifier(nn.Module):
         """This classifier of the same images, with the noise of another independent draw; number 0 is the classifier itself.
 
         The number is one for all images, or [B] has one for each. Without :meth:`for_images` every call has new noise
-        anyway. Under fixed noise nothing changes. Numbers on a GPU aren't checked, since the host would wait for them.
+        anyway. Under fixed noise nothing changes. A tensor of one number, or on a GPU, isn't checked: that would wait for it.
         """
         if not isinstance(number, Tensor):
             check_integer("number", number, least=0, most=LARGEST_SEED)
-        elif number.numel() and number.device.type == "cpu":
+        elif number.dim() and number.numel() and number.device.type == "cpu":
             check_integer("number", int(number.min()), least=0, most=LARGEST_SEED)
         return self._changed(_number=number) if self.pinned else self
 
