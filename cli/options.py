@@ -9,10 +9,25 @@ import click
 
 from pyrobayes.data.declared import DATASETS, MINI
 from pyrobayes.errors import InputError, choice
-from pyrobayes.options import COMPARATORS, DEVICES, MODELS, PRETRAINED, parse_eps
+from pyrobayes.options import COMPARATORS, DEVICES, MODELS, PRETRAINED, device_name, parse_eps
+
+
+class Device(click.ParamType):
+    """A device, a GPU by its number too."""
+
+    name = "|".join((*DEVICES, "cuda:N"))
+
+    def convert(self, value, param, ctx):
+        try:
+            device_name(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        return value.lower()
+
 
 FOLDER = click.Path(file_okay=False)
 with_default = functools.partial(click.option, show_default=True)  # told in the help
+device = with_default("--device", default="auto", type=Device(), help="where to compute; cuda:1 is the second GPU")
 
 
 def data(help: str, default: str | None = None):
@@ -33,7 +48,6 @@ def resume(default: bool = False):
 data_dir = click.option(
     "--data-dir", type=FOLDER, help="cache of data sets [default: $PYROBAYES_DATA, else the user's cache]"
 )
-device = with_default("--device", default="auto", type=click.Choice(DEVICES), help="where to compute")
 runs = with_default("--runs", default="runs", type=FOLDER, help="folder of the trained models, one folder each")
 pretrained = click.option(
     "--pretrained",

@@ -7,7 +7,7 @@ Nothing here imports torch, so that a command line can be parsed, or refused, at
 import math
 import numbers
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,11 @@ from pyrobayes.errors import InputError, check_count, check_part_of_run, check_p
 LIKELIHOODS = ("gaussian", "bernoulli", "laplace", "discretized-logistic")
 ESTIMATORS = ("per-class", "mixture")
 GRADIENTS = ("path", "fisher", "both")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+# What `auto` stands for, by device; float32 without TF32 elsewhere. To be chosen by the table that `make gpu` measures: until
+# then a GPU computes as a CPU does.
+AUTO_PRECISION = {"cuda": "fp32"}
+MEMORY, BATCH_SIZE = 512, 100  # MiB and images, where they are not given, on a CPU
 MODELS = ("gfz", "gfy", "gbz", "gby", "dfx", "dfz", "dbx")
 COMPARATORS = ("cnn", "cnn-at", "bnn")
 DETECTION_TESTS = ("marginal", "logit", "kl")
@@ -200,7 +204,11 @@ class ClassifierOptions:
     estimator: str = option(
         "per-class", "separate particles for each class, or for all from the mixture of the guides", ESTIMATORS
     )
-    precision: str = option("fp32", "precision of the networks; log-probabilities stay in float32", PRECISIONS)
+    precision: str = option(
+        "auto",
+        "precision of the networks; log-probabilities stay in float32. tf32 is of CUDA devices alone, and auto is fp32",
+        PRECISIONS,
+    )
     prune: float | None = option(
         None,
         "after a fifth of the particles, leave out classes whose log p(x, y) is so many nats below the best",
@@ -214,9 +222,10 @@ class ClassifierOptions:
         "leave particles out of an attack's gradient whose share in it is below this part of the image's largest",
         check=errors.check_negligible,
     )
-    memory: int = option(
-        512,
-        "MiB that the networks' values may take; changes memory and speed, not results (except with --negligible)",
+    memory: int | None = option(
+        None,
+        "MiB that the networks' values may take; changes memory and speed, not results (except with --negligible)  [default: "
+        f"{MEMORY}; on a GPU without --negligible by what is free]",
         check=check_count,
     )
 
@@ -224,6 +233,24 @@ class ClassifierOptions:
         check_fields(self)
         if self.prune is not None and self.estimator != "per-class":
             raise InputError("prune leaves out classes' own particles, which only the estimator per-class has")
+
+    @property
+    def is_open(self) -> bool:
+        """True where something is left to the device."""
+        return self.precision == "auto" or self.memory is None or getattr(self, "batch_size", BATCH_SIZE) is None
+
+    def settled(self, device: str = "cpu", memory: int = MEMORY, batch_size: int = BATCH_SIZE):
+        """These options with nothing left open, for a kind of device and its limits.
+
+        A gradient that leaves out the negligible depends on the memory, which then must not depend on the device.
+        """
+        chosen = {
+            "precision": AUTO_PRECISION.get(device, "fp32") if self.precision == "auto" else self.precision,
+            "memory": (MEMORY if self.negligible else memory) if self.memory is None else self.memory,
+        }
+        if getattr(self, "batch_size", BATCH_SIZE) is None:
+            chosen["batch_size"] = batch_size
+        return replace(self, **chosen)
 
     @property
     def exact(self) -> bool:
@@ -241,7 +268,12 @@ class ClassifierOptions:
 class EvaluationOptions(ClassifierOptions):
     """How a trained model classifies a data set."""
 
-    batch_size: int = option(100, "images at a time; changes memory and speed, not results", check=check_batch)
+    batch_size: int | None = option(
+        None,
+        "images at a time; changes memory and speed, not results  [default: "
+        f"{BATCH_SIZE}; on a GPU up to 1000 by what is free]",
+        check=check_batch,
+    )
     images: int | None = option(None, "take only the first N test images", check=check_count)
 
     @property
@@ -367,6 +399,16 @@ RECIPES = {
         threads=1,  # of networks this small it is as fast as two, and several times faster where another core is busy
     ),
 }
+
+
+def device_name(given: str) -> tuple[str, int | None]:
+    """The kind of a device, and the number of a GPU if one is given: `cuda:1` is `cuda` and 1."""
+    kind, colon, number = str(given).partition(":")
+    if not colon:
+        return errors.choice("device", given, DEVICES), None
+    if kind.lower() != "cuda" or not number.isdecimal():
+        raise InputError(f"unknown device '{given}': known are {', '.join(DEVICES)}, and cuda:0, cuda:1 and so on")
+    return "cuda", int(number)
 
 
 def parse_eps(text: str) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """The problem that an attack solves for one batch: the loss to increase, the ball to stay in, the numbers to draw."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -185,7 +186,7 @@ class Problem:
 
     def _gradient(self, images: Tensor, draw: int | Tensor) -> tuple[Tensor, Tensor]:
         images = images.detach().requires_grad_(True)
-        with torch.enable_grad():
+        with torch.enable_grad(), self._precisely():
             loss = self._loss(images, draw)
             if not loss.requires_grad:
                 raise InputError(
@@ -194,6 +195,10 @@ class Problem:
                     else "what the classifier gives doesn't depend on the images differentiably: there is no gradient to climb"
                 )
             return loss.detach(), torch.autograd.grad(loss.sum(), images)[0]
+
+    def _precisely(self) -> contextlib.AbstractContextManager[None]:
+        ours = isinstance(self._classifier, BayesClassifier)
+        return self._classifier.precisely() if ours else contextlib.nullcontext()
 
     @torch.no_grad()
     def loss(self, images: Tensor, draw: int = 0) -> Tensor:

@@ -11,13 +11,14 @@ from pyrobayes.attacks import Attack
 from pyrobayes.data.declared import DATASETS, MINI
 from pyrobayes.data.images import Images
 from pyrobayes.data.sources import load_data
+from pyrobayes.devices import choose_device, settled
 from pyrobayes.errors import InputError, choice
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import PRETRAINED, EvaluationOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.results.registry import ResultCommand
 from pyrobayes.results.store import Provenance, ResultStore
-from pyrobayes.training.checkpoint import CONFIG, MODEL, Config, begun_only, choose_device, load
+from pyrobayes.training.checkpoint import CONFIG, MODEL, Config, begun_only, load
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Context:
         data_dir: see :func:`pyrobayes.load_data`.
         runs: the folder of the trained models, one folder each; `pyrobayes.options.PRETRAINED` has those of the package.
         out: the folder for results. None stands for `runs`, and for the folder "runs" with models of the package.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, `cpu`, `cuda`, a GPU such as `cuda:1`, or `mps`.
         progress: told how far the work is.
     """
 
@@ -49,6 +50,10 @@ class Context:
     def join(self) -> None:
         """Join the processes that `torchrun` started; see :mod:`pyrobayes.distributed`."""
         distributed.join(choose_device(self.device))
+
+    def settled(self, options: EvaluationOptions) -> EvaluationOptions:
+        """The options with all that they leave to the device."""
+        return settled(options, choose_device(self.device))
 
     def images(self, name: str, split: str) -> Images:
         """A split of a data set. The first process of a machine fills the cache, and the others find it there."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
-from pyrobayes.evaluation.images import approximation, map_images, validated_images
+from pyrobayes.evaluation.images import approximation, chosen_batch, map_images, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, require
 from pyrobayes.inference.classifier import BayesClassifier
@@ -71,7 +71,7 @@ def evaluate(
     data: Images,
     *,
     images: int | None = None,
-    batch_size: int = 100,
+    batch_size: int | None = None,
     progress: Progress | bool | None = True,
 ) -> Evaluation:
     """Evaluate a classifier on clean images, with its own particles, noise and seed.
@@ -80,10 +80,11 @@ def evaluate(
         classifier: such as :func:`pyrobayes.load` gives.
         data: labelled images.
         images: take only the first so many of them.
-        batch_size: images at a time; changes memory and speed, not results.
+        batch_size: images at a time; changes memory and speed, not results. By what is free on a GPU where left out.
         progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
             :class:`pyrobayes.Progress` is called after every batch.
     """
+    batch_size = chosen_batch(classifier, batch_size)
     data = validated_images(classifier, data, images, batch_size)
     factorization, fresh = classifier.factorization, classifier.replaced(noise="fresh")
 

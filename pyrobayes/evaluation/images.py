@@ -8,6 +8,7 @@ from torch import Tensor
 from pyrobayes import distributed
 from pyrobayes.attacks.losses import log_odds_against
 from pyrobayes.data.images import Images
+from pyrobayes.devices import batch_size_on
 from pyrobayes.errors import LARGEST_BATCH, InputError, check_integer
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.inference.classifier import BayesClassifier
@@ -44,6 +45,12 @@ def validated_images(classifier: BayesClassifier, data: Images, images: int | No
             f"classes, but {data.name} has {list(data.image_shape)} and {len(data.classes)}"
         )
     return data.head(images).to(next(factorization.parameters()).device)
+
+
+def chosen_batch(classifier: BayesClassifier, batch_size: int | None) -> int:
+    """The number of images at a time, that of the classifier's device where none is given."""
+    expect("classifier", classifier, BayesClassifier)
+    return batch_size_on(classifier.device) if batch_size is None else batch_size
 
 
 def expect(argument: str, value, kind: type) -> None:
@@ -93,7 +100,7 @@ def _predicted(classifier: BayesClassifier, x: Tensor, y: Tensor) -> Tensor:
 
 def _signs(classifier: BayesClassifier, x: Tensor, y: Tensor) -> Tensor:
     inputs = x.clone().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), classifier.precisely():
         return torch.autograd.grad(log_odds_against(classifier(inputs), y).sum(), inputs)[0].sign()
 
 

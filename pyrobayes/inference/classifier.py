@@ -1,13 +1,16 @@
 """The Bayes classifier of a factorization: images in, log p(x, y) out."""
 
+import contextlib
 import copy
 import dataclasses
+import functools
 import math
 
 import pyro
 import torch
 from torch import Tensor, nn
 
+from pyrobayes.devices import settled, tf32
 from pyrobayes.errors import LARGEST_SEED, InputError, check_integer, choice
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.inference import importance
@@ -18,6 +21,8 @@ from pyrobayes.inference.log_weights import LogWeights
 from pyrobayes.inference.noise import Purpose, key_of, splitmix
 from pyrobayes.inference.pruning import pruned_estimate
 from pyrobayes.options import GRADIENTS, ClassifierOptions
+
+_settled = functools.lru_cache(settled)
 
 
 class BayesClassifier(nn.Module):
@@ -56,9 +61,9 @@ class BayesClassifier(nn.Module):
         if not isinstance(factorization, DeepBayes):
             raise InputError(f"factorization must be a DeepBayes, such as pyrobayes.build makes, got {factorization!r}")
         factorization.check()
-        self.options = ClassifierOptions(particles, noise, seed, **options)
+        self._asked = ClassifierOptions(particles, noise, seed, **options)
         self.factorization = factorization
-        if self.options.estimator == "mixture":
+        if self._asked.estimator == "mixture":
             importance.check_shared_images(factorization)
         self._networks = Networks(factorization)
         self._indices: Tensor | None = None
@@ -70,6 +75,20 @@ class BayesClassifier(nn.Module):
         self._classes: Tensor | None = None
         self._bytes_needed: dict[tuple[str | bool, ...], tuple[int, int]] = {}  # measured once, for all copies
         self.graphs = Graphs()  # of functions of this classifier on a CUDA device, for all copies
+
+    @property
+    def options(self) -> ClassifierOptions:
+        """The options, with those that were left to the device of the weights."""
+        return _settled(self._asked, self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.factorization.parameters()).device
+
+    def precisely(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which a GPU computes with the precision of the options, a gradient too; outside it with the user's."""
+        return tf32(self.options.precision == "tf32", self.device)
 
     def _changed(self, **attributes) -> "BayesClassifier":
         other = copy.copy(self)
@@ -84,6 +103,10 @@ class BayesClassifier(nn.Module):
         """The estimate behind :meth:`forward`, on the device of the weights: log weights, and effective sample sizes [B, C]."""
         x, log_weights = self._placed(x), self._log_weights()
         keys = self._keys(len(x), x.device)
+        with self.precisely():
+            return self._estimate(x, keys, log_weights)
+
+    def _estimate(self, x: Tensor, keys: Tensor, log_weights: LogWeights) -> ImportanceEstimate:
         y, particles = importance.all_classes(self.factorization, x), self.options.particles
         if self._classes is not None:
             classes = self._classes.to(x.device)
@@ -112,7 +135,7 @@ class BayesClassifier(nn.Module):
         if (indices < 0).any():
             raise InputError(f"indices must be places in a data set, from 0, got {indices.min()}")
         # There they are copied once, and not at every call.
-        return self._changed(_indices=indices.to(self.factorization.placement["device"]), _draw=draw)
+        return self._changed(_indices=indices.to(self.device), _draw=draw)
 
     def for_some(self, kept: Tensor) -> "BayesClassifier":
         """This classifier, made for some of its known images, their places or a mask [B]; their noise stays theirs."""
@@ -198,7 +221,7 @@ class BayesClassifier(nn.Module):
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
         self._variables("z")
-        with pyro.validation_enabled(importance.VALIDATE):
+        with pyro.validation_enabled(importance.VALIDATE), self.precisely():
             return importance.latent_means(self._networks.of(self.options), self._placed(x)).to(x.device)
 
     def _variables(self, term: str) -> tuple[str, ...]:
@@ -215,8 +238,8 @@ class BayesClassifier(nn.Module):
 
     def replaced(self, **options) -> "BayesClassifier":
         """This classifier with other options, for the same images and with the same noise."""
-        other = self._changed(options=dataclasses.replace(self.options, **options))
-        if other.options.estimator == "mixture":
+        other = self._changed(_asked=dataclasses.replace(self._asked, **options))
+        if other._asked.estimator == "mixture":
             importance.check_shared_images(self.factorization)
         return other
 
@@ -240,8 +263,7 @@ class BayesClassifier(nn.Module):
 
     def base_noise(self, images: int) -> Tensor:
         """The standard normal numbers behind z for a batch of B images, [K, 1 or C, B or 1, latent]."""
-        device = self.factorization.placement["device"]
-        return self._log_weights().noise(self._keys(images, device), 0, self.options.particles)
+        return self._log_weights().noise(self._keys(images, self.device), 0, self.options.particles)
 
     def _keys(self, images: int, device: torch.device) -> Tensor:
         """[B] a key for the noise of each image."""
@@ -259,7 +281,7 @@ class BayesClassifier(nn.Module):
         return splitmix(splitmix(key, -number).where(number != 0, key), self._indices.to(device))
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in vars(self.options).items())
+        return ", ".join(f"{name}={value}" for name, value in vars(self._asked).items())
 
 
 class Logits(nn.Module):

@@ -20,13 +20,13 @@ from torch import Tensor
 from pyrobayes import factorizations
 from pyrobayes.codec import decode
 from pyrobayes.data.images import Images
+from pyrobayes.devices import choose_device
 from pyrobayes.errors import InputError, choice
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.files import checksum, parse_json
 from pyrobayes.inference.classifier import BayesClassifier
-from pyrobayes.options import DEVICES, PRETRAINED, Networks, TrainingOptions
+from pyrobayes.options import PRETRAINED, Networks, TrainingOptions
 from pyrobayes.tensor_files import check_tensors, read_tensors
-from pyrobayes.torchrun import local_rank
 from pyrobayes.version import __version__
 
 CONFIG, MODEL, METRICS, RESUME = "config.json", "model.safetensors", "metrics.jsonl", "resume.safetensors"
@@ -137,7 +137,7 @@ def load(folder: str | os.PathLike, *, device: str = "auto", **options) -> Bayes
 
     Args:
         folder: the run, such as `runs/gbz`.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, `cpu`, `cuda`, a GPU such as `cuda:1`, or `mps`.
         options: `particles`, `noise`, `seed` and the other arguments of :class:`pyrobayes.BayesClassifier`.
 
     Raises:
@@ -164,20 +164,6 @@ def pretrained(model: str, *, device: str = "auto", **options) -> BayesClassifie
     """
     there = [folder.name for folder in sorted(PRETRAINED.iterdir()) if (folder / MODEL).is_file()]
     return load(PRETRAINED / choice("pretrained model", model, there), device=device, **options)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` takes CUDA, else MPS, else the CPU. :class:`InputError` if it is absent."""
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
-    name = choice("device", name, DEVICES)
-    if name == "auto":
-        name = next(device for device, available in there.items() if available())
-    if not there[name]():
-        raise InputError(f"device {name} was asked for, but this torch ({torch.__version__}) finds none; take cpu")
-    if name == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # in convolutions; float32 is what was asked for
-        return torch.device("cuda", local_rank())
-    return torch.device(name)
 
 
 def read_model(folder: str | os.PathLike) -> tuple[Config, dict[str, Tensor], int]:

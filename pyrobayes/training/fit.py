@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pyrobayes import distributed
 from pyrobayes.data.images import Images
+from pyrobayes.devices import tf32
 from pyrobayes.errors import InputError, PyrobayesError, check_flag
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.factorizations.conditionals import DataClasses
@@ -34,6 +35,7 @@ from pyrobayes.training.checkpoint import Config
 from pyrobayes.training.metrics import Epoch
 from pyrobayes.training.run_folder import FinishedRun, Place, RunFolder, TrainingState, check_no_run
 
+TRAINING_TF32 = False  # on a GPU; to be chosen by the table that `make gpu` measures
 VALIDATION_IMAGES = 500  # classified after every epoch
 LOOK_EVERY = 50  # steps between reads of the ELBO where a read makes the host wait for the device
 
@@ -153,7 +155,7 @@ class _Training:
         self.factorization.requires_grad_(True)
         epochs, stopped = self.options.epochs, 0
         validated = pyro.validation_enabled(importance.VALIDATE)
-        with validated, seeded(self._seed(0), self.device), postponed() as received:
+        with validated, tf32(TRAINING_TF32, self.device), seeded(self._seed(0), self.device), postponed() as received:
             set_random_state(self.random_state)
             distributed.must_agree("where the training starts", lambda: digest(*self.state().encoded()))
             while len(self.epochs) < epochs:

@@ -13,6 +13,7 @@ import torch
 
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
+from pyrobayes.devices import settled
 from pyrobayes.evaluation.images import approximation, expect, gradient_signs, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, require, table
@@ -199,6 +200,8 @@ def assess(
     expect("sources", sources, Sequence)
     for source in sources:
         expect("source", source, BayesClassifier)
+    expect("classifier", classifier, BayesClassifier)
+    options = settled(options, classifier.device)
     validated_images(classifier, data, options.images, options.batch_size)
     few, cache = data.head(options.images), cache or ResultCache()
     return verdict_of(RobustnessRun(classifier, few, options, sources, cache, progress, training=training, test=data))
