@@ -4,7 +4,6 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 import torch
 
@@ -18,8 +17,6 @@ MiB, GiB = 2**20, 2**30
 LIBRARIES, LEAST_MEMORY, MOST_MEMORY = GiB, 128, 8192
 LARGEST_BATCH_SIZE, MEMORY_OF_AN_IMAGE = 1000, 8  # MiB; a batch that doesn't fit is computed in parts anyway
 LEAST_TILE, LARGEST_TILE = 64 * MiB, GiB  # of the decoder; fewer launches against memory. Not compared on a GPU yet.
-
-Options = TypeVar("Options", bound=ClassifierOptions)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -46,7 +43,7 @@ def choose_device(name: str = "auto") -> torch.device:
     raise InputError(f"device {name} was asked for, but the GPUs here are cuda:0 to cuda:{gpus - 1}")
 
 
-def settled(options: Options, device: torch.device) -> Options:
+def settled(options: ClassifierOptions, device: torch.device) -> ClassifierOptions:
     """The options with all that they leave to the device; :class:`InputError` for a precision that it hasn't."""
     if device.type != "cuda" and options.precision == "tf32":
         raise InputError(f"precision tf32 is that of CUDA devices, and the device is {device.type}: take fp32, or auto")

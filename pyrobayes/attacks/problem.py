@@ -206,7 +206,7 @@ class Problem:
         return self._replayed(Problem._loss, images, draw)
 
     def _replayed(self, what: Callable, images: Tensor, draw: int) -> Any:
-        """What a method gives for images and a draw; on a CUDA device as a graph that problems of equal shapes share."""
+        """A method's result for images and a draw; on a CUDA device by a graph that problems of equal shapes share."""
         seen, attack = self._classifier, self.attack
         able = capture.serves(images, self.y) and isinstance(seen, BayesClassifier)
         key = seen.graph_key if able and attack.evade is None and not attack.matching else None

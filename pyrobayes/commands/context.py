@@ -123,6 +123,7 @@ class Context:
         """The results of a command on models, under the attacks or sigmas planned for each; `more` goes to the store."""
         units = [(classifier.factorization.name, getattr(under, "name", under)) for classifier, under in planned]
         trained = self.provenance(classifier for classifier, _ in planned)
+        options = self.settled(options)  # which the command may have done already
         return ResultStore(command, self.results, options, test, trained, units, progress=self.progress, **more)
 
 

@@ -181,7 +181,7 @@ class BayesClassifier(nn.Module):
 
     @property
     def graph_key(self) -> tuple | None:
-        """What log p(x, y) of known images follows from besides tensors of the images; None if it can't be captured.
+        """All that log p(x, y) of known images follows from besides tensors of the images; None if it can't be captured.
 
         Sparse gradients and pruning look at values, and generated code has graphs of its own.
         """
