@@ -9,7 +9,7 @@ The results are files in `docs/results`. Three commands wrote `evaluation.json`,
 
 The commands in `docs/detection.md` wrote `detection.json`, also that in `evading`. `pyrobayes reproduce --seeds 3` and `--recipe poster` wrote
 `reproduction.json` in `own` and `poster`, and `examples/effect_of_particles.py --pretrained` wrote `particles.json`. The programs beside this one
-wrote the files of their names. Everything goes into tables of the README and of `docs`, and into the cards of the models. A test holds the pages to
+wrote the files of their names. A script like `tests/benchmarks/gpu.py` measured `h100.json` on a GPU. Everything goes into tables of the README and of `docs`, and into the cards of the models. A test holds the pages to
 the files.
 """
 
@@ -488,6 +488,41 @@ def fgsm_variants() -> str:
     return table(["model", *rows[0]["success"]], [line(row) for row in rows])
 
 
+def gpu() -> dict:
+    """The measurements on a GPU, before there were graphs."""
+    return json.loads((RESULTS / "h100.json").read_text())
+
+
+def gpu_steps() -> str:
+    """Milliseconds of a training step on a GPU, by batch: ours, and by hand, called and as a graph."""
+    rows = []
+    for name, took in gpu()["training_steps_ms"].items():
+        model, batch = name.split()
+        ours, hand, graph = (took[each] for each in ("svi_ms", "hand_ms", "graph_ms"))
+        rows.append([model.upper(), batch, f"{ours:.1f}", f"{hand:.1f}", f"{graph:.2f}", f"{ours / graph:.1f}"])
+    return table(["model", "batch", "ours", "by hand", "by hand, a graph", "ours over the graph"], rows)
+
+
+def gpu_classification() -> str:
+    """Microseconds an image on a GPU: the log joint, and the gradient with it, by options, batch and memory."""
+    rows = []
+    for name, took in gpu()["microseconds_an_image"].items():
+        options, batch, memory = re.fullmatch(r"(\{.*\}) batch=(\d+) memory=(\d+) MiB", name).groups()
+        given = ", ".join(re.sub("[{}':]|True", "", each).strip() for each in options.split(",")) or "float32"
+        told = [f"{took[each]:.0f}" for each in ("us_img", "grad_us_img")]
+        rows.append([given, f"{int(batch):,}", f"{int(memory):,}", *told, f"{took['peak_GiB']:.1f}"])
+    return table(["options", "batch", "memory (MiB)", "log joint", "gradient with it", "peak (GiB)"], rows)
+
+
+def gpu_agreement() -> str:
+    """A GPU against the CPU with the same noise: shipped models, 100 images, 40 for FGSM."""
+    rows = []
+    for model, found in gpu()["agreement"].items():
+        shares = [f"{100 * found[each]:.3f}" for each in ("pred_same", "fgsm_pixels_same")]
+        rows.append([model.upper(), f"{found['max_nats']:.1e}", *shares])
+    return table(["model", "largest difference (nats)", "equal predictions (%)", "equal pixels of FGSM (%)"], rows)
+
+
 TABLES = {
     made.__name__: made
     for made in (
@@ -516,6 +551,9 @@ TABLES = {
         library_attacks,
         certified_accuracy,
         black_box,
+        gpu_steps,
+        gpu_classification,
+        gpu_agreement,
     )
 }
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "commands" / "index.md")
