@@ -66,6 +66,10 @@ class BayesClassifier(nn.Module):
         if self._asked.estimator == "mixture":
             importance.check_shared_images(factorization)
         self._networks = Networks(factorization)
+        # Where a weight is: asked at every call, and a walk through the modules takes long.
+        self._one_weight = next(
+            (m, name) for m in factorization.modules() for name in m._parameters if m._parameters[name] is not None
+        )
         self._indices: Tensor | None = None
         self._calls = self._draw = 0
         self._number: int | Tensor = 0
@@ -84,11 +88,13 @@ class BayesClassifier(nn.Module):
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        return next(self.factorization.parameters()).device
+        module, name = self._one_weight
+        return module._parameters[name].device
 
     def precisely(self) -> contextlib.AbstractContextManager[None]:
         """A context in which a GPU computes with the precision of the options, a gradient too; outside it with the user's."""
-        return tf32(self.options.precision == "tf32", self.device)
+        device = self.device
+        return tf32(_settled(self._asked, device).precision == "tf32", device)
 
     def _changed(self, **attributes) -> "BayesClassifier":
         other = copy.copy(self)
@@ -103,22 +109,23 @@ class BayesClassifier(nn.Module):
         """The estimate behind :meth:`forward`, on the device of the weights: log weights, and effective sample sizes [B, C]."""
         x, log_weights = self._placed(x), self._log_weights()
         keys = self._keys(len(x), x.device)
-        with self.precisely():
+        with tf32(log_weights.options.precision == "tf32", x.device):
             return self._estimate(x, keys, log_weights)
 
     def _estimate(self, x: Tensor, keys: Tensor, log_weights: LogWeights) -> ImportanceEstimate:
-        y, particles = importance.all_classes(self.factorization, x), self.options.particles
+        y, particles = importance.all_classes(self.factorization, x), self._asked.particles
         if self._classes is not None:
             classes = self._classes.to(x.device)
             some = log_weights(x, keys, classes, 0, particles)
             others = some.new_full((len(some), len(y), len(x)), -math.inf)
             return ImportanceEstimate(others.scatter(1, classes.expand_as(some), some))
-        if self.options.prune is None:
+        if self._asked.prune is None:
             return ImportanceEstimate(log_weights(x, keys, y, 0, particles))
-        return pruned_estimate(log_weights, x, keys, y, particles, self.options.prune)
+        return pruned_estimate(log_weights, x, keys, y, particles, self._asked.prune)
 
     def _log_weights(self) -> LogWeights:
-        return LogWeights(self._networks.of(self.options), self.options, self._term, self._gradient, self.bytes_needed)
+        options = self.options
+        return LogWeights(self._networks.of(options), options, self._term, self._gradient, self.bytes_needed)
 
     def _placed(self, x: Tensor) -> Tensor:
         check_images(x, self.factorization.image_shape, self._bounded)
@@ -152,7 +159,7 @@ class BayesClassifier(nn.Module):
     @property
     def random(self) -> bool:
         """True where another draw of the noise may give other log joints."""
-        return self.options.noise == "fresh" and bool(self.factorization.structure.latent)
+        return self._asked.noise == "fresh" and bool(self.factorization.structure.latent)
 
     def resampled(self, number: int | Tensor) -> "BayesClassifier":
         """This classifier of the same images, with the noise of another independent draw; number 0 is the classifier itself.
@@ -185,7 +192,7 @@ class BayesClassifier(nn.Module):
 
         Sparse gradients and pruning look at values, and generated code has graphs of its own.
         """
-        if not self.pinned or self.options.prune is not None or self.options.compile or self._log_weights().sparse:
+        if not self.pinned or self._asked.prune is not None or self._asked.compile or self._log_weights().sparse:
             return None
         weights = self._networks.of(self.options).parameters()
         there = tuple((weight.data_ptr(), weight.requires_grad) for weight in weights)
@@ -216,7 +223,7 @@ class BayesClassifier(nn.Module):
 
         The mixture, whose classes share their particles, computes all of them.
         """
-        return self if self.options.estimator == "mixture" else self._changed(_classes=classes)
+        return self if self._asked.estimator == "mixture" else self._changed(_classes=classes)
 
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
@@ -250,7 +257,7 @@ class BayesClassifier(nn.Module):
     @property
     def images_at_once(self) -> int:
         """How many images fit into the memory with all their classes and particles; at least 1."""
-        return self._log_weights().sizes(self.factorization.num_classes, self.options.particles)[1]
+        return self._log_weights().sizes(self.factorization.num_classes, self._asked.particles)[1]
 
     @property
     def bytes_needed(self) -> tuple[int, int]:
@@ -263,20 +270,20 @@ class BayesClassifier(nn.Module):
 
     def base_noise(self, images: int) -> Tensor:
         """The standard normal numbers behind z for a batch of B images, [K, 1 or C, B or 1, latent]."""
-        return self._log_weights().noise(self._keys(images, self.device), 0, self.options.particles)
+        return self._log_weights().noise(self._keys(images, self.device), 0, self._asked.particles)
 
     def _keys(self, images: int, device: torch.device) -> Tensor:
         """[B] a key for the noise of each image."""
-        if self.options.noise == "fixed":  # added, since a copy from the host would wait for the device
+        if self._asked.noise == "fixed":  # added, since a copy from the host would wait for the device
             zeros = torch.zeros((), dtype=torch.long, device=device)
-            return (zeros + key_of(self.options.seed, Purpose.FIXED_NOISE, 0)).expand(images)
+            return (zeros + key_of(self._asked.seed, Purpose.FIXED_NOISE, 0)).expand(images)
         if self._indices is None:
             self._calls += 1
-            key = key_of(self.options.seed, Purpose.NOISE_OF_A_CALL, self._calls)
+            key = key_of(self._asked.seed, Purpose.NOISE_OF_A_CALL, self._calls)
             return splitmix(key, torch.arange(images, device=device))
         if len(self._indices) != images:
             raise InputError(f"the classifier was made for {len(self._indices)} images, got {images}")
-        key = key_of(self.options.seed, Purpose.NOISE_OF_AN_IMAGE, self._draw)
+        key = key_of(self._asked.seed, Purpose.NOISE_OF_AN_IMAGE, self._draw)
         number = self._number.to(device) if isinstance(self._number, Tensor) else torch.as_tensor(self._number)
         return splitmix(splitmix(key, -number).where(number != 0, key), self._indices.to(device))
 
