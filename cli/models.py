@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from pyrobayes.data.declared import DATASETS
 from pyrobayes.errors import InputError
 from pyrobayes.interrupts import Interrupted
 from pyrobayes.options import NETWORKS, Networks, TrainingOptions
@@ -19,7 +20,8 @@ from pyrobayes_cli import options
 @click.option(
     "--networks",
     type=click.Choice(tuple(NETWORKS), case_sensitive=False),
-    help="sizes of the networks: those of the paper, or 32 (small) or 16 (tiny) channels; single ones can be changed below  [default: paper]",
+    help="sizes of the networks: those of the paper for 28x28 images, 32 (small) or 16 (tiny) channels, or those of the authors for "
+    "CIFAR-10 (cifar); single ones can be changed below  [default: paper]",
 )
 @options.of_record(Networks, defaults=False)
 @options.of_record(TrainingOptions)
@@ -48,6 +50,7 @@ def train(models, networks, data, data_dir, runs, device, resume, overwrite, ten
     """
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
+    data = options.chosen_data(data)
     changes = {"network_changes": options.explicit(Networks), "training_changes": options.explicit(TrainingOptions)}
     dataclasses.replace(NETWORKS["paper"], **changes["network_changes"])  # refuse at once
     if not resume:  # else they are changes of options that aren't known yet
@@ -164,7 +167,12 @@ def data():
 
 
 @data.command("fetch")
-@options.data("the data set; fashion-mnist-mini is embedded", default="fashion-mnist")
+@options.with_default(
+    "--data",
+    default="fashion-mnist",
+    type=click.Choice(tuple(DATASETS), case_sensitive=False),
+    help="the data set; fashion-mnist-mini is embedded",
+)
 @options.data_dir
 def fetch(data, data_dir):
     """Fetch a data set into the cache, and check it.

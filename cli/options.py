@@ -7,7 +7,8 @@ import typing
 
 import click
 
-from pyrobayes.data.declared import DATASETS, MINI
+from pyrobayes.data.declared import DATASETS, MINI, data_named
+from pyrobayes.data.source import ImageSource
 from pyrobayes.errors import InputError, choice
 from pyrobayes.options import COMPARATORS, DEVICES, MODELS, PRETRAINED, device_name, parse_eps
 
@@ -30,10 +31,26 @@ with_default = functools.partial(click.option, show_default=True)  # told in the
 device = with_default("--device", default="auto", type=Device(), help="where to compute; cuda:1 is the second GPU")
 
 
-def data(help: str, default: str | None = None):
-    """Decorator: the data set."""
-    known = click.Choice(DATASETS, case_sensitive=False)
-    return click.option("--data", default=default, show_default=default is not None, type=known, help=help)
+def data(help: str):
+    """Decorator: the data set, or one's own images and how they are read; see :func:`chosen_data`."""
+    path = f"{help}; PATH is a folder of images, or an .npz file, of your own"
+
+    def decorate(function):
+        metavar = f"[{'|'.join(DATASETS)}|PATH]"
+        return _with(
+            function, click.option("--data", metavar=metavar, help=path), of_record(ImageSource, defaults=False)
+        )
+
+    return decorate
+
+
+def chosen_data(data):
+    """The data that the user chose, with the options that say how own images are read."""
+    data, reading = data_named(data) if data else None, explicit(ImageSource)
+    if reading and not isinstance(data, ImageSource):
+        told = ", ".join(f"--{name.replace('_', '-')}" for name in reading)
+        raise InputError(f"{told}: this is for images of your own, whose folder or .npz file you give with --data")
+    return dataclasses.replace(data, **reading) if reading else data
 
 
 def resume(default: bool = False):
@@ -56,6 +73,22 @@ pretrained = click.option(
 )
 out = click.option(
     "--out", type=FOLDER, help="folder for results and figures [default: --runs, with --pretrained runs]"
+)
+OWN_MODULE = (
+    click.option(
+        "--model",
+        "module",
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="measure a module of your own too: FUNCTION() gives an nn.Module from images to logits [B, C]",
+    ),
+    click.option(
+        "--weights", type=click.Path(dir_okay=False), help="its state dict, as .safetensors  [default: FUNCTION's own]"
+    ),
+    click.option(
+        "--trust-weights",
+        is_flag=True,
+        help="read weights that are no .safetensors, by torch.load: a pickle can run code, so only from where you'd run a program",
+    ),
 )
 PLACES = (data_dir, runs, pretrained, out, device)
 as_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
@@ -82,14 +115,21 @@ def _in_context(function):
     """The function with a context in place of the options that say where things are."""
 
     @functools.wraps(function)
-    def command(*, runs, pretrained, out, data_dir, device, data=None, **given):
+    def command(
+        *, runs, pretrained, out, data_dir, device, data=None, module=None, weights=None, trust_weights=False, **given
+    ):
+        data, reading = chosen_data(data), {field.name for field in dataclasses.fields(ImageSource)}
+        given = {name: value for name, value in given.items() if name not in reading}
         if pretrained:
             if given_on_command_line("runs"):
                 raise InputError("--pretrained takes the models that come with the package: leave --runs out")
             runs, out = PRETRAINED, out or "runs"
         from pyrobayes.commands.context import Context  # imports torch
 
-        return function(context=Context(data, data_dir, runs, out, device), **given)
+        own = {"module": module, "weights": weights, "trust_weights": trust_weights}
+        if module is None and (weights or trust_weights):
+            raise InputError("--weights and --trust-weights are those of a --model: name it")
+        return function(context=Context(data, data_dir, runs, out, device, **own), **given)
 
     return command
 
@@ -112,7 +152,7 @@ def of_results(kind: type, resumes: bool = False):
             return in_context(chosen=record(kind, given), **others)
 
         data_of_runs = data("the data set [default: the one that the models were trained on]")
-        return _with(command, models, of_record(kind), resume(resumes), data_of_runs, as_json, *PLACES)
+        return _with(command, models, of_record(kind), resume(resumes), data_of_runs, as_json, *OWN_MODULE, *PLACES)
 
     return decorate
 
@@ -132,13 +172,15 @@ class Eps(click.ParamType):
 
 
 class CommaList(click.ParamType):
-    """Numbers, separated by commas."""
+    """Numbers or texts, separated by commas; with `one`, a single one is no tuple."""
 
-    name = "NUMBER,..."
+    def __init__(self, kind: type, one: bool = False):
+        self.kind, self.name, self.one = kind, "NAME,..." if kind is str else "NUMBER,...", one
 
     def convert(self, value, param, ctx):
         try:
-            return value if isinstance(value, tuple) else tuple(float(part) for part in value.split(","))
+            values = value if isinstance(value, tuple) else tuple(self.kind(part.strip()) for part in value.split(","))
+            return values[0] if self.one and len(values) == 1 else values
         except ValueError:
             self.fail(f"can't read '{value}': expected a number, or a comma list such as 0.25,0.5", param, ctx)
 
@@ -168,7 +210,9 @@ def _option(field: dataclasses.Field, kind: type, default):
     elif kind is bool:
         more = {"is_flag": True}
     elif field.metadata.get("listed"):
-        kind, default = CommaList(), ",".join(f"{value:g}" for value in default)
+        several = typing.get_origin(kind) is tuple
+        kind = CommaList(typing.get_args(kind)[0] if several else kind, one=not several)
+        default = default and ",".join(f"{value:g}" for value in default)
     elif typing.get_origin(kind) is tuple:
         kind, more = typing.get_args(kind)[0], {"multiple": True}
     if choices := field.metadata.get("choices"):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from pyrobayes_cli import options
 def present(name: str, show: Callable, models, chosen, context, as_json: bool, **given) -> None:
     """Compute the results of the command `name`, with progress and warnings; show them, or print them as JSON."""
     compute = getattr(importlib.import_module(f"pyrobayes.commands.{name}"), name)
-    with ProgressBar(lines=True) as progress:
+    with warnings.catch_warnings(), ProgressBar(lines=True) as progress:
+        warnings.showwarning = tell_warning
         results = compute(models, chosen, dataclasses.replace(context, progress=progress), **given)
     warn_of_unfinished(dict.fromkeys(result.model for result in results), context.runs)
     if not as_json:
@@ -30,13 +32,19 @@ def present(name: str, show: Callable, models, chosen, context, as_json: bool, *
     click.echo(json.dumps(encode(results), indent=2))
 
 
+def tell_warning(message: Warning, *_) -> None:
+    """Print a warning as one line, without the place in the code."""
+    click.echo(f"warning: {message}", err=True)
+
+
 def warn_of_unfinished(models, runs) -> None:
     """Say which models were taken although their training hasn't ended."""
     from pyrobayes.results.store import Provenance
 
-    for model in () if rank() else models:
-        if unfinished := Provenance.read(Path(runs) / model).unfinished:
-            click.echo(f"warning: {model} has {unfinished}", err=True)
+    runs = () if rank() else [Path(runs) / model for model in models]
+    for run in filter(Path.is_dir, runs):
+        if unfinished := Provenance.read(run).unfinished:
+            click.echo(f"warning: {run.name} has {unfinished}", err=True)
 
 
 def tell_caveats(results) -> None:

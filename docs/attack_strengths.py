@@ -58,7 +58,7 @@ def measured(model: str, name: str, few: Images, cache: ResultCache) -> dict:
         "options": entry.attack.described() | {"attacker": dict(entry.attacker)},
         "eps": EPS,
         "draws": DRAWS,
-        "gradients": entry.gradients(run.classifier.options.particles),
+        "gradients": entry.gradients(*run.decoded),
         "seconds": round(seconds, 1),
         **judged(run.share_of_draws(name, found["adversarial"][0], few)),
         **({"with eot-mim": judged(run.resampled[0])} if name != EOT_MIM else {}),

@@ -46,7 +46,7 @@ nitpick_ignore_regex = [
     ("py:data", ".*"),
     (
         "py:.*",
-        r"(torch|nn|pyro|matplotlib|collections|contextlib|logging|pathlib|os|types)\..*|Tensor|Module|ModuleType|Path|Figure|tuple\[(float|str)",
+        r"(torch|nn|numpy|pyro|matplotlib|collections|contextlib|logging|pathlib|os|types)\..*|Tensor|Module|ModuleType|Path|Figure|tuple\[(float|str)",
     ),
 ]
 

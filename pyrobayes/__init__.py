@@ -29,6 +29,8 @@ _NAMES = {
     "factorizations": "build",
     "inference.classifier": "BayesClassifier",
     "inference.generation": "generate reconstruct",
+    "inference.modules": "ModuleClassifier",
+    "inference.pyro_pair": "from_pyro",
     "progress": "Progress",
     "training.checkpoint": "load pretrained",
     "training.distillation": "distill",

@@ -25,13 +25,19 @@ PLAIN = {int: "a whole number", float: "a finite number", str: "a text", bool: "
 
 
 def saved(
-    key: str | None = None, *, omit: bool = False, encode: Callable | None = None, decode: Callable | None = None
+    key: str | None = None,
+    *,
+    omit: bool = False,
+    if_any: bool = False,
+    encode: Callable | None = None,
+    decode: Callable | None = None,
 ) -> dict:
     """Metadata of a field: its `key` in JSON where that isn't its name, that it is left out (`omit`) and has its default
-    when the record is read, and functions from its value to plain JSON (`encode`) and back (`decode`).
+    when the record is read, that it is left out where it has its default (`if_any`), and functions from its value to plain JSON (`encode`) and back (`decode`).
     """
     read = None if decode is None else lambda value, _: decode(value)
-    return {"saved": override(rename=key, omit=omit or None, unstruct_hook=encode, struct_hook=read)}
+    how = {"omit": omit or None, "omit_if_default": if_any or None}
+    return {"saved": override(rename=key, unstruct_hook=encode, struct_hook=read, **how)}
 
 
 def encode(record) -> Any:

@@ -56,6 +56,14 @@ def _check_number(expected: str, allowed, name: str, value) -> None:
         raise InputError(f"{name} must be {expected}, got {value!r}")
 
 
+def check_channels(name: str, value) -> None:
+    """Refuse a `value` that is neither a count of channels nor a tuple with one for each of up to ten convolutions."""
+    if isinstance(value, tuple) and not 1 <= len(value) <= 10:
+        raise InputError(f"{name} must be those of 1 to 10 convolutions, got {len(value)}")
+    for each in value if isinstance(value, tuple) else (value,):
+        check_integer(name, each, least=1)
+
+
 # More checks of a `value` of argument `name`, called like those above.
 check_count = functools.partial(check_integer, least=1)
 check_count_from_zero = functools.partial(check_integer, least=0)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryFile
+from typing import BinaryIO
 
 import filelock
 
@@ -44,12 +45,19 @@ def write_atomically(path: str | os.PathLike, content: bytes | str, aside: Path 
 
     The earlier file is moved to `aside`, if that is given, once the content is on the disk.
     """
+    with written_atomically(path, aside) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def written_atomically(path: str | os.PathLike, aside: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write to, which replaces the one at `path` as :func:`write_atomically` does, unless something is raised."""
     path, temporary = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".pyrobayes", delete=False) as file:
             temporary = file.name
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

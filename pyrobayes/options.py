@@ -84,27 +84,49 @@ def check_fields(record) -> None:
 class Networks:
     """Sizes of the networks, and the likelihood of the pixels.
 
-    The defaults are the configuration `paper`: Li et al. (2019), appendix on the MNIST architectures.
+    The defaults are the configuration `paper`: Li et al. (2019), appendix on the MNIST architectures. For larger images take as many
+    convolutions as halve the sides to about four: `channels=(32, 64, 128, 256)` for 64x64.
     """
 
     latent: int = option(64, "dimensions of z", check=check_count)
     hidden: int = option(500, "units of every hidden layer", check=check_count)
-    channels: int = option(64, "channels of the three 5x5 stride-2 convolutions", check=check_count)
+    channels: int | tuple[int, ...] = option(
+        64,
+        "channels of the three 5x5 stride-2 convolutions, or of each of so many, from the image on, as a comma list",
+        listed=True,
+        check=errors.check_channels,
+    )
     likelihood: str = option("gaussian", "p(x|...) of the pixels around the decoder's mean", LIKELIHOODS)
     variance: float = option(
         0.5,
         "variance of every pixel under the likelihood (not used by bernoulli)",
         check=partial(check_positive, least=1e-6, most=1e6),
     )
+    learned_variance: str | None = option(
+        None,
+        "learn the variance, from that on: one for all pixels, or one each  [default: it is fixed]",
+        ("one", "each"),
+    )
 
     def __post_init__(self):
+        if isinstance(self.channels, list):
+            object.__setattr__(self, "channels", tuple(self.channels))
         check_fields(self)
+        if self.learned_variance and self.likelihood == "bernoulli":
+            raise InputError("bernoulli has no variance that could be learned: take another likelihood")
+
+    @property
+    def convolutions(self) -> tuple[int, ...]:
+        """The channels of every convolution, from the image on."""
+        return self.channels if isinstance(self.channels, tuple) else (self.channels,) * 3
 
 
 NETWORKS = {
     "paper": Networks(),
     "small": Networks(channels=32),
     "tiny": Networks(latent=32, hidden=200, channels=16),
+    # Those of the authors' program for CIFAR-10.
+    "cifar": Networks(latent=128, hidden=1000, channels=(64, 128, 256)),
 }
 
 
@@ -294,6 +316,11 @@ class RobustnessOptions(EvaluationOptions):
     redraws: int = option(20, "draws of the noise that judge the adversarial images again", check=check_count)
     checked_images: int = option(200, "first images, for the checks that attack again", check=check_count)
     brief: bool = option(False, "leave out the attack on p(y|...) alone")
+    autoattack: int | None = option(
+        None,
+        "add AutoAttack with so many steps, and fifty times as many queries: 100 are its authors' (pip install 'pyrobayes[attacks]')",
+        check=check_count,
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -342,7 +369,7 @@ class Recipe:
     """How all seven models are trained, evaluated, attacked by FGSM, and judged.
 
     Attributes:
-        networks: `paper`, `small` or `tiny`.
+        networks: `paper`, `small`, `tiny` or `cifar`.
         time: what it takes, for a person.
         training: fields of :class:`TrainingOptions` that differ from each model's own.
         apart: for single models, by name, fields of :class:`TrainingOptions` and :class:`Networks` that differ from that.

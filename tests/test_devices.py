@@ -20,9 +20,19 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
 
-@pytest.mark.parametrize("name, index", [("auto", 0), ("cuda", 0), ("CUDA", 0), ("cuda:0", 0), ("cuda:1", 1)])
-def test_a_gpu_is_taken_by_its_number(name, index, two_gpus):
-    assert choose_device(name) == torch.device("cuda", index)
+@pytest.mark.parametrize(
+    "name, device",
+    [
+        ("auto", "cuda:0"),
+        ("cuda", "cuda:0"),
+        ("CUDA", "cuda:0"),
+        ("cuda:1", "cuda:1"),
+        (torch.device("cuda:0"), "cuda:0"),
+        ("CPU", "cpu"),
+    ],
+)
+def test_a_gpu_is_taken_by_its_number(name, device, two_gpus):
+    assert choose_device(name) == torch.device(device)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +160,7 @@ def test_an_attack_computes_with_the_precision_of_its_classifier(make, batch, mo
     )
     classifier = BayesClassifier(make("dbx").requires_grad_(False), particles=2, precision="bf16")
     attacks.fgsm(classifier, *batch, 0.1)
-    assert seen == ["bf16"]  # around the gradient
+    assert seen == ["bf16", "bf16"]  # around the gradient, and within it around the estimate
 
 
 def test_options_of_results_made_before_are_read_as_they_were():

@@ -13,17 +13,20 @@ from pathlib import Path
 
 import click
 import pytest
+import result_tables
 import torch
 from click.testing import CliRunner
 from support import TINY
 from torch.distributions import Normal
 
 import pyrobayes
-from pyrobayes import attacks, data, factorizations, options
+from pyrobayes import attacks, data, factorizations, load_data, options
+from pyrobayes.codec import decode
 from pyrobayes.commands.context import Context
 from pyrobayes.commands.report import read_results
+from pyrobayes.evaluation.rates import Rate
 from pyrobayes.results import registry
-from pyrobayes.tensor_files import digest, read_tensors
+from pyrobayes.tensor_files import digest, read_tensors, save_tensors
 from pyrobayes.training import fit as training
 from pyrobayes.training.checkpoint import MODEL
 from pyrobayes_cli.main import main
@@ -173,7 +176,7 @@ def test_quoted_code_is_that_of_the_source(page):
         assert not missing, f"{source} has no {missing[0]!r} there"
 
 
-def test_an_ablation_is_measured_once_and_goes_into_the_table(write_results, tmp_path, monkeypatch, tiny_images):
+def test_an_ablation_is_measured_once_and_goes_into_the_table(tmp_path, monkeypatch, tiny_images):
     ablations, few = script("ablations"), dataclasses.replace(tiny_images, name="fashion-mnist-mini")
     monkeypatch.setattr(ablations, "STEPS", 2)
     monkeypatch.setattr(ablations, "load_data", lambda name: few)
@@ -199,15 +202,15 @@ def test_an_ablation_is_measured_once_and_goes_into_the_table(write_results, tmp
     assert kept == elsewhere[0]
     assert row["accuracy"]["total"] == 20 and row["worst"]["count"] >= row["fgsm"]["count"]  # a twelfth is held out
     (tmp_path / "ablations.json").write_text(json.dumps([row]))
-    monkeypatch.setattr(write_results, "RESULTS", tmp_path)
-    *_, line = write_results.ablations("gbz").splitlines()
+    monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
+    *_, line = result_tables.ablations("gbz").splitlines()
     assert line.startswith(f"| none | {100 * row['accuracy']['share']:.1f} [")
     (tmp_path / "ablations.json").write_text(json.dumps([row | {"model": "gfz"}]))
-    *_, line = write_results.ablations("others").splitlines()
+    *_, line = result_tables.ablations("others").splitlines()
     assert line.startswith("| `gfz` | ")
 
 
-def test_kernel_densities_go_into_the_table(write_results, tmp_path, monkeypatch, tiny_images):
+def test_kernel_densities_go_into_the_table(tmp_path, monkeypatch, tiny_images):
     density = script("kernel_density")
     few, (x, _) = tiny_images.head(60), tiny_images.batch(slice(60, 70))
     kernel = Normal(few.pixels.flatten(1).float() / 255, math.sqrt(0.5))
@@ -224,14 +227,37 @@ def test_kernel_densities_go_into_the_table(write_results, tmp_path, monkeypatch
     assert result.exit_code == 0
     (row,) = json.loads(path.read_text())
     assert row["accuracy"]["total"] == 500 and row["worst"]["count"] >= row["fgsm"]["count"]
-    monkeypatch.setattr(write_results, "RESULTS", tmp_path)
-    *_, line = write_results.kernel_density().splitlines()
+    monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
+    *_, line = result_tables.kernel_density().splitlines()
     assert line.startswith(f"| 0.5 | {100 * row['accuracy']['share']:.1f} [")
 
 
-def test_attacks_that_ask_are_measured_once_and_go_into_the_table(
-    write_results, tmp_path, monkeypatch, tiny_images, make
-):
+def test_images_of_independent_attacks_are_judged_as_ours(tmp_path, monkeypatch):
+    independent, test = script("independent_attacks"), load_data("fashion-mnist-mini", "test").head(6)
+    clean = {"adversarial": test.batch(slice(None))[0][None]}
+    monkeypatch.setattr(independent, "MODELS", ("gbz",))
+    monkeypatch.setattr(independent, "DRAWS", 2)
+    monkeypatch.setattr(independent, "load_data", lambda *name: test)
+    monkeypatch.setattr(independent, "MADE", tmp_path)
+    monkeypatch.setattr(independent.RobustnessRun, "result", lambda run, name: clean)
+    added = {name: torch.full((6, 1, 28, 28), value).half() for name, value in (("first", 0.0), ("second", 1.0))}
+    for name, each in added.items():
+        save_tensors(tmp_path / f"gbz-{name}.safetensors", {"added": each}, {})
+    assert (
+        independent.images_of(tmp_path / "gbz-second.safetensors", test) - clean["adversarial"][0]
+    ).amax() <= 0.1 + 1e-6
+    path = tmp_path / "independent_attacks.json"
+    result = CliRunner().invoke(independent.main, ["--images", "6", "--out", str(path)], catch_exceptions=False)
+    assert result.exit_code == 0
+    ours, first, second = json.loads(path.read_text())
+    assert [row["attack"] for row in (ours, first)] == ["eot-mim", "first independent attack"]
+    assert ours["share"] == first["share"] and ours["most"] == first["most"] and second["most"]["total"] == 6
+    monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
+    *_, line = result_tables.independent_attacks().splitlines()
+    assert line.startswith(f"| second independent attack | {decode(Rate, second['most']).percent()} / ")
+
+
+def test_attacks_that_ask_are_measured_once_and_go_into_the_table(tmp_path, monkeypatch, tiny_images, make):
     black_box, path = script("black_box"), tmp_path / "black_box.json"
     victims = {
         "cnn": pyrobayes.BayesClassifier(make("cnn")),
@@ -256,8 +282,8 @@ def test_attacks_that_ask_are_measured_once_and_go_into_the_table(
     assert list(simba["rejected"]) == ["marginal", "logit", "kl"] and list(rows["cnn", "gbz"]["rejected"]) == ["kl"]
     for row in rows.values():
         assert all(each["count"] <= row["success"]["count"] for each in row["undetected"].values())
-    monkeypatch.setattr(write_results, "RESULTS", tmp_path)
-    header, _, line, *others = write_results.black_box("success").splitlines()
+    monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
+    header, _, line, *others = result_tables.black_box("success").splitlines()
     assert header == "| success (%) | GBZ | CNN |"
     assert line.startswith(f"| unchanged | {100 * unchanged['success']['share']:.1f} [")
     assert [each.split(" | ")[0] for each in others] == [
@@ -267,10 +293,10 @@ def test_attacks_that_ask_are_measured_once_and_go_into_the_table(
         "| SimBA",
     ]
     assert others[0].startswith("| GBZ | - | ")
-    assert write_results.black_box("rejected").splitlines()[2].count(" / ") == 2
+    assert result_tables.black_box("rejected").splitlines()[2].count(" / ") == 2
 
 
-def test_certificates_of_trained_networks_go_into_the_table(write_results, tmp_path, monkeypatch, tiny_images):
+def test_certificates_of_trained_networks_go_into_the_table(tmp_path, monkeypatch, tiny_images):
     certified, few = script("certified_accuracy"), dataclasses.replace(tiny_images, name="fashion-mnist-mini")
     rows = (certified.Row("cnn", 0.25, images=4, draws=20), certified.Row("cnn", 1.0, images=4, draws=20))
     for name, value in (("DATA", "fashion-mnist-mini"), ("EPOCHS", 1), ("SELECTION", 5), ("ROWS", rows)):
@@ -287,8 +313,8 @@ def test_certificates_of_trained_networks_go_into_the_table(write_results, tmp_p
     assert "--augmentation gaussian --sigma 0.25" in train and "--alpha 0.001 --seed 0" in certify
     assert (first["certification"]["sigma"], second["certification"]["sigma"]) == (0.25, 1)
     assert first["weights"] != second["weights"] and first["certification"]["draws"] == 20
-    monkeypatch.setattr(write_results, "RESULTS", tmp_path)
-    *_, line = write_results.certified_accuracy().splitlines()
+    monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
+    *_, line = result_tables.certified_accuracy().splitlines()
     assert line.startswith("| CNN | 1 | 4 | 20 | ") and line.count("[") == 8
     for command in (command for row in certified.ROWS for command in row.commands()):
         name, *given = shlex.split(command)[1:]

@@ -123,10 +123,10 @@ class Attack:
             del plain["gradient"]  # as in results from before there was a choice
         return plain | {"evade": self.evade and str(self.evade)}
 
-    def gradients(self, particles: int) -> int:
-        """How many gradients of a single particle of every class one image takes at most, from a classifier of so many."""
+    def gradients(self, particles: int, classes: int) -> int:
+        """How many gradients of one particle of one class an image takes at most, where the classifier has so many of both."""
         several = (getattr(self, name, 1) for name in ("steps", "restarts", "eot"))
-        return math.prod(several) * particles if self.follows_gradient else 0
+        return math.prod(several) * particles * classes if self.follows_gradient else 0
 
     def perturb(self, problem: Problem, eps: float) -> Tensor:
         """Adversarial images [B, channels, height, width] for one eps; the base keeps them in bounds."""
@@ -149,9 +149,9 @@ class Attack:
         """Attack a classifier.
 
         Args:
-            classifier: gives log p(x, y), or logits, [B, C], differentiably in x. A random classifier draws its noise
-                from the images' places, unless it was made for certain images already
-                (:meth:`pyrobayes.BayesClassifier.for_images`).
+            classifier: gives log p(x, y), or logits, [B, C], differentiably in x: ours, or any module or function, see
+                :class:`pyrobayes.ModuleClassifier`. A random classifier draws its noise from the images' places, unless it
+                was made for certain images already (:meth:`pyrobayes.BayesClassifier.for_images`).
             x: images [B, channels, height, width] in [0, 1].
             y: their true classes [B].
             eps: bounds of the perturbation in the attack's norm; in L-infinity each in [0, 1].
@@ -167,7 +167,10 @@ class Attack:
 
         single = errors.is_number(eps)
         values = [float(eps)] if single else errors.numbers_in(eps)
-        adversarial = self.solve(Problem(self, classifier, x, y, indices, references), values)
+        problem = Problem(self, classifier, x, y, indices, references)
+        adversarial = self.solve(problem, values)
+        if not getattr(classifier, "pinned", False):  # as training attacks it, batch after batch
+            problem.warn_of_no_gradient()
         return adversarial[0] if single else adversarial
 
     def solve(self, problem: Problem, eps: Sequence[float]) -> Tensor:

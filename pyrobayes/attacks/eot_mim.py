@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from pyrobayes.attacks.base import register
 from pyrobayes.attacks.pgd import MIM
-from pyrobayes.errors import InputError, check_count, check_count_from_zero, check_positive, check_step_size
+from pyrobayes.errors import (
+    InputError,
+    check_count,
+    check_count_from_zero,
+    check_negligible,
+    check_positive,
+    check_step_size,
+)
 from pyrobayes.options import option
 
 if TYPE_CHECKING:
@@ -32,7 +39,8 @@ class EOTMIM(MIM):
     p(x, y). The first stage climbs from the image towards each of its likeliest rivals. The climbs of the second stage
     go on from the best image so far, with more particles, towards its likeliest rival and its second in turn.
 
-    Selection draws, which no step saw, tell which image is the best. A climb leaves the images that all of them misclassify.
+    Selection draws, which no step saw, tell which image is the best. A climb leaves the images that all of them misclassify. The
+    second stage also leaves images whose margin has come only a small part of the way to 0, since it rarely brings them there.
 
     Towards a class that is given, a climb sees all classes, and the first stage has one. Against a test to evade, or towards
     another image, there is one climb alone.
@@ -40,6 +48,7 @@ class EOTMIM(MIM):
     Args:
         rivals: how many classes the first stage goes towards; where 0, the attack is one climb that sees all classes.
         second_climbs: how often the second stage climbs.
+        least_progress: the part of the way from its margin to 0 that an image must have come for the second stage to climb on.
         second_particles: particles of both classes that a step of the second stage sees.
         first_step, last_step: the sizes of the first and of the last step, in eps; `step_size` makes all equal.
         second_first_step: the same of the second stage's first.
@@ -56,7 +65,8 @@ class EOTMIM(MIM):
     )
     selection: int = option(10, "draws of the noise that choose the best image", check=check_count)
     rivals: int = option(4, check=check_count_from_zero)
-    second_climbs: int = option(4, check=check_count_from_zero)
+    second_climbs: int = option(5, check=check_count_from_zero)
+    least_progress: float = option(0.4, check=check_negligible)
     second_particles: int = option(2, check=check_count)
     first_step: float = option(1.0, check=check_positive)
     last_step: float = option(0.02, check=check_positive)
@@ -66,7 +76,7 @@ class EOTMIM(MIM):
         super().__post_init__()
         if self.loss == "dlr" and not self.single and self.target is None:
             raise InputError(
-                "dlr compares three classes, and a climb of eot-mim sees two: choose another loss, or rivals=0"
+                "dlr compares three classes, and a climb of eot-mim sees two: choose another loss, or no rivals"
             )
 
     @property
@@ -80,10 +90,12 @@ class EOTMIM(MIM):
         first = self.rivals if self.target is None and not self.single else 1
         return first, self.second_climbs if self.second_steps and not self.single else 0
 
-    def gradients(self, particles):
+    def gradients(self, particles, classes):
         first, second = self.climbs
-        of_second = self.second_steps * min(self.second_particles, particles)
-        return self.steps * min(self.step_particles, particles) * first + of_second * second
+        of_first = first * self.steps * min(self.step_particles, particles)
+        of_second = second * self.second_steps * min(self.second_particles, particles)
+        seen = classes if self.single or self.target is not None else min(2, classes)
+        return (of_first + of_second) * self.eot * seen
 
     def second_stage(self):
         """A climb of the second stage as an attack."""
@@ -99,10 +111,11 @@ class EOTMIM(MIM):
         best = Best(problem, range(end, end + (self.selection if problem.random else 1)))
         clean, stage = best.log_posterior.clone(), self.second_stage() if second else None
         for number in range(min(first, clean.shape[1] - 1)):
-            best.improve(self, eps, problem.x, clean, number, length * number)
+            best.improve(self, eps, problem.x, clean, number, length * number, best.share < 1)
         for number in range(second):
             rival = number % min(RIVALS_OF_THE_BEST, clean.shape[1] - 1)
-            best.improve(stage, eps, best.images, best.log_posterior, rival, length * (first + number))
+            left = (best.share < 1) & (best.progress >= self.least_progress)
+            best.improve(stage, eps, best.images, best.log_posterior, rival, length * (first + number), left)
         return best.images
 
     def size(self, eps, step):
@@ -130,17 +143,26 @@ class Best:
     def __init__(self, problem: Problem, selection: range):
         self.problem, self.selection, self.images = problem, selection, problem.x.clone()
         self.share, self.margin, self.log_posterior = problem.over_draws(self.images, selection)
+        self._clean = self.margin.clone()
 
-    def improve(self, climb: EOTMIM, eps: float, start: Tensor, log_posterior: Tensor, place: int, draw: int) -> None:
-        """Take what a climb finds, where it is better. Images that all draws misclassify are left.
+    @property
+    def progress(self) -> Tensor:
+        """The part of the way from the clean image's margin to 0 that the best image has come, [B]; 1 where there is none."""
+        return ((self.margin - self._clean) / -self._clean).where(self._clean < 0, 1)
+
+    def improve(
+        self, climb: EOTMIM, eps: float, start: Tensor, log_posterior: Tensor, place: int, draw: int, left: Tensor
+    ) -> None:
+        """Take what a climb finds, where it is better.
 
         Args:
             start: like the images.
             log_posterior: [B, C], of them.
             place: that of the rival to climb towards, from 0 for the likeliest; a target that is given has precedence.
             draw: the first number of its draws.
+            left: [B] the images to climb with.
         """
-        places = (self.share < 1).nonzero()[:, 0]
+        places = left.nonzero()[:, 0]
         if not len(places):
             return
         rest = self.problem.of(places)

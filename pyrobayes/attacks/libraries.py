@@ -56,8 +56,8 @@ class LibraryAttack(LeastDistance):
     package: ClassVar[str] = "foolbox"
     alone: ClassVar[bool] = False
 
-    def gradients(self, particles):
-        return super().gradients(min(self.step_particles, particles))
+    def gradients(self, particles, classes):
+        return super().gradients(min(self.step_particles, particles), classes)
 
     def nearest(self, problem, judge):
         import torch
@@ -109,8 +109,8 @@ class FMN(FoolboxAttack):
         """True where it starts from the image of another attack."""
         return self.norm in ("l2", "l1")
 
-    def gradients(self, particles):
-        return super().gradients(particles) * (1 + self.started)
+    def gradients(self, particles, classes):
+        return super().gradients(particles, classes) * (1 + self.started)
 
     def made(self, offered):
         return getattr(offered, f"L{self.norm[1:].capitalize()}FMNAttack")(steps=self.steps)
@@ -229,9 +229,9 @@ class AutoAttack(Attack):
             if getattr(self, name) != getattr(AutoAttack, name):
                 raise InputError(f"autoattack has losses and targets of its own: leave {name} out")
 
-    def gradients(self, particles):
+    def gradients(self, particles, classes):
         climbs = 2 * EOT if self.variant == "rand" else 1 + 2 * self.targets  # Auto-PGD, and with targets also FAB
-        return super().gradients(particles) * climbs
+        return super().gradients(particles, classes) * climbs
 
     def perturb(self, problem, eps):
         import torch

@@ -92,7 +92,7 @@ def logits(classifier: nn.Module, x: Tensor) -> Tensor:
 def latent_means(classifier: nn.Module, x: Tensor) -> Tensor:
     """The means of q(z|x, y) for all y, [B, C latent], from which the other image decodes (Sabour et al. 2016)."""
     if not hasattr(classifier, "latent_means"):
-        raise InputError(f"latent-matching needs a BayesClassifier, got {type(classifier).__name__}")
+        raise InputError(f"latent-matching needs a BayesClassifier, got {classifier.name}")
     return classifier.latent_means(x).flatten(1)
 
 

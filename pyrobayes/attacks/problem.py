@@ -1,6 +1,5 @@
 """The problem that an attack solves for one batch: the loss to increase, the ball to stay in, the numbers to draw."""
 
-import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -15,7 +14,9 @@ from pyrobayes.attacks.losses import LOSSES, MATCHING, check_classes
 from pyrobayes.attacks.norms import shortened
 from pyrobayes.errors import InputError
 from pyrobayes.inference import capture
-from pyrobayes.inference.classifier import BayesClassifier, Logits, check_range
+from pyrobayes.inference.classifier import check_range
+from pyrobayes.inference.interface import Classifier
+from pyrobayes.inference.modules import as_classifier, described, warn
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, normals_of_images, splitmix, uniforms
 from pyrobayes.options import ClassifierOptions
 
@@ -47,24 +48,19 @@ class Problem:
         if attack.target is not None and attack.target != EACH:
             self.target = torch.full_like(y, attack.target)
 
-    def _with_noise(self, classifier: nn.Module, keep_pinned: bool) -> nn.Module:
-        """A classifier with the attacker's noise of the images' places. Logits hide where noise comes from: unwrap them."""
-        if not callable(classifier):
-            told = "an nn.Module or a function of images that gives log p(x, y), or logits, [B, C]"
-            raise InputError(f"a classifier must be {told}, got {_described(classifier)}")
-        classifier = classifier.classifier if isinstance(classifier, Logits) else classifier
-        if isinstance(classifier, BayesClassifier):
-            classifier = classifier.unchecked()  # the images were checked, and stay in bounds
-        if not hasattr(classifier, "for_images") or (keep_pinned and classifier.pinned):
+    def _with_noise(self, classifier: nn.Module, keep_pinned: bool) -> Classifier:
+        """A classifier with the attacker's noise of the images' places."""
+        classifier = as_classifier(classifier, self.x).unchecked()  # the images were checked, and stay in bounds
+        if keep_pinned and classifier.pinned:
             return classifier
         return classifier.for_images(self.indices, NoiseStream.ATTACKER)
 
-    def _seen(self, classifier: nn.Module) -> nn.Module:
+    def _seen(self, classifier: Classifier) -> Classifier:
         gradient = self.attack.gradient
         if not (self.attack.term or self.attack.snapshot or gradient != "path"):
             return classifier
-        if not hasattr(classifier, "of_term"):
-            raise InputError(f"term, snapshot and gradient need a BayesClassifier, got {type(classifier).__name__}")
+        if not classifier.has_particles:
+            raise InputError(f"term, snapshot and gradient need a BayesClassifier, got {classifier.name}")
         if self.attack.snapshot and classifier.options.prune is not None:
             raise InputError("snapshot needs all particles of every class: leave prune out")
         classifier = classifier.of_term(self.attack.term)
@@ -89,7 +85,7 @@ class Problem:
         """
         other = copy.copy(self)
         other.attack, other._classes, seen = attack, classes, self._attacked
-        if hasattr(seen, "of_classes"):
+        if seen.has_particles:
             seen = seen if particles is None else seen.replaced(particles=particles)
             seen = seen if classes is None else seen.of_classes(classes)
         other._classifier = other._seen(seen)
@@ -103,7 +99,7 @@ class Problem:
             each if each is None else each[kept] for each in (self.target, self.references)
         )
         seen = self._attacked
-        other._attacked = seen.for_some(kept) if hasattr(seen, "for_some") else seen
+        other._attacked = seen.for_some(kept)
         other._classifier, other._places = other._seen(other._attacked), self._places[kept]
         other._classes = None
         return other
@@ -117,21 +113,30 @@ class Problem:
             log posterior, [B, C].
         """
         judge = self._attacked
-        if hasattr(judge, "of_classes") and judge.options.prune is None:
+        if judge.has_particles:
             judge = judge.replaced(**pruning(judge.options))
-        log_joint = torch.stack([self._log_joint(resampled(judge, draw), images) for draw in draws])
+        log_joint = torch.stack([judge.resampled(draw)(images) for draw in draws])
         margins = torch.stack([self._named_loss("margin", each) for each in log_joint])
         return (margins > 0).float().mean(0), margins.mean(0), log_joint.log_softmax(2).mean(0)
 
     @property
     def random(self) -> bool:
         """True if the loss depends on the draw."""
-        return getattr(self._classifier, "random", False)
+        return self._classifier.random
 
     @property
     def blind(self) -> Tensor:
         """The images without any gradient: one was computed, and never had a finite value other than zero; [B]."""
         return (self._asked & ~self._felt)[self._places]
+
+    def warn_of_no_gradient(self) -> None:
+        """Warn if more than 1% of the images, correct so far, have no gradient: an attack leaves them as they are."""
+        left = self.blind & (self.y != self.attack.target)
+        if left.any() and (none := int((left & (self.margin(self.x) <= 0)).sum())) > 0.01 * len(self.x):
+            warn(
+                f"the classifier gave {self.attack.name} no gradient other than zero for {none} of {len(self.x)} images, which "
+                "says nothing about their robustness: attack without gradients too, such as by square"
+            )
 
     @torch.no_grad()
     def margin(self, images: Tensor) -> Tensor:
@@ -139,29 +144,21 @@ class Problem:
 
         Draw 0 of a random classifier's noise judges all images.
         """
-        return self._named_loss("margin", self._log_joint(resampled(self._attacked, 0), images))
+        return self._named_loss("margin", self._attacked.resampled(0)(images))
 
     def log_posterior(self, images: Tensor, draw: int) -> Tensor:
         """log p(x, y), [B, C], or the log of the mean of `eot` independent posteriors."""
         seen = self._estimates(draw)
         if len(seen) == 1:
-            return self._log_joint(seen[0], images)
+            return seen[0](images)
         # Classes that were left out have -inf: a mean of them alone has no gradient.
-        posteriors = torch.stack([self._log_joint(each, images).log_softmax(1).clamp_min(-LARGE) for each in seen])
+        posteriors = torch.stack([each(images).log_softmax(1).clamp_min(-LARGE) for each in seen])
         return posteriors.logsumexp(0) - math.log(len(seen))
 
-    def _log_joint(self, classifier: nn.Module, images: Tensor) -> Tensor:
-        log_joint = classifier(images)
-        if not isinstance(log_joint, Tensor) or log_joint.shape[:1] != images.shape[:1] or log_joint.dim() != 2:
-            raise InputError(
-                f"the classifier must give log p(x, y), or logits, [{len(images)}, C], got {_described(log_joint)}"
-            )
-        return log_joint
-
-    def _estimates(self, draw: int) -> list[nn.Module]:
+    def _estimates(self, draw: int) -> list[Classifier]:
         """The classifier with each of the `eot` draws of noise that the attacker averages at `draw`."""
         n = self.attack.eot
-        return [resampled(self._classifier, n * draw + i) for i in range(n)]
+        return [self._classifier.resampled(n * draw + i) for i in range(n)]
 
     def gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
         """The loss [B], and its gradient in the images, 0 where it isn't finite.
@@ -178,7 +175,7 @@ class Problem:
         """The loss [B], and its gradient in the images, finite or not."""
         if torch.is_inference_mode_enabled():
             raise InputError("torch.inference_mode leaves no gradient to climb: attack outside of it")
-        if isinstance(self._attacked, nn.Module) and any(each.is_inference() for each in self._attacked.parameters()):
+        if any(each.is_inference() for each in self._attacked.parameters()):
             raise InputError(
                 "the classifier was made in torch.inference_mode, and leaves no gradient to climb: make it outside of it"
             )
@@ -186,7 +183,7 @@ class Problem:
 
     def _gradient(self, images: Tensor, draw: int | Tensor) -> tuple[Tensor, Tensor]:
         images = images.detach().requires_grad_(True)
-        with torch.enable_grad(), self._precisely():
+        with torch.enable_grad(), self._classifier.precisely():
             loss = self._loss(images, draw)
             if not loss.requires_grad:
                 raise InputError(
@@ -196,10 +193,6 @@ class Problem:
                 )
             return loss.detach(), torch.autograd.grad(loss.sum(), images)[0]
 
-    def _precisely(self) -> contextlib.AbstractContextManager[None]:
-        ours = isinstance(self._classifier, BayesClassifier)
-        return self._classifier.precisely() if ours else contextlib.nullcontext()
-
     @torch.no_grad()
     def loss(self, images: Tensor, draw: int = 0) -> Tensor:
         """The loss [B]."""
@@ -208,11 +201,11 @@ class Problem:
     def _replayed(self, what: Callable, images: Tensor, draw: int) -> Any:
         """A method's result for images and a draw; on a CUDA device by a graph that problems of equal shapes share."""
         seen, attack = self._classifier, self.attack
-        able = capture.serves(images, self.y) and isinstance(seen, BayesClassifier)
-        key = seen.graph_key if able and attack.evade is None and not attack.matching else None
+        able = attack.evade is None and not attack.matching and capture.serves(images, self.y)
+        key = seen.graph_key if able else None
         if key is None:
             return what(self, images, draw)
-        self._check_classes(seen.factorization.num_classes)  # a graph can't
+        self._check_classes(seen.num_classes)  # a graph can't
         key = what.__name__, attack.loss, attack.eot, attack.snapshot, self.target is None, key
         replayed = seen.graphs.of(key, partial(self._captured, what))
         indices, classes = seen.buffers_of_images
@@ -261,8 +254,6 @@ class Problem:
         if classes in self._checked:
             return
         target = self.attack.target
-        if classes < 2:
-            raise InputError(f"the classifier must know at least two classes, got log p(x, y) [B, {classes}]")
         if isinstance(target, int) and target >= classes:
             raise InputError(
                 f"target must be one of the classifier's {classes} classes, 0 to {classes - 1}, got {target}"
@@ -322,12 +313,12 @@ def _check_batch(attack: Attack, x: Tensor, y: Tensor, references: Tensor | None
     if not isinstance(x, Tensor) or x.dim() != 4 or x.dtype not in (torch.float32, torch.float64):
         raise InputError(
             "x must be images [B, channels, height, width], floats in [0, 1] of 32 or 64 bits (of fewer, rounding leaves the "
-            f"ball), got {_described(x)}"
+            f"ball), got {described(x)}"
         )
     if not len(x):
-        raise InputError(f"x holds no image to attack, got {_described(x)}")
+        raise InputError(f"x holds no image to attack, got {described(x)}")
     if not isinstance(y, Tensor) or y.shape != x.shape[:1] or y.dtype != torch.long:
-        raise InputError(f"y must hold one class, a torch.long, for each of {len(x)} images, got {_described(y)}")
+        raise InputError(f"y must hold one class, a torch.long, for each of {len(x)} images, got {described(y)}")
     if attack.matching and (references is None or references.shape != x.shape):
         raise InputError(f"{attack.loss} needs references: an image of another class for each of {len(x)} images")
     for images in (x,) if references is None else (x, references):
@@ -338,19 +329,13 @@ def _checked_indices(indices: Tensor | None, images: int) -> Tensor:
     indices = torch.arange(images) if indices is None else torch.as_tensor(indices)
     counted = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
     if not counted or indices.shape != (images,):
-        raise InputError(f"indices must hold one whole number for each of {images} images, got {_described(indices)}")
+        raise InputError(f"indices must hold one whole number for each of {images} images, got {described(indices)}")
     return indices.to(torch.long)
 
 
 def pruning(options: ClassifierOptions) -> dict:
-    """Options by which a draw that needs no gradient takes about half of the time: hopeless classes get few particles."""
-    return {"prune": PRUNED} if options.estimator == "per-class" else {}
+    """Options by which a draw that needs no gradient takes about half of the time: hopeless classes get few particles.
 
-
-def resampled(classifier: nn.Module, draw: int) -> nn.Module:
-    """A random classifier with other noise for the same images; any other as it is."""
-    return classifier.resampled(draw) if hasattr(classifier, "resampled") else classifier
-
-
-def _described(value) -> str:
-    return f"{value.dtype} of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    A classifier that prunes already does so as it was told.
+    """
+    return {"prune": PRUNED} if options.estimator == "per-class" and options.prune is None else {}

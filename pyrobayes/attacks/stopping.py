@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from pyrobayes.attacks.base import per_image, register
+from pyrobayes.attacks.base import register
 from pyrobayes.attacks.losses import margin
 from pyrobayes.attacks.pgd import PGD
 from pyrobayes.errors import InputError, check_count
@@ -28,17 +28,23 @@ class StoppingPGD(PGD):
             raise InputError("the mean of posteriors has no log p(x) that a test could accept: leave eot out")
 
     def climb(self, problem, eps, start, draw):
-        images, along, best = start, 0.0, start
-        share = start.new_full(start.shape[:1], -1.0)  # of the draws in which the best image succeeds
+        best, share = (
+            start.clone(),
+            start.new_full(start.shape[:1], -1.0),
+        )  # of the draws in which the best image succeeds
+        places, images, along = (share < 0).nonzero()[:, 0], start, 0.0  # of those that aren't done
         draws = self.stop_draws if problem.random else 1
         for step in range(self.steps):
             images, along = self.step(problem, eps, images, along, step, draw)
             ahead = draw + self.steps + step * draws  # numbers that no gradient was drawn with
             now = sum(self.succeeds(problem, images, ahead + i).float() for i in range(draws)) / draws
-            better = (now >= share) & (share <= 0.5)
-            best, share = images.where(per_image(better), best), now.where(better, share)
-            if (share > 0.5).all():
+            better = now >= share[places]
+            best[places[better]], share[places[better]] = images[better], now[better]
+            left = share[places] <= 0.5
+            if not left.any():
                 break
+            problem = problem.of(left.nonzero()[:, 0])
+            places, images, along = places[left], images[left], along[left]
         return best
 
     def succeeds(self, problem, images, draw):

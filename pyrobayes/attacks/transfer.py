@@ -42,8 +42,10 @@ class Transfer(PGD):
         return next(made) if len(self.sources) == 1 else worst((images, problem.loss(images)) for images in made)
 
     def described(self):
+        from pyrobayes.inference.interface import Classifier
+        from pyrobayes.inference.modules import ModuleClassifier
+
         described = super().described()
         del described["source"]
-        models = [getattr(source, "factorization", None) for source in self.sources]
-        names = [model.name if model else type(source).__name__ for model, source in zip(models, self.sources)]
-        return described | {"sources": names}
+        named = (source if isinstance(source, Classifier) else ModuleClassifier(source) for source in self.sources)
+        return described | {"sources": [source.name for source in named]}

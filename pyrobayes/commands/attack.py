@@ -15,7 +15,7 @@ from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError
 from pyrobayes.evaluation.attacked import AttackResult
 from pyrobayes.evaluation.images import CHECKED, DIAGNOSTICS
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.progress import Progress
 from pyrobayes.results import figures, sections
 from pyrobayes.results.registry import ResultCommand, register
@@ -70,7 +70,7 @@ def attack(
 
     with context.store(ATTACK, options, test, planned, resume=resume, reusable=is_reusable) as store:
         for classifier, by in planned:
-            name = classifier.factorization.name
+            name = classifier.name
             if store.has(name, by.name):
                 continue
             result = attacked(classifier, by, examples)
@@ -93,11 +93,11 @@ def attack(
 
 def planned_attacks(
     models: Sequence[str], options: AttackOptions, context: Context
-) -> tuple[list[tuple[BayesClassifier, Attack]], Images]:
+) -> tuple[list[tuple[Classifier, Attack]], Images]:
     """Pairs of a model and an attack on it, and the test images."""
     context.join()
     classifiers, test = context.open(models, options)
-    sources = context.open([options.source], options)[0] if options.source else classifiers
+    sources = context.without_module().open([options.source], options)[0] if options.source else classifiers
     planned = []
     for by, classifier in itertools.product(options.build_attacks(), classifiers):
         seen = classifier.replaced(**options.attacker)  # refused before anything is computed
@@ -105,8 +105,8 @@ def planned_attacks(
             x, y = test.head(1).batch(slice(None))
             Problem(by, seen, x, y, references=x).gradient(x)
         if by.name == "transfer":
-            name = classifier.factorization.name
-            others = tuple(source for source in sources if source.factorization.name != name)
+            name = classifier.name
+            others = tuple(source for source in sources if source.name != name)
             if not others and len(classifiers) > 1:
                 continue  # the source is among those named
             if not others:
@@ -121,11 +121,11 @@ def planned_attacks(
 
 def attacker_of(test: Images, options: AttackOptions, progress: Progress) -> Callable[..., AttackResult]:
     """A function that attacks a classifier with all options; it diagnoses the clean images of each classifier once."""
-    diagnosed: dict[BayesClassifier, dict] = {}
+    diagnosed: dict[Classifier, dict] = {}
     shared = {"attacker": options.attacker, "images": options.images, "batch_size": options.batch_size}
     shared["progress"] = progress
 
-    def attacked(classifier: BayesClassifier, by: Attack, examples: int | None) -> AttackResult:
+    def attacked(classifier: Classifier, by: Attack, examples: int | None) -> AttackResult:
         checked = 0 if classifier in diagnosed else CHECKED
         result = evaluation.attack(classifier, test, options.eps, by=by, examples=examples, checked=checked, **shared)
         once = diagnosed.setdefault(classifier, {name: getattr(result, name) for name in DIAGNOSTICS})

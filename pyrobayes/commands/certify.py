@@ -7,7 +7,7 @@ from functools import partial
 from pyrobayes.commands.context import Context
 from pyrobayes.evaluation import certification
 from pyrobayes.evaluation.certification import Certification
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.options import CertificationOptions
 from pyrobayes.results import figures, sections
 from pyrobayes.results.registry import ResultCommand, register
@@ -40,12 +40,12 @@ def certify(
     given["progress"] = context.progress
     planned = list(itertools.product(classifiers, options.sigma))
 
-    def certified(by: BayesClassifier, sigma: float) -> list[Certification]:
+    def certified(by: Classifier, sigma: float) -> list[Certification]:
         return [certification.certify(by, test, sigma, **given)]
 
     with context.store(CERTIFY, options, test, planned, resume=resume) as store:
         for classifier in classifiers:
-            name = classifier.factorization.name
+            name = classifier.name
             units = [store.get(name, partial(certified, classifier, sigma), sigma) for sigma in options.sigma]
             results = [result for made, _ in units for result in made]
             store.draw(f"certified-{name}", any(new for _, new in units), figures.certificates, results)

@@ -10,8 +10,7 @@ from pyrobayes.commands.attack import attacker_of, planned_attacks
 from pyrobayes.commands.context import Context
 from pyrobayes.evaluation import detection
 from pyrobayes.evaluation.detection import Detection, Detector, fit_detector
-from pyrobayes.inference.classifier import BayesClassifier
-from pyrobayes.options import DETECTION_TESTS
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.results import figures, sections
 from pyrobayes.results.registry import ResultCommand, register
 
@@ -47,30 +46,32 @@ def detect(
     attacked = attacker_of(test, options, context.progress)
     fitting = {"false_alarms": options.false_alarms, "batch_size": options.batch_size, "progress": context.progress}
 
-    def detected(classifier: BayesClassifier, by: Attack) -> list[Detection]:
-        generative = {"models_images": classifier.factorization.structure.models_images}
+    def detected(classifier: Classifier, by: Attack) -> list[Detection]:
+        generative = {"models_images": classifier.structure.models_images}
         found = []
-        for tests, against in _against(by, detectors[classifier], options):
+        for tests, against in _against(by, detectors[classifier], options, classifier.has_particles):
             result = attacked(classifier, against, 0)
             found += [detection.detect(detectors[classifier], result, name, **generative) for name in tests]
         return found
 
     reusable = {"reusable": lambda result: result.attack != "transfer"}
     with context.store(DETECT, options, test, planned, resume=resume, **reusable) as store:
-        training = context.images(test.name, "train")
+        training = context.images(test.source or test.name, "train")
         few = min(options.train_images, len(training))
-        missing = [each for each, by in planned if not store.has(each.factorization.name, by.name)]
+        missing = [each for each, by in planned if not store.has(each.name, by.name)]
         detectors = {each: fit_detector(each, training, images=few, **fitting) for each in dict.fromkeys(missing)}
         for classifier, by in planned:
-            name = classifier.factorization.name
+            name = classifier.name
             results, new = store.get(name, lambda pair=(classifier, by): detected(*pair), by.name)
             store.draw(f"detection-{options.file_suffix(name, by.name)}", new, figures.detection, results)
         return store.results_of_named()
 
 
-def _against(by: Attack, detector: Detector, options: DetectionOptions) -> list[tuple[Sequence[str], Attack]]:
+def _against(
+    by: Attack, detector: Detector, options: DetectionOptions, snapshot: bool
+) -> list[tuple[Sequence[str], Attack]]:
     """Attacks, each with the tests that look at it: the plain one with all, and those that evade one test each."""
-    return [(DETECTION_TESTS, by)] + [
-        ((test,), dataclasses.replace(by, snapshot=True, evade=detector.evading(test), evade_weight=weight))
-        for test, weight in itertools.product(DETECTION_TESTS, options.evade_weight)
+    return [(detector.tests, by)] + [
+        ((test,), dataclasses.replace(by, snapshot=snapshot, evade=detector.evading(test), evade_weight=weight))
+        for test, weight in itertools.product(detector.tests, options.evade_weight)
     ]

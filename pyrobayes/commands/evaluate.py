@@ -35,7 +35,7 @@ def evaluate(
     limits = {"images": options.images, "batch_size": options.batch_size, "progress": context.progress}
     with context.store(EVALUATE, options, test, [(each, None) for each in classifiers], resume=resume) as store:
         for classifier in classifiers:
-            name = classifier.factorization.name
+            name = classifier.name
             (result,), new = store.get(name, lambda by=classifier: [evaluation.evaluate(by, test, **limits)])
             store.draw(f"confusion-{name}", new, figures.confusion_matrix, result, test.classes)
         return store.results_of_named()

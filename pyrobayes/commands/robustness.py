@@ -1,15 +1,17 @@
 """`pyrobayes robustness`: reach a verdict on the robustness of trained models."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from pyrobayes import distributed
 from pyrobayes.commands.context import Context, is_trained
 from pyrobayes.data.images import Images
+from pyrobayes.errors import InputError
 from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.verdict import Verdict, assess
 from pyrobayes.files import remove_leftovers
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.options import RobustnessOptions
 from pyrobayes.results import figures, report, sections
 from pyrobayes.results.registry import ResultCommand, register
@@ -59,7 +61,7 @@ def robustness(
 
 
 def run_verdicts(
-    classifiers: Sequence[BayesClassifier], test: Images, options: RobustnessOptions, context: Context, *, resume: bool
+    classifiers: Sequence[Classifier], test: Images, options: RobustnessOptions, context: Context, *, resume: bool
 ) -> list[Verdict]:
     """Verdicts on opened models, written without a report; see :func:`robustness`."""
     folder, planned = context.results / PARTS, [(classifier, None) for classifier in classifiers]
@@ -69,16 +71,16 @@ def run_verdicts(
         if store.writes and not resume:
             for part in folder.glob("*.safetensors"):
                 part.unlink()
-        training, cache = context.images(test.name, "train"), ResultCache(folder)
+        training, cache = context.images(test.source or test.name, "train"), ResultCache(folder)
 
-        def judge(classifier: BayesClassifier) -> list[Verdict]:
+        def judge(classifier: Classifier) -> list[Verdict]:
             others = [other for other in classifiers if other is not classifier]
-            sources = others or _another(classifier.factorization.name, options, context)
+            sources = others or _another(classifier.name, options, context)
             shared = {"cache": cache, "progress": context.progress}
             return [assess(classifier, test, training, options, sources=sources, **shared)]
 
         for classifier in classifiers:
-            name = classifier.factorization.name
+            name = classifier.name
             (verdict,), new = store.get(name, lambda each=classifier: judge(each))
             store.draw(f"robustness-{name}", new, figures.robustness, verdict)
             if verdict.budget is not None:
@@ -91,11 +93,15 @@ def run_verdicts(
         return store.results_of_named()
 
 
-def _another(name: str, options: RobustnessOptions, context: Context) -> list[BayesClassifier]:
+def _another(name: str, options: RobustnessOptions, context: Context) -> list[Classifier]:
     """A model beside the one of this name, trained on the same data, as the source of attacks by transfer."""
-    folder = Path(context.runs)
+    folder, trained = Path(context.runs), context.without_module()
     for other in TRANSFERRING:
-        if other != name and is_trained(folder / other):
-            if Config.read(folder / other).data_sha256 == Config.read(folder / name).data_sha256:
-                return context.open([other], options)[0]
+        if other == name or not is_trained(folder / other):
+            continue
+        if not is_trained(folder / name):  # a module of the user's
+            with contextlib.suppress(InputError):  # trained on other images
+                return trained.open([other], options)[0]
+        elif Config.read(folder / other).data_sha256 == Config.read(folder / name).data_sha256:
+            return trained.open([other], options)[0]
     return []

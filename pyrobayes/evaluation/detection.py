@@ -10,27 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_fraction, choice
 from pyrobayes.evaluation.attacked import AttackResult
-from pyrobayes.evaluation.images import DIAGNOSTICS, expect, map_images, validated_images
+from pyrobayes.evaluation.images import DIAGNOSTICS, expect, map_images, opened, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, null_for, require, table
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import DETECTION_TESTS
 from pyrobayes.progress import Progress, shows_progress
 
+OF_POSTERIORS = "kl"  # the test that needs no log p(x, y)
 POINTS = 101  # of a ROC curve
 RATES = ("success", "detected", "undetected", "accepted_accuracy")
 
 
 @dataclass(frozen=True)
 class Detector:
-    """The three tests of one classifier.
+    """The tests of one classifier.
 
     A test's score is its statistic less the statistic's mean over the training images of the class that is predicted,
     over its standard deviation; for the marginal test both are over all of them. It rejects what scores above its
@@ -47,9 +48,14 @@ class Detector:
     deviations: dict[str, Tensor]
     thresholds: dict[str, float]
 
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The names of the tests."""
+        return tuple(self.means)
+
     def statistic(self, test: str, log_joint: Tensor) -> Tensor:
         """A test's statistic, [B] nats, from log p(x, y) [B, C]; differentiable, and high for suspicious images."""
-        return _statistic(choice("test", test, DETECTION_TESTS), log_joint, log_joint.argmax(1), self.posteriors)
+        return _statistic(self._known(test), log_joint, log_joint.argmax(1), self.posteriors)
 
     def score(self, test: str, log_joint: Tensor) -> Tensor:
         """The statistic in standard deviations from the mean of the class that is predicted, [B]."""
@@ -62,7 +68,15 @@ class Detector:
 
     def evading(self, test: str) -> "Evasion":
         """The statistic that an attack keeps low to pass a test; see :class:`pyrobayes.attacks.Attack`."""
-        return Evasion(self, choice("test", test, DETECTION_TESTS))
+        return Evasion(self, self._known(test))
+
+    def _known(self, test: str) -> str:
+        test = choice("test", test, DETECTION_TESTS)
+        if test not in self.tests:
+            raise InputError(
+                f"the {test} test needs log p(x, y), and the classifier gives logits alone: take {OF_POSTERIORS}"
+            )
+        return test
 
 
 @dataclass(frozen=True)
@@ -95,9 +109,10 @@ def _statistic(test: str, log_joint: Tensor, y: Tensor, posteriors: Tensor) -> T
 
 @shows_progress
 def fit_detector(
-    classifier: BayesClassifier,
+    classifier: Classifier | nn.Module,
     data: Images,
     *,
+    name: str | None = None,
     false_alarms: float = 0.05,
     images: int | None = None,
     batch_size: int = 100,
@@ -105,22 +120,26 @@ def fit_detector(
 ) -> Detector:
     """The tests of a classifier, with thresholds that a share of the training images exceeds.
 
+    A module gives no log p(x, y): it gets the KL test alone, which needs nothing but posteriors.
+
     Args:
-        classifier, images, batch_size, progress: as in :func:`pyrobayes.evaluate`.
+        classifier, name, images, batch_size, progress: as in :func:`pyrobayes.evaluate`.
         data: training images.
         false_alarms: the share of them that each test may reject, above 0 and below 1.
     """
     check_fraction("false alarms", false_alarms)
-    data, name = validated_images(classifier, data, images, batch_size), f"{classifier.factorization.name} thresholds"
+    classifier = opened(classifier, data, name)
+    data, told = validated_images(classifier, data, images, batch_size), f"{classifier.name} thresholds"
 
     def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         return {"log_joint": classifier.for_images(indices, NoiseStream.CALIBRATION)(x)}
 
-    found = map_images(measure, data, batch_size, name, progress)
-    return detector_of(found["log_joint"], data.labels.cpu(), false_alarms)
+    found = map_images(measure, data, batch_size, told, progress)
+    tests = DETECTION_TESTS if classifier.has_particles else (OF_POSTERIORS,)
+    return detector_of(found["log_joint"], data.labels.cpu(), false_alarms, tests)
 
 
-def detector_of(log_joint: Tensor, y: Tensor, false_alarms: float) -> Detector:
+def detector_of(log_joint: Tensor, y: Tensor, false_alarms: float, tests: Sequence[str] = DETECTION_TESTS) -> Detector:
     """The tests of a classifier, from the log joints of training images, [N, C] nats, of classes y [N]."""
     posterior = log_joint.softmax(1)
     of_class = [y == c for c in range(log_joint.shape[1])]
@@ -129,7 +148,7 @@ def detector_of(log_joint: Tensor, y: Tensor, false_alarms: float) -> Detector:
     of_class = [chosen if chosen.sum() > 1 else everywhere for chosen in of_class]
     posteriors = torch.stack([posterior[chosen].mean(0) for chosen in of_class])
     detector = Detector(posteriors, {}, {}, {})
-    for test in DETECTION_TESTS:
+    for test in tests:
         statistic = _statistic(test, log_joint, y, posteriors)
         groups = [statistic[everywhere if test == "marginal" else chosen] for chosen in of_class]
         detector.means[test] = torch.stack([group.mean() for group in groups])
@@ -178,6 +197,7 @@ class Detection(Summarized):
     gradient_signs: Rate | None = None
     clean_selective: list[float] | None = None
     selective: list[list[float]] | None = None
+    caveats: tuple[str, ...] = field(default=(), metadata=saved(if_any=True))
 
     LIMITS = {
         "eps": Limits("E", most=FINITE),
@@ -223,7 +243,7 @@ def detect(detector: Detector, result: AttackResult, test: str, *, models_images
     expect("result", result, AttackResult)
     if result.log_joint is None:
         raise InputError("a result that was read from a file has no log joints to test: attack again")
-    test = choice("test", test, DETECTION_TESTS)
+    test = detector._known(test)
     labels = torch.tensor(result.labels)
     clean = detector.score(test, result.clean_log_joint)
     found: dict[str, list] = {name: [] for name in (*RATES, "auc", "roc", "selective")}
@@ -237,7 +257,10 @@ def detect(detector: Detector, result: AttackResult, test: str, *, models_images
         for values, value in zip(found.values(), (*map(Rate.of, shares), *curves, selective), strict=True):
             values.append(value)
     return Detection(
-        **{name: getattr(result, name) for name in ("model", "attack", "options", "data", "eps", *DIAGNOSTICS)},
+        **{
+            name: getattr(result, name)
+            for name in ("model", "attack", "options", "data", "eps", "caveats", *DIAGNOSTICS)
+        },
         test=test,
         meaningful=models_images or test == "kl",
         false_alarms=Rate.of(detector.rejects(test, result.clean_log_joint)),

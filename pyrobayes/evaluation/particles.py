@@ -117,6 +117,10 @@ def effects(
     for count in counts:
         check_integer("counts", count, least=1)
     counts = sorted(set(counts))
+    if not isinstance(classifier, BayesClassifier):
+        raise InputError(
+            f"classifier must be a BayesClassifier, as pyrobayes.load gives one, got {repr(classifier):.80}"
+        )
     data = validated_images(classifier, data, None, batch_size)
     if not counts or len(data) < 2:
         raise InputError(f"counts and two images at least are needed, got counts {counts} and {len(data)} images")

@@ -2,7 +2,9 @@
 
 Several records share fields. `model`, `attack` and `data` are names; `generative` says that nothing depends on the image
 (:attr:`pyrobayes.factorizations.Structure.generative`); `eps` [E] are the bounds, in the attack's norm; `options` are the
-attack's, and under `attacker` those of the classifier that the attacker overrides. Three are diagnostics:
+attack's, and under `attacker` those of the classifier that the attacker overrides; `caveats` are sentences on the classifier,
+such as that its noise can't be bound to an image, and what was found that would have spoiled the evaluation. Three are
+diagnostics:
 
 * `flipped_by_resampling`: share of the clean images whose predicted class another draw of the noise changes; fixed noise
   is drawn anew for it. None for a classifier that draws nothing anew.
@@ -88,7 +90,7 @@ class Record:
 
 
 class Summarized(Record):
-    """A record whose `repr` is a title and a table of few lines. A subclass gives both, the table's header first."""
+    """A record whose `repr` is a title, a table of few lines, and its caveats. A subclass gives both, the table's header first."""
 
     def _summary(self) -> tuple[str, Sequence[Sequence[str]]]:
         raise NotImplementedError
@@ -97,7 +99,7 @@ class Summarized(Record):
         title, rows = self._summary()
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join([f"{type(self).__name__}: {title}", *lines])
+        return "\n".join([f"{type(self).__name__}: {title}", *lines, *getattr(self, "caveats", ())])
 
     def _repr_html_(self) -> str:
         title, (header, *rows) = self._summary()
@@ -106,7 +108,8 @@ class Summarized(Record):
             return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
         body = "".join(line(row, "td") for row in rows)
-        return f"<p>{html.escape(title)}</p><table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>"
+        shown = f"<p>{html.escape(title)}</p><table><thead>{line(header, 'th')}</thead><tbody>{body}</tbody></table>"
+        return shown + "".join(f"<p>{html.escape(caveat)}</p>" for caveat in getattr(self, "caveats", ()))
 
 
 def table(corner: str, eps: Sequence[float], rows: Mapping[str, Sequence[Rate | float]]) -> list[list[str]]:

@@ -33,9 +33,13 @@ class DeepBayes(nn.Module):
     Attributes:
         comparator: the model is compared with the deep Bayes classifiers, and `all` leaves it out.
         adversarial_eps: L-infinity bound of the attack in training, unless the training's options give one.
+        in_rows: the code doesn't broadcast over plates: each particle and class of an image is a row of a larger batch.
+        draws_by_calls: a latent variable isn't normal, so that Pyro draws it and not the base noise.
     """
 
     comparator = False
+    in_rows = False
+    draws_by_calls = False
     adversarial_eps = 0.0
 
     def __init__(self, conditionals: Conditionals):
@@ -148,7 +152,7 @@ def build(
 
     Args:
         name: such as `gbz`, in any case.
-        networks: `paper`, `small`, `tiny`, or a :class:`pyrobayes.Networks` of your own.
+        networks: `paper`, `small`, `tiny`, `cifar`, or a :class:`pyrobayes.Networks` of your own.
         image_shape: (channels, height, width).
         num_classes: the number of classes C.
         seed: of the initial weights; the global random state is left as it was.

@@ -5,6 +5,7 @@ Each is a module whose call takes the values of its parents and returns a Pyro d
 against each other. Features of x are therefore computed once per image, for all classes and particles.
 """
 
+import math
 from collections.abc import Callable
 
 import pyro.distributions as dist
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 from pyrobayes.factorizations.distributions import DataDistribution, DiagonalNormal, Image, pixels
 from pyrobayes.factorizations.networks import Decoder, Dropped, ImageFeatures, Latent, OneHot, Perceptron, to_float32
 from pyrobayes.options import Networks
+
+ROUNDING = 1 / (12 * 255**2)  # variance of the error of rounding to 256 grey values
 
 
 class Conditionals:
@@ -30,7 +33,7 @@ class Conditionals:
 
     def _encoder(self, name: str) -> nn.Module:
         if name == "x":
-            return ImageFeatures(self.image_shape, self.networks.channels, self.networks.hidden)
+            return ImageFeatures(self.image_shape, self.networks.convolutions, self.networks.hidden)
         return OneHot(self.num_classes) if name == "y" else Latent(self.networks.latent)
 
     def _perceptron(self, given: tuple[str, ...], hidden_layers: int, out: int) -> Perceptron:
@@ -60,8 +63,9 @@ class Conditionals:
     def x(self, *given: str) -> nn.Module:
         """p(x|given), independent pixels around the mean that a decoder gives."""
         net = self.networks
-        decoder = Decoder(self.image_shape, net.channels, net.hidden)
-        return ImagesGiven(self._perceptron(given, 0, net.hidden), decoder, net.likelihood, net.variance)
+        decoder = Decoder(self.image_shape, net.convolutions, net.hidden)
+        hidden = self._perceptron(given, 0, net.hidden)
+        return ImagesGiven(hidden, decoder, net.likelihood, net.variance, net.learned_variance)
 
     def data_x(self) -> nn.Module:
         """p_D(x), the distribution that the images come from, as a constant."""
@@ -105,15 +109,26 @@ def categorical(logits: Tensor) -> dist.Distribution:
 
 
 class ImagesGiven(nn.Module):
-    """p(x|...), independent pixels around mean = sigmoid(decoder(hidden)), with a fixed variance.
+    """p(x|...), independent pixels around mean = sigmoid(decoder(hidden)), with a fixed variance or a learned one.
 
-    `gaussian` with variance 1/2 is the squared error of the original: log p = -(x - mean)^2 - log(pi)/2.
+    `gaussian` with variance 1/2 is the squared error of the original: log p = -(x - mean)^2 - log(pi)/2. A learned variance is
+    `one` for all pixels or one for `each`. It stays above that of rounding: pixels that never change would have none.
     """
 
-    def __init__(self, network: nn.Module, decoder: nn.Module, likelihood: str, variance: float):
+    def __init__(
+        self, network: nn.Module, decoder: nn.Module, likelihood: str, variance: float, learned: str | None = None
+    ):
         super().__init__()
         self.network, self.decoder = network, decoder
-        self.likelihood, self.variance = likelihood, variance
+        self.likelihood, self._fixed = likelihood, variance
+        shape = decoder.image_shape if learned == "each" else ()
+        start = torch.full(shape, math.log(max(variance - ROUNDING, ROUNDING / 100)))
+        self.log_variance = nn.Parameter(start) if learned else None
+
+    @property
+    def variance(self) -> float | Tensor:
+        """The variance of the pixels: a number, or a tensor [] or [channels, height, width] that is learned."""
+        return self._fixed if self.log_variance is None else ROUNDING + self.log_variance.exp()
 
     def forward(self, *given: Tensor) -> dist.Distribution:
         hidden = F.relu(self.network(*given), inplace=True)
@@ -121,7 +136,7 @@ class ImagesGiven(nn.Module):
         def pixel() -> dist.Distribution:
             return pixels(self.likelihood, to_float32(self.decoder(hidden)), self.variance)
 
-        variance = self.variance if self.likelihood == "gaussian" else None
+        variance = self._fixed if self.likelihood == "gaussian" and self.log_variance is None else None
         return Image(pixel, hidden.shape[:-1], self.decoder.image_shape, variance)
 
 

@@ -43,10 +43,20 @@ class DiagonalNormal(dist.Independent):
         return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
 
-def as_normal(site: str, distribution: dist.Distribution) -> dist.Normal:
-    """The normal distribution of a latent site, event dimensions taken off; :class:`InputError` if it isn't normal."""
+def is_normal(distribution: dist.Distribution) -> bool:
+    """True for independent normal numbers."""
+    return isinstance(_base(distribution), dist.Normal)
+
+
+def _base(distribution: dist.Distribution) -> dist.Distribution:
     while isinstance(distribution, dist.Independent):
         distribution = distribution.base_dist
+    return distribution
+
+
+def as_normal(site: str, distribution: dist.Distribution) -> dist.Normal:
+    """The normal distribution of a latent site, event dimensions taken off; :class:`InputError` if it isn't normal."""
+    distribution = _base(distribution)
     if not isinstance(distribution, dist.Normal):
         raise InputError(
             f"the guide's site '{site}' must be normal, got {type(distribution).__name__}: classification draws it "
@@ -103,7 +113,7 @@ class Image(dist.TorchDistribution):
         return self.pixel.expand(self.batch_shape + self.event_shape).sample(sample_shape)
 
 
-def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distribution:
+def pixels(likelihood: str, logits: Tensor, variance: float | Tensor) -> dist.Distribution:
     """Independent pixels around sigmoid(logits); `likelihood` is one of :data:`pyrobayes.options.LIKELIHOODS`.
 
     The mean is sigmoid(logits) and the variance `variance`, but for the Bernoulli, whose variance follows from its mean.
@@ -112,13 +122,15 @@ def pixels(likelihood: str, logits: Tensor, variance: float) -> dist.Distributio
     if likelihood == "bernoulli":
         # Read at intensities too, where it is not normalized (Loaiza-Ganem and Cunningham 2019).
         return dist.Bernoulli(logits=logits, validate_args=False)
+    learned = isinstance(variance, Tensor)
+    root = torch.sqrt if learned else math.sqrt
     distribution, scale = {
-        "gaussian": (dist.Normal, math.sqrt(variance)),
-        "laplace": (dist.Laplace, math.sqrt(variance / 2)),
-        "discretized-logistic": (DiscretizedLogistic, math.sqrt(3 * variance) / math.pi),
+        "gaussian": (dist.Normal, root(variance)),
+        "laplace": (dist.Laplace, root(variance / 2)),
+        "discretized-logistic": (DiscretizedLogistic, root(3 * variance) / math.pi),
     }[likelihood]
-    # Made on the device, since a copy from the host would wait for it.
-    return distribution(torch.sigmoid(logits), logits.new_full((), scale))
+    # A number is put on the device there, since a copy from the host would wait for it.
+    return distribution(torch.sigmoid(logits), scale if learned else logits.new_full((), scale))
 
 
 class DiscretizedLogistic(dist.TorchDistribution):

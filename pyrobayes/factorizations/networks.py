@@ -1,13 +1,13 @@
 """Networks: from the values of the parents to the parameters of a distribution.
 
-Li et al. (2019) use these architectures for 28x28 images. Three 5x5 convolutions with stride 2 and a hidden layer give
-the features of x, and the mirror image of that gives p(x|...), with ReLU throughout. A network computes in the precision
+Li et al. (2019) use these architectures. 5x5 convolutions with stride 2, three for 28x28 and 32x32 images, and a hidden layer give
+the features of x, and the mirror image of that gives p(x|...), with ReLU throughout. A side that can't be halved is padded. A network computes in the precision
 of its weights, which may be lower than that of values and log-probabilities.
 """
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -88,16 +88,18 @@ class OneHot(nn.Module):
 
 
 class ImageFeatures(nn.Module):
-    """Features of x: three strided convolutions and a hidden layer; [..., channels, height, width] -> [..., hidden]."""
+    """Features of x: strided convolutions and a hidden layer; [..., channels, height, width] -> [..., hidden].
 
-    def __init__(self, image_shape: tuple[int, int, int], channels: int, hidden: int):
+    `channels` are those that each convolution gives.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], channels: Sequence[int], hidden: int):
         super().__init__()
         self.out_features = hidden
-        sizes = [image_shape[0], channels, channels, channels]
-        pairs = itertools.pairwise(sizes)
+        pairs = itertools.pairwise([image_shape[0], *channels])
         self.convolutions = nn.ModuleList(nn.Conv2d(*pair, KERNEL, stride=STRIDE, padding=PADDING) for pair in pairs)
-        height, width = downsampled_sizes(image_shape)[-1]
-        self.linear = nn.Linear(channels * height * width, hidden)
+        height, width = downsampled_sizes(image_shape, len(channels))[-1]
+        self.linear = nn.Linear(channels[-1] * height * width, hidden)
         for layer in (*self.convolutions, self.linear):
             keep_variance(layer)
 
@@ -112,14 +114,16 @@ class ImageFeatures(nn.Module):
 class Decoder(nn.Module):
     """The mirror image of :class:`ImageFeatures`: [..., hidden] -> logits of the mean [..., channels, height, width]."""
 
-    def __init__(self, image_shape: tuple[int, int, int], channels: int, hidden: int):
+    def __init__(self, image_shape: tuple[int, int, int], channels: Sequence[int], hidden: int):
         super().__init__()
-        self.image_shape, sizes = tuple(image_shape), downsampled_sizes(image_shape)[::-1]
-        self.smallest = (channels, *sizes[0])
+        self.image_shape, sizes = tuple(image_shape), downsampled_sizes(image_shape, len(channels))[::-1]
+        channels = [*reversed(channels), image_shape[0]]
+        self.smallest = (channels[0], *sizes[0])
         self.linear = nn.Linear(hidden, math.prod(self.smallest))
-        self.largest = channels * math.prod(sizes[-2])  # values between two layers, at most
-        outs = zip([channels, channels, image_shape[0]], sizes, sizes[1:])
-        self.convolutions = nn.ModuleList(Upsampling(channels, *out) for out in outs)
+        # Values between two layers, at most.
+        self.largest = max(count * math.prod(size) for count, size in zip(channels[:-1], sizes))
+        pairs = zip(itertools.pairwise(channels), itertools.pairwise(sizes))
+        self.convolutions = nn.ModuleList(Upsampling(*counts, *between) for counts, between in pairs)
         self.generated: tuple[Callable[[Tensor], Tensor], int] | None = None  # the code, and its tile
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -249,6 +253,6 @@ def keep_variance(layer: nn.Linear | nn.Conv2d) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def downsampled_sizes(image_shape: tuple[int, int, int]) -> list[tuple[int, int]]:
-    """Heights and widths of an image before and after each of the three stride-2 convolutions."""
-    return [tuple(-(-size // 2**halved) for size in image_shape[1:]) for halved in range(4)]
+def downsampled_sizes(image_shape: tuple[int, int, int], halvings: int) -> list[tuple[int, int]]:
+    """Heights and widths of an image before and after each of the stride-2 convolutions."""
+    return [tuple(-(-size // 2**halved) for size in image_shape[1:]) for halved in range(halvings + 1)]

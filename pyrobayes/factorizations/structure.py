@@ -40,7 +40,7 @@ class Structure:
     def of_model(cls, factorization: nn.Module) -> "Structure":
         """The structure of the code that runs: parents are found by following the values from site to site."""
         with _one_image(factorization, "model") as (x, y), TrackProvenance():
-            sites = _random_sites(poutine.trace(factorization.model).get_trace(x, y))
+            sites = random_sites(poutine.trace(factorization.model).get_trace(x, y))
             above = {name: get_provenance(site["fn"].log_prob(site["value"])) for name, site in sites.items()}
         return cls({child: tuple(name for name in sites if name in above[child] - {child}) for child in sites})
 
@@ -94,7 +94,7 @@ def check_model(factorization: nn.Module, stated: Structure) -> None:
 def latent_size(factorization: nn.Module, latent: tuple[str, ...]) -> int:
     """How many numbers the running guide draws for the latent variables; :class:`InputError` if it draws others."""
     with _one_image(factorization, "guide") as (x, y):
-        sites = _random_sites(poutine.trace(factorization.guide).get_trace(x, y))
+        sites = random_sites(poutine.trace(factorization.guide).get_trace(x, y))
     if set(sites) != set(latent):
         raise InputError(
             f"the guide of {type(factorization).__name__} must draw the latent variables "
@@ -105,7 +105,9 @@ def latent_size(factorization: nn.Module, latent: tuple[str, ...]) -> int:
     return sum(site["fn"].event_shape.numel() for site in sites.values())
 
 
-def _random_sites(trace: poutine.Trace) -> dict[str, dict]:
+def random_sites(trace: poutine.Trace) -> dict[str, dict]:
+    """The sample sites of a trace by name, observed ones too."""
+
     def random(site: dict) -> bool:
         return site["type"] == "sample" and not (site_is_subsample(site) or site["infer"].get("_deterministic"))
 

@@ -1,31 +1,25 @@
 """The Bayes classifier of a factorization: images in, log p(x, y) out."""
 
-import contextlib
-import copy
 import dataclasses
-import functools
 import math
 
 import pyro
 import torch
 from torch import Tensor, nn
 
-from pyrobayes.devices import settled, tf32
-from pyrobayes.errors import LARGEST_SEED, InputError, check_integer, choice
-from pyrobayes.factorizations import DeepBayes
+from pyrobayes.errors import InputError, choice
+from pyrobayes.factorizations import DeepBayes, Structure
 from pyrobayes.inference import importance
 from pyrobayes.inference.capture import Graphs
 from pyrobayes.inference.generated_code import Networks
 from pyrobayes.inference.importance import ImportanceEstimate
+from pyrobayes.inference.interface import BY_CALLS, Classifier
 from pyrobayes.inference.log_weights import LogWeights
-from pyrobayes.inference.noise import Purpose, key_of, splitmix
 from pyrobayes.inference.pruning import pruned_estimate
 from pyrobayes.options import GRADIENTS, ClassifierOptions
 
-_settled = functools.lru_cache(settled)
 
-
-class BayesClassifier(nn.Module):
+class BayesClassifier(Classifier):
     """Classify by Bayes' rule with importance-sampled joint densities.
 
     `classifier(x)` gives log p(x, y), [B, C] nats, differentiable in x; its softmax over C is the posterior
@@ -35,7 +29,7 @@ class BayesClassifier(nn.Module):
       deterministic function of the image;
     * `fresh`: new noise at every call, [K, latent] for each image, or with :meth:`for_images` for each image of a data set.
 
-    Like Pyro itself, it serves one thread at a time.
+    Pyro serves one thread at a time: threads that classify wait for each other.
 
     Args:
         factorization: see :func:`pyrobayes.build`.
@@ -57,11 +51,12 @@ class BayesClassifier(nn.Module):
         seed: int = ClassifierOptions.seed,
         **options,
     ):
-        super().__init__()
+        super().__init__(ClassifierOptions(particles, noise, seed, **options))
         if not isinstance(factorization, DeepBayes):
             raise InputError(f"factorization must be a DeepBayes, such as pyrobayes.build makes, got {factorization!r}")
         factorization.check()
-        self._asked = ClassifierOptions(particles, noise, seed, **options)
+        if factorization.draws_by_calls:
+            self.addressable, self.caveats = False, (BY_CALLS,)
         self.factorization = factorization
         if self._asked.estimator == "mixture":
             importance.check_shared_images(factorization)
@@ -70,9 +65,6 @@ class BayesClassifier(nn.Module):
         self._one_weight = next(
             (m, name) for m in factorization.modules() for name in m._parameters if m._parameters[name] is not None
         )
-        self._indices: Tensor | None = None
-        self._calls = self._draw = 0
-        self._number: int | Tensor = 0
         self._bounded: bool | None = True
         self._term: tuple[str, ...] | None = None
         self._gradient = "path"
@@ -81,25 +73,35 @@ class BayesClassifier(nn.Module):
         self.graphs = Graphs()  # of functions of this classifier on a CUDA device, for all copies
 
     @property
-    def options(self) -> ClassifierOptions:
-        """The options, with those that were left to the device of the weights."""
-        return _settled(self._asked, self.device)
-
-    @property
     def device(self) -> torch.device:
         """The device of the weights."""
         module, name = self._one_weight
         return module._parameters[name].device
 
-    def precisely(self) -> contextlib.AbstractContextManager[None]:
-        """A context in which a GPU computes with the precision of the options, a gradient too; outside it with the user's."""
-        device = self.device
-        return tf32(_settled(self._asked, device).precision == "tf32", device)
+    @property
+    def name(self) -> str:
+        """The name of the factorization, where no other was given."""
+        return self._name or self.factorization.name
 
-    def _changed(self, **attributes) -> "BayesClassifier":
-        other = copy.copy(self)
-        vars(other).update(attributes)
-        return other
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return self.factorization.image_shape
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.factorization.num_classes
+
+    @property
+    def structure(self) -> Structure:
+        """The structure of the factorization."""
+        return self.factorization.structure
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of the factorization by name."""
+        return self.factorization.state_dict()
 
     def forward(self, x: Tensor) -> Tensor:
         """log p(x, y) of images [B, channels, height, width] in [0, 1] with every class, [B, C] nats, where the images are."""
@@ -109,7 +111,7 @@ class BayesClassifier(nn.Module):
         """The estimate behind :meth:`forward`, on the device of the weights: log weights, and effective sample sizes [B, C]."""
         x, log_weights = self._placed(x), self._log_weights()
         keys = self._keys(len(x), x.device)
-        with tf32(log_weights.options.precision == "tf32", x.device):
+        with self.precisely():
             return self._estimate(x, keys, log_weights)
 
     def _estimate(self, x: Tensor, keys: Tensor, log_weights: LogWeights) -> ImportanceEstimate:
@@ -131,47 +133,10 @@ class BayesClassifier(nn.Module):
         check_images(x, self.factorization.image_shape, self._bounded)
         return x.to(**self.factorization.placement)
 
-    def for_images(self, indices, draw: int = 0) -> "BayesClassifier":
-        """This classifier, made for a batch of known images: `indices` [B] are their places in their data set.
-
-        Under fresh noise, an image's noise then follows from (seed, its index, draw) alone: every call gives the same
-        numbers, whatever else is in the batch. Under fixed noise nothing changes.
-        """
-        check_integer("draw", draw, least=0, most=LARGEST_SEED)
-        indices = torch.as_tensor(indices, dtype=torch.long)
-        if (indices < 0).any():
-            raise InputError(f"indices must be places in a data set, from 0, got {indices.min()}")
-        # There they are copied once, and not at every call.
-        return self._changed(_indices=indices.to(self.device), _draw=draw)
-
-    def for_some(self, kept: Tensor) -> "BayesClassifier":
-        """This classifier, made for some of its known images, their places or a mask [B]; their noise stays theirs."""
-        if not self.pinned:
-            return self
-        number = self._number[kept.to(self._number.device)] if isinstance(self._number, Tensor) else self._number
-        return self._changed(_indices=self._indices[kept.to(self._indices.device)], _number=number)
-
-    @property
-    def pinned(self) -> bool:
-        """True for a classifier that was made for known images."""
-        return self._indices is not None
-
     @property
     def random(self) -> bool:
         """True where another draw of the noise may give other log joints."""
         return self._asked.noise == "fresh" and bool(self.factorization.structure.latent)
-
-    def resampled(self, number: int | Tensor) -> "BayesClassifier":
-        """This classifier of the same images, with the noise of another independent draw; number 0 is the classifier itself.
-
-        The number is one for all images, or [B] has one for each. Without :meth:`for_images` every call has new noise
-        anyway. Under fixed noise nothing changes. A tensor of one number, or on a GPU, isn't checked: that would wait for it.
-        """
-        if not isinstance(number, Tensor):
-            check_integer("number", number, least=0, most=LARGEST_SEED)
-        elif number.dim() and number.numel() and number.device.type == "cpu":
-            check_integer("number", int(number.min()), least=0, most=LARGEST_SEED)
-        return self._changed(_number=number) if self.pinned else self
 
     def unchecked(self) -> "BayesClassifier":
         """This classifier, but it doesn't look at the pixels' values, for which a GPU would be waited for."""
@@ -190,9 +155,10 @@ class BayesClassifier(nn.Module):
     def graph_key(self) -> tuple | None:
         """All that log p(x, y) of known images follows from besides tensors of the images; None if it can't be captured.
 
-        Sparse gradients and pruning look at values, and generated code has graphs of its own.
+        Sparse gradients and pruning look at values, generated code has graphs of its own, and Pyro's draws need a seed.
         """
-        if not self.pinned or self._asked.prune is not None or self._asked.compile or self._log_weights().sparse:
+        captures = self.pinned and self.addressable and self._asked.prune is None and not self._asked.compile
+        if not captures or self._log_weights().sparse:
             return None
         weights = self._networks.of(self.options).parameters()
         there = tuple((weight.data_ptr(), weight.requires_grad) for weight in weights)
@@ -228,7 +194,7 @@ class BayesClassifier(nn.Module):
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
         self._variables("z")
-        with pyro.validation_enabled(importance.VALIDATE), self.precisely():
+        with importance.ONE_THREAD, pyro.validation_enabled(importance.VALIDATE), self.precisely():
             return importance.latent_means(self._networks.of(self.options), self._placed(x)).to(x.device)
 
     def _variables(self, term: str) -> tuple[str, ...]:
@@ -271,21 +237,6 @@ class BayesClassifier(nn.Module):
     def base_noise(self, images: int) -> Tensor:
         """The standard normal numbers behind z for a batch of B images, [K, 1 or C, B or 1, latent]."""
         return self._log_weights().noise(self._keys(images, self.device), 0, self._asked.particles)
-
-    def _keys(self, images: int, device: torch.device) -> Tensor:
-        """[B] a key for the noise of each image."""
-        if self._asked.noise == "fixed":  # added, since a copy from the host would wait for the device
-            zeros = torch.zeros((), dtype=torch.long, device=device)
-            return (zeros + key_of(self._asked.seed, Purpose.FIXED_NOISE, 0)).expand(images)
-        if self._indices is None:
-            self._calls += 1
-            key = key_of(self._asked.seed, Purpose.NOISE_OF_A_CALL, self._calls)
-            return splitmix(key, torch.arange(images, device=device))
-        if len(self._indices) != images:
-            raise InputError(f"the classifier was made for {len(self._indices)} images, got {images}")
-        key = key_of(self._asked.seed, Purpose.NOISE_OF_AN_IMAGE, self._draw)
-        number = self._number.to(device) if isinstance(self._number, Tensor) else torch.as_tensor(self._number)
-        return splitmix(splitmix(key, -number).where(number != 0, key), self._indices.to(device))
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in vars(self._asked).items())

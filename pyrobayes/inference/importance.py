@@ -7,6 +7,7 @@ the log importance weights [K, C, B] of Li et al. (2019), section 2.2.
 
 import contextlib
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,8 @@ from pyrobayes.inference.noise import BaseNoise
 
 # True lets Pyro check shapes, supports and plates in every trace. It costs time; the tests turn it on.
 VALIDATE = False
+# Pyro keeps the plates and handlers of all threads in one place: they take turns.
+ONE_THREAD = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,25 @@ def per_class(
         gradient: `path`, `fisher` or `both`, see :func:`seen_by_guide`.
     """
     y = all_classes(factorization, x) if y is None else y
+    if factorization.in_rows:
+        return per_row(factorization, x, noise, y, term, gradient)
     guide_trace = trace_guide(factorization, seen_by_guide(x, gradient), noise, y)
     with plates(particles=len(noise), classes=len(y)):
         model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
     return log_prob(model_trace, term) - log_prob(guide_trace, term)
+
+
+def per_row(
+    factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor, term: tuple[str, ...] | None, gradient: str
+) -> Tensor:
+    """The log weights of :func:`per_class` without plates: a batch has a row for each particle, class and image."""
+    shape = len(noise), len(y), len(x)
+    rows, y = x.expand(*shape[:2], *x.shape).flatten(0, 2), y.expand(shape).flatten()
+    noise = noise.expand(*shape, noise.shape[-1]).flatten(0, 2)
+    with BaseNoise(noise, factorization.draws_by_calls):
+        guide_trace = poutine.trace(factorization.guide).get_trace(seen_by_guide(rows, gradient), y)
+    model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(rows, y)
+    return (log_prob(model_trace, term) - log_prob(guide_trace, term)).expand(len(rows)).unflatten(0, shape)
 
 
 def trace_guide(factorization: DeepBayes, x: Tensor, noise: Tensor, y: Tensor) -> poutine.Trace:
@@ -167,6 +185,7 @@ def draw_from_mixture(factorization: DeepBayes, x: Tensor, noise: Tensor) -> tup
 
 def latent_means(factorization: DeepBayes, x: Tensor) -> Tensor:
     """The means of q(z|x, y) for every class, [B, C, latent]; a latent variable that depends on another takes its mean."""
+    check_plates(factorization, "the mean of q(z|x, y)")
     y = all_classes(factorization, x)
     with BaseNoise(torch.zeros(factorization.latent, device=x.device)), plates(classes=len(y)):
         values = drawn(poutine.trace(factorization.guide).get_trace(x, y)).values()
@@ -184,6 +203,7 @@ def plates(**sizes: int) -> Iterator[None]:
 
 def check_shared_images(factorization: DeepBayes) -> None:
     """Refuse a model without a guide to mix, or with a p(x|...) that depends on y: C times the decodings."""
+    check_plates(factorization, "the mixture estimator")
     if not factorization.structure.latent:
         raise InputError(f"the mixture estimator mixes the guides of z, and {factorization.name} has no z")
     if "y" in factorization.structure.parents["x"]:
@@ -191,6 +211,14 @@ def check_shared_images(factorization: DeepBayes) -> None:
         raise InputError(
             f"the mixture estimator needs a p(x|...) that doesn't depend on y, but {factorization.name} is "
             f"{factorization.formula()}; take the estimator per-class, or only models such as {', '.join(able)}"
+        )
+
+
+def check_plates(factorization: DeepBayes, what: str) -> None:
+    """Refuse a factorization whose code doesn't run under plates."""
+    if factorization.in_rows:
+        raise InputError(
+            f"{what} needs plates of particles and classes, and the code of {factorization.name} doesn't broadcast over them"
         )
 
 

@@ -1,5 +1,6 @@
 """Log weights as a classifier's options ask for: in parts that fit the memory, with sparse gradients."""
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyrobayes.errors import LARGEST_SEED
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.inference import importance, subsets
-from pyrobayes.inference.noise import base_noise
+from pyrobayes.inference.importance import ONE_THREAD
+from pyrobayes.inference.noise import base_noise, splitmix
 from pyrobayes.inference.parts import InParts, bytes_kept
 from pyrobayes.inference.sparse_gradient import SparseGradient
 from pyrobayes.options import ClassifierOptions
+from pyrobayes.randomness import seeded
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,18 @@ class LogWeights:
             subset: the log weights to compute, see :mod:`pyrobayes.inference.subsets`; all where None.
         """
         given = self.factorization, x, self.noise(keys, first, last).to(x.dtype)
-        with pyro.validation_enabled(importance.VALIDATE):
+        with ONE_THREAD, self._by_calls(keys, first), pyro.validation_enabled(importance.VALIDATE):
             if subset is not None:
                 compute = subsets.mixture_subset if self.mixed else partial(subsets.per_class_subset, y=y)
                 return compute(*given, subset=subset, gradient=self.gradient)
             compute = importance.mixture if self.mixed else partial(importance.per_class, y=y)
             return compute(*given, term=self.term, gradient=self.gradient)
+
+    def _by_calls(self, keys: Tensor, first: int) -> contextlib.AbstractContextManager:
+        """A random state for latent variables that Pyro draws."""
+        if not self.factorization.draws_by_calls:
+            return contextlib.nullcontext()
+        return seeded(int(splitmix(keys.sum(), first)) & LARGEST_SEED, keys.device)
 
     def noise(self, keys: Tensor, first: int, last: int) -> Tensor:
         """Base noise [last - first, 1 or C, B, latent] for the keys [B] of images; B is 1 where the noise is fixed."""
@@ -94,7 +104,7 @@ class LogWeights:
         """True where the gradient in the images may leave particles out: p(x|...) takes the time, and nothing else has a gradient."""
         asked = self.options.negligible > 0 and self.term is None and not self.options.compile
         structure = self.factorization.structure
-        possible = structure.models_images and structure.generative
+        possible = structure.models_images and structure.generative and not self.factorization.in_rows
         return asked and possible and not any(weight.requires_grad for weight in self.factorization.parameters())
 
     def sizes(self, classes: int, particles: int) -> tuple[int, int]:

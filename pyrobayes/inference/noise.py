@@ -13,7 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrobayes.errors import InputError
-from pyrobayes.factorizations.distributions import as_normal
+from pyrobayes.factorizations.distributions import as_normal, is_normal
 
 GAMMA = 0x9E3779B97F4A7C15 - 2**64  # as a signed integer
 
@@ -101,12 +101,13 @@ def base_noise(keys: Tensor, first: int, last: int, guides: int, latent: int) ->
 class BaseNoise(Messenger):
     """Draws every latent site as loc + scale * noise; enter it outside the plates, which expand the distributions.
 
-    The sites share out the standard normal numbers `noise`, [..., latent], in the order that they are drawn.
+    The sites share out the standard normal numbers `noise`, [..., latent], in the order that they are drawn. Where `others`
+    are allowed, Pyro draws sites that aren't normal.
     """
 
-    def __init__(self, noise: Tensor):
+    def __init__(self, noise: Tensor, others: bool = False):
         super().__init__()
-        self.noise = noise
+        self.noise, self.others = noise, others
 
     def __enter__(self):
         self.taken = 0
@@ -114,6 +115,8 @@ class BaseNoise(Messenger):
 
     def _pyro_sample(self, msg):
         if msg["is_observed"] or msg["value"] is not None or site_is_subsample(msg):
+            return
+        if self.others and not is_normal(msg["fn"]):
             return
         normal, shape = as_normal(msg["name"], msg["fn"]), msg["fn"].event_shape
         first, self.taken = self.taken, self.taken + shape.numel()

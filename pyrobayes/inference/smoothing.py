@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyrobayes import distributed
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.inference.noise import NoiseStream, Purpose, key_of, normals_of_images, splitmix
 from pyrobayes.progress import Progress, silent
 
@@ -24,7 +24,7 @@ def gaussian_noise(seed: int, indices: Tensor, numbers: Tensor, shape: torch.Siz
 
 @torch.no_grad()
 def class_counts(
-    classifier: BayesClassifier,
+    classifier: Classifier,
     x: Tensor,
     sigma: float,
     draws: range,
@@ -45,7 +45,7 @@ def class_counts(
         batch_size: noisy copies at a time, of one image or several; changes memory and speed, not results.
         name, progress: told how many images are done.
     """
-    images, classes, each = len(x), classifier.factorization.num_classes, len(draws)
+    images, classes, each = len(x), classifier.num_classes, len(draws)
     noisy = classifier.unbounded()
     indices = torch.arange(images) if indices is None else indices.cpu()
     counts = torch.zeros(images * classes, dtype=torch.long, device=x.device)

@@ -2,9 +2,10 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pyrobayes.data.declared import MINI
+from pyrobayes.data.source import ImageSource
 from pyrobayes.options import MODELS, NETWORKS, PRETRAINED, TrainingOptions, declaration
 from pyrobayes.results.markdown import Markdown, listed, plain
 from pyrobayes.results.page import render
@@ -20,13 +21,14 @@ def configuration_section(found: Found) -> Markdown:
     trained = trainings(found)
     named = [(name, each) for name, (_, each) in zip(names_of(trained), trained)]
     data = [(each.data["name"], each.data["split"], each.data["sha256"]) for each in found.values()]
-    data += [(each.config.data, "train", each.config.data_sha256) for _, each in named]
+    named_runs = [(name, each) for name, each in named if each.config]
+    data += [(each.config.data, "train", each.config.data_sha256) for _, each in named_runs]
     options = {
         command: vars(each.options) | {"images": each.options.images or "all"} for command, each in found.items()
     }
     training = {
         name: {"data": each.config.data} | vars(each.config.networks) | vars(each.config.training)
-        for name, each in named
+        for name, each in named_runs
     }
     return render(
         "configuration",
@@ -53,13 +55,12 @@ def names_of(trained: Sequence[tuple[str, Provenance | None]]) -> list[str]:
 
 def _commands(found: Found) -> list[str]:
     """The command lines that give the results again."""
-    given = [(_training_flags(*each), each[0]) for each in trainings(found) if not _packaged(*each)]
+    given = [(_training_flags(*each), each[0]) for each in trainings(found) if each[1].config and not _packaged(*each)]
     lines = [["train", *models, *chosen] for chosen, models in grouped(given).items()]
     for command, each in found.items():
         models = dict.fromkeys(result.model for result in each.results)
-        lines.append(
-            [command, *models, *selection(each), *flags(each.options.settled(), type(each.options)().settled())]
-        )
+        given, usual = each.options.settled(), type(each.options)().settled()
+        lines.append([command, *selection(each, models), *flags(given, usual)])
     typed = [" ".join(shlex.join(["pyrobayes", *line]).split()) for line in lines]
     return [line for line in typed if not {"<", "`"} & set(line)]  # no model has such a name, and none is typed
 
@@ -71,15 +72,21 @@ def _training_flags(model: str, trained: Provenance) -> tuple[str, ...]:
     nearest = min(changes, key=lambda preset: len(changes[preset]))
     networks = [] if nearest == "paper" else ["--networks", nearest]
     data = [] if config.data == "fashion-mnist" else ["--data", config.data]
+    if source := config.source:
+        data = ["--data", source.path, *flags(source, ImageSource(source.path))]
     return (*networks, *changes[nearest], *flags(config.training, TrainingOptions.of(model)), *data)
 
 
-def selection(saved: SavedResults) -> list[str]:
-    """The options of a command that select the models and data of its results."""
-    pretrained = all(_packaged(model, trained) for model, trained in saved.trained.items())
-    usual = MINI if pretrained else next(iter(saved.trained.values())).config.data
-    models = ["--pretrained"] if pretrained else []
-    return models if saved.data["name"] == usual else [*models, "--data", saved.data["name"]]
+def selection(saved: SavedResults, models: Iterable[str]) -> list[str]:
+    """The arguments of a command that select models and the data of its results; other models may be among the results."""
+    runs = {model: trained for model, trained in saved.trained.items() if trained.config}
+    given = [model for model in models if model in runs]
+    pretrained = bool(runs) and all(_packaged(model, trained) for model, trained in runs.items())
+    usual = MINI if pretrained else next((trained.config.data for trained in runs.values()), None)
+    given += ["--pretrained"] if pretrained else []
+    given += [] if saved.data["name"] == usual else ["--data", saved.data["name"]]
+    sources = (saved.trained[model].source for model in models if model in saved.trained)
+    return given + [argument for source in sources if source for argument in source.arguments]
 
 
 def _packaged(model: str, trained: Provenance) -> bool:
@@ -94,7 +101,10 @@ def flags(options, default) -> list[str]:
         if value is None or value == getattr(default, name):
             continue
         if name == "eps" or declaration(type(options), name).get("listed"):
-            name, value = "eps_range" if name == "eps" else name, ",".join(map(plain, value))
+            name, value = (
+                "eps_range" if name == "eps" else name,
+                ",".join(map(plain, value if isinstance(value, tuple) else (value,))),
+            )
         for each in value if isinstance(value, tuple) else (value,):
             given += flag(name, each)
     return given

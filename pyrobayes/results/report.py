@@ -100,7 +100,7 @@ def _unjudged(found: Found) -> dict:
     return {
         "unjudged": [model.upper() + (" as it was attacked" if model in judged else "") for model in unjudged],
         "attacks": list(dict.fromkeys(result.attack.upper() for result in results)),
-        "judging": shlex.join(["pyrobayes", "robustness", *attacked, *selection(found["attack"])]) if results else "",
+        "judging": shlex.join(["pyrobayes", "robustness", *selection(found["attack"], attacked)]) if results else "",
     }
 
 
@@ -113,7 +113,7 @@ def _trainings(found: Found, models: Sequence[str], runs: Path) -> Table:
     shown = LAST_EPOCH[1:] if any(last_epochs) else []
     rows = []
     for (model, training), name, last in zip(trained, names_of(trained), last_epochs):
-        epochs = f"{training.epochs}" if training else "-"
+        epochs = f"{training.epochs}" if training and training.config else "-"
         rows.append([name, *_density(model), epochs, *(column.cell(last) if last else "-" for column in shown)])
     header = ["model", "joint density", "kind", "epochs", *(column.header for column in shown)]
     return Table(header, [TEXT, CODE, TEXT, *[NUMBER] * (1 + len(shown))], rows)

@@ -108,7 +108,7 @@ def attack_notes(result: AttackResult) -> list[str]:
 
 
 def caveats(results: Sequence) -> list[str]:
-    """Sentences on how much noise and approximations change of the results; each once."""
+    """Sentences on how much noise and approximations change of the results, and on a module's oddities; each once."""
     said = []
     for result in results:
         # The table of clean images has a column for it.
@@ -123,6 +123,7 @@ def caveats(results: Sequence) -> list[str]:
             signs
             and f"approximations change the sign of the gradient at {100 * signs.share:.2g}% of the pixels of clean "
             "images, with the same noise.",
+            *(f"{caveat}." for caveat in getattr(result, "caveats", ())),
         ]
         said += [f"{result.model.upper()}: {sentence}" for sentence in told if sentence]
     return list(dict.fromkeys(said))

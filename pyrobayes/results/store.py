@@ -8,18 +8,19 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from pyrobayes import distributed
-from pyrobayes.codec import decode, encode
+from pyrobayes.codec import decode, encode, saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError
 from pyrobayes.evaluation.reproduction import Claim, Comparison, Spread
 from pyrobayes.files import locked, other_names, remove_leftovers
+from pyrobayes.inference.own_modules import ModuleSource
 from pyrobayes.interrupts import Interrupted
 from pyrobayes.options import EvaluationOptions
 from pyrobayes.progress import Progress, silent
@@ -35,11 +36,15 @@ OTHERS_ARE_KEPT = "earlier results of other options, models, data or versions ar
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a model was trained: the epochs that are done, the SHA-256 of its weights, and its configuration."""
+    """How a model was trained: the epochs that are done, the SHA-256 of its weights, and its configuration.
+
+    A module of the user's has a source in place of a configuration.
+    """
 
     epochs: int
     weights: str
-    config: Config
+    config: Config | None
+    source: ModuleSource | None = field(default=None, metadata=saved(if_any=True))
 
     @classmethod
     def read(cls, run: Path) -> "Provenance":
@@ -50,7 +55,7 @@ class Provenance:
     @property
     def unfinished(self) -> str:
         """How far the training is, to follow "has"; empty where it has ended."""
-        epochs = self.config.training.epochs
+        epochs = self.config.training.epochs if self.config else 0
         return f"{self.epochs} of {epochs} epochs of its training behind it" if self.epochs < epochs else ""
 
 

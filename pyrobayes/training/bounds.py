@@ -53,7 +53,7 @@ class Inference(SVI):
         mine = distributed.mine()
         self._noise = noise[..., mine, :]
         if len(y[mine]):
-            with LatentWeight(kl_weight, self.factorization.structure.latent):
+            with importance.ONE_THREAD, LatentWeight(kl_weight, self.factorization.structure.latent):
                 loss = self.loss_and_grads(self.model, self.guide, len(x), x[mine], y[mine])
         else:  # fewer images than processes
             loss = x.new_zeros(())

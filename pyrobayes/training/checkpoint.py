@@ -10,6 +10,7 @@ import os
 import platform
 import shlex
 from collections.abc import Sequence
+from dataclasses import field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 from pyrobayes import factorizations
 from pyrobayes.codec import decode
 from pyrobayes.data.images import Images
+from pyrobayes.data.source import ImageSource
 from pyrobayes.devices import choose_device
 from pyrobayes.errors import InputError, choice
 from pyrobayes.factorizations import DeepBayes
@@ -55,16 +57,20 @@ class Config:
     data: str
     data_sha256: str
     training: TrainingOptions
+    source: ImageSource | None = field(default=None, compare=False)  # where the images were; `data_sha256` tells them
 
     @classmethod
     def of(cls, model: str, networks: Networks, data: Images, training: TrainingOptions) -> "Config":
         """The configuration of a training on `data`."""
-        return cls(model, networks, data.image_shape, tuple(data.classes), data.name, data.sha256, training)
+        return cls(
+            model, networks, data.image_shape, tuple(data.classes), data.name, data.sha256, training, data.source
+        )
 
     @property
     def identity(self) -> str:
         """A digest. It skips fields that are None, so that a new optional field keeps old runs valid."""
-        given = dataclasses.asdict(self, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
+        content = dataclasses.replace(self, source=None)
+        given = dataclasses.asdict(content, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
         return checksum(json.dumps(given, sort_keys=True))
 
     def build(self) -> DeepBayes:
@@ -113,7 +119,7 @@ class Config:
         return ", ".join(
             f"{name.replace('_', '-')} is {value}, not {theirs[name]}"
             for name, value in ours.items()
-            if name not in ("networks", "training", "classes") and value != theirs[name]
+            if name not in ("networks", "training", "classes", "source") and value != theirs[name]
         )
 
 

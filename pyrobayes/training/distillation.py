@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrobayes import factorizations
 from pyrobayes.data.images import Images
@@ -11,13 +11,15 @@ from pyrobayes.devices import tf32
 from pyrobayes.errors import InputError, check_count, check_integer, check_seed, check_step_size
 from pyrobayes.factorizations.comparators import CNN
 from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
+from pyrobayes.inference.modules import TRIED, as_classifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import TrainingOptions
 from pyrobayes.randomness import seeded
 
 
 def distill(
-    victim: BayesClassifier,
+    victim: Classifier | nn.Module,
     data: Images,
     *,
     networks: str = "small",
@@ -34,7 +36,7 @@ def distill(
     draw of its noise, which is not the defender's. There are `len(data)` 2^`rounds` queries.
 
     Args:
-        victim: the classifier that is asked.
+        victim: the classifier that is asked, ours or any module from images to logits.
         data: training images. Their labels aren't looked at.
         networks: sizes of the network, as in :func:`pyrobayes.build`.
         epochs: passes over the images, in every round.
@@ -44,15 +46,16 @@ def distill(
         batch_size, lr: as in :class:`pyrobayes.TrainingOptions`.
         seed: of the initial weights and of the order of the images.
     """
-    if not isinstance(victim, BayesClassifier) or not isinstance(data, Images):
+    if not callable(victim) or isinstance(victim, factorizations.DeepBayes) or not isinstance(data, Images):
         raise InputError(
             "distill takes a classifier, as pyrobayes.load gives one, and images, as pyrobayes.load_data gives them"
         )
+    victim = as_classifier(victim, data.batch(slice(TRIED))[0])
     check_count("epochs", epochs)
     check_integer("rounds", rounds, least=0)
     check_step_size("step", step)
     check_seed("seed", seed)
-    device = next(victim.parameters()).device
+    device = victim.device
     x = data.to(device).batch(slice(None))[0]
     with seeded(seed, device), tf32(False, device):
         shapes = {"image_shape": data.image_shape, "num_classes": len(data.classes)}

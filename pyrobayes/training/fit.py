@@ -4,12 +4,14 @@ It maximises the ELBO per image, E over q(z|x, y) of log p(x, z, y) - log q(z|x,
 or the importance-weighted bound of several particles. Processes that `torchrun` started share every batch.
 """
 
+import contextlib
 import copy
 import math
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyro
@@ -38,6 +40,7 @@ from pyrobayes.training.run_folder import FinishedRun, Place, RunFolder, Trainin
 TRAINING_TF32 = False  # on a GPU; to be chosen by the table that `make gpu` measures
 VALIDATION_IMAGES = 500  # classified after every epoch
 LOOK_EVERY = 50  # steps between reads of the ELBO where a read makes the host wait for the device
+_TRAINING = threading.RLock()
 
 
 class NonFiniteELBO(PyrobayesError, ArithmeticError):
@@ -90,12 +93,24 @@ def fit(
         raise InputError("resume needs the folder of a run (out), and excludes overwrite")
     training = _Training(factorization, data, options)
     config = Config.of(factorization.name, factorization.networks, data, options)
-    with RunFolder(None if out is None else Path(out), config, tensorboard and out is not None) as folder:
+    place = None if out is None else Path(out)
+    with _alone_in_process(), RunFolder(place, config, tensorboard and out is not None) as folder:
         if resume:
             folder.resume(training.restore, training.finish)
         elif out is not None and not overwrite:
             check_no_run(folder.path)
         return training.run(folder, progress)
+
+
+@contextlib.contextmanager
+def _alone_in_process() -> Iterator[None]:
+    """Refuse a training while another thread trains: torch's random state and Pyro's handlers are those of the process."""
+    if not _TRAINING.acquire(blocking=False):
+        raise InputError("another thread of this process is training: train after it, or in a process of its own")
+    try:
+        yield
+    finally:
+        _TRAINING.release()
 
 
 def _check_arguments(factorization, data, options, out) -> None:
@@ -182,10 +197,9 @@ class _Training:
         every = 1 if self.device.type == "cpu" else LOOK_EVERY
         unseen = torch.zeros((), device=self.device)  # sum over images since the last read
         attacked = AttackedBatches(self.factorization, self.options, self._seed(number))
-        while place.step < len(batches):
-            x, y = self.training.batch(batches[place.step])
+        for indices, x, y in self.training.read(batches[place.step :], distributed.mine()):
             x = augmented(x, self.options.augmentation, self.options.sigma)
-            x = attacked(batches[place.step], x, y, self._ramp(attacked.warmup))
+            x = attacked(indices, x, y, self._ramp(attacked.warmup))
             self.inference.optim.set_lr(lr := learning_rate(self.options, *self._position()))
             # The fourth power keeps the KL term small until z is of use.
             elbo = self.inference.step(x, y, self._ramp(self.options.kl_warmup) ** 4)

@@ -99,7 +99,9 @@ def test_every_climb_goes_towards_another_class(classifier, images, monkeypatch)
         return climb(self, problem, eps, start, draw)
 
     monkeypatch.setattr(EOTMIM, "climb", followed)
-    attack = EOTMIM(steps=3, second_steps=2, rivals=3, second_climbs=2, second_particles=2, selection=3)
+    attack = EOTMIM(
+        steps=3, second_steps=2, rivals=3, second_climbs=2, second_particles=2, selection=3, least_progress=0
+    )
     attack(classifier, x, y, 1e-4)  # too little to break any
     order = Problem(attack, classifier, x, y).over_draws(x, range(15, 18))[2].argsort(descending=True)
     rivals = torch.stack([row[row != label] for row, label in zip(order, y)])
@@ -122,8 +124,26 @@ def test_it_is_one_climb_where_it_goes_towards_no_rival(classifier, images):
     problem = Problem(attack, classifier, x, y)
     climbed = attack.climb(problem.by(attack, 1), 0.1, x, draw=0)
     torch.testing.assert_close(attack(classifier, x, y, 0.1), climbed)
-    assert attack.gradients(10) == 6 and EOTMIM(steps=6, second_steps=5).gradients(10) == 4 * 6 + 4 * 5 * 2
-    assert EOTMIM(steps=6, second_steps=0).gradients(10) == 4 * 6
+    assert (
+        attack.gradients(10, 9) == 6 * 9 and EOTMIM(steps=6, second_steps=5).gradients(10, 9) == (4 * 6 + 5 * 5 * 2) * 2
+    )
+    assert EOTMIM(steps=6, second_steps=0, eot=3).gradients(10, 9) == 4 * 6 * 2 * 3
+
+
+@pytest.mark.parametrize(("least", "second"), [(0.4, 1), (0.1, 2), (0, 2), (0.6, 0)])
+def test_the_second_stage_leaves_what_has_come_a_small_part_of_the_way(monkeypatch, least, second):
+    """The margin is ten times one pixel minus another, which has no gradient: eps 0.1 brings 0.1 of 0.05, of 0.2, of 0.5."""
+    x, y = torch.tensor([[0, 0.05], [0, 0.2], [0, 0.5]]).double()[:, None, None], torch.zeros(3, dtype=torch.long)
+    sizes, climb = [], EOTMIM.climb
+    monkeypatch.setattr(
+        EOTMIM, "climb", lambda self, problem, *given: sizes.append(len(problem.y)) or climb(self, problem, *given)
+    )
+
+    def classifier(x):
+        return torch.stack([10 * x[:, 0, 0, 1].detach(), 10 * x[:, 0, 0, 0]], 1)
+
+    EOTMIM(steps=4, second_steps=2, second_climbs=2, least_progress=least)(classifier, x, y, 0.1)
+    assert sizes == [3] + [second] * (2 if second else 0)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -188,7 +208,7 @@ def test_it_reaches_a_target(images):
     adversarial = attack(model, x, y, 0.3)
     reached = torch.stack([model(adversarial).argmax(1) == 3 for _ in range(20)])[:, y != 3].double().mean()
     assert reached > 0.8 and torch.equal(adversarial[y == 3], x[y == 3])
-    assert attack.climbs == (1, 4) and attack.gradients(10) == 10 + 4 * 5 * 2
+    assert attack.climbs == (1, 5) and attack.gradients(10, 9) == (10 + 5 * 5 * 2) * 9
 
 
 def test_wrong_options_are_refused():

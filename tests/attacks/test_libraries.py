@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from pyrobayes import BayesClassifier, InputError, attacks, evaluation
 from pyrobayes.attacks import adapters, base, libraries
 from pyrobayes.attacks.least_distance import FACTORS, Judge
 from pyrobayes.attacks.norms import ORDERS, farthest, shortened, size
 from pyrobayes.attacks.problem import Problem
+from pyrobayes.inference.interface import Classifier
+from pyrobayes.options import ClassifierOptions
 
 PACKAGES = {name: cls.package for name, cls in base._REGISTRY.items() if hasattr(cls, "package")}
 NEAREST = [(name, norm) for name in PACKAGES if name != "autoattack" for norm in base._REGISTRY[name].norms]
@@ -23,12 +24,21 @@ def get(name, **options):
     return attacks.get(name, **{"steps": STEPS.get(name, 30)} | options)
 
 
-class Plane(nn.Module):
+class Plane(Classifier):
     """Two classes with a plane between them: class 1 where the mean pixel is above 0.6, but for the luck of the draw."""
 
+    has_particles = False
+
     def __init__(self, luck=0.0, draw=0):
-        super().__init__()
-        self.luck, self.draw, self.random = luck, draw, luck > 0
+        super().__init__(ClassifierOptions(1))
+        self.luck, self.draw = luck, draw
+
+    @property
+    def random(self):
+        return self.luck > 0
+
+    def for_images(self, indices, draw=0):
+        return self
 
     def resampled(self, draw):
         return Plane(self.luck, draw)
@@ -154,11 +164,14 @@ def test_autoattack_needs_four_classes(grey):
 
 
 def test_gradients_are_counted():
-    assert attacks.get("fmn", steps=7).gradients(10) == 7 and attacks.get("fmn", steps=7, norm="l1").gradients(10) == 14
-    assert attacks.get("ddn", steps=7, step_particles=20, eot=2).gradients(10) == 140
-    assert attacks.get("boundary").gradients(10) == 0
-    assert attacks.get("autoattack", variant="rand").gradients(10) == 2 * 20 * 100 * 10
-    assert attacks.get("autoattack", targets=3).gradients(1) == 100 * (1 + 3 + 3)
+    assert (
+        attacks.get("fmn", steps=7).gradients(10, 2) == 7 * 2
+        and attacks.get("fmn", steps=7, norm="l1").gradients(10, 2) == 14 * 2
+    )
+    assert attacks.get("ddn", steps=7, step_particles=20, eot=2).gradients(10, 2) == 140 * 2
+    assert attacks.get("boundary").gradients(10, 2) == 0
+    assert attacks.get("autoattack", variant="rand").gradients(10, 2) == 2 * 20 * 100 * 10 * 2
+    assert attacks.get("autoattack", targets=3).gradients(1, 2) == 100 * (1 + 3 + 3) * 2
 
 
 def test_what_a_library_sees_is_the_judges_margin_with_the_gradient_of_the_loss(make, batch):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from pyrobayes import BayesClassifier, InputError, Networks, TrainingOptions, build, fit
-from pyrobayes.factorizations.conditionals import Conditionals
+from pyrobayes import BayesClassifier, Images, InputError, Networks, TrainingOptions, build, fit, load
+from pyrobayes.factorizations.conditionals import ROUNDING, Conditionals
 from pyrobayes.factorizations.distributions import DiagonalNormal, pixels
 from pyrobayes.factorizations.networks import Decoder, Upsampling, WithGradient
 from pyrobayes.inference.winograd import Winograd
@@ -73,6 +73,37 @@ def test_every_likelihood_trains_and_classifies(likelihood, make, tiny_images):
     assert BayesClassifier(factorization)(x).isfinite().all()
 
 
+@pytest.mark.parametrize("learned", ["one", "each"])
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace", "discretized-logistic"])
+def test_a_variance_is_learned_for_all_pixels_or_each(likelihood, learned):
+    networks = Networks(latent=2, hidden=4, channels=(2,), likelihood=likelihood, learned_variance=learned)
+    factorization = build("gbz", networks, image_shape=(3, 4, 5), num_classes=2)
+    p_x, shape = factorization.p_x, (3, 4, 5) if learned == "each" else ()
+    assert p_x.variance.shape == shape and p_x.variance.detach().numpy() == pytest.approx(0.5)
+    z, x, logits = torch.randn(6, 2), torch.rand(6, 3, 4, 5), torch.zeros(6, 3, 4, 5)
+    p_x.decoder.register_forward_hook(lambda *given: logits)  # the mean is 1/2
+    p_x.log_variance.data = torch.rand(shape) - 3
+    one_by_one = [pixels(likelihood, torch.zeros(()), v.item()) for v in p_x.variance.expand(3, 4, 5).flatten()]
+    expected = sum(each.log_prob(x.flatten(1)[:, i]) for i, each in enumerate(one_by_one))
+    torch.testing.assert_close(p_x(z).log_prob(x), expected)
+    if likelihood == "gaussian":  # the gradient vanishes at the mean square
+        squares = (x - 0.5).square().mean(0 if learned == "each" else None)
+        p_x.log_variance.data = (squares - ROUNDING).log()
+        gradient = torch.autograd.grad(p_x(z).log_prob(x).mean(), p_x.log_variance)[0]
+        torch.testing.assert_close(gradient, torch.zeros(shape), atol=1e-5, rtol=0)
+
+
+def test_a_learned_variance_is_trained_saved_and_never_zero(tmp_path):
+    images = Images.from_arrays(torch.zeros(20, 3, 4, 5), torch.arange(20) % 2)  # black
+    networks = Networks(latent=2, hidden=4, channels=(2,), variance=0.1, learned_variance="one")
+    factorization = build("gbz", networks, image_shape=(3, 4, 5), num_classes=2)
+    fit(factorization, images, TrainingOptions(epochs=1, lr=0.1, batch_size=2), out=tmp_path, progress=False)
+    loaded = load(tmp_path, device="cpu").factorization
+    assert torch.equal(loaded.p_x.variance, factorization.p_x.variance) and loaded.p_x.variance != 0.1
+    loaded.p_x.log_variance.data.fill_(-100)
+    assert loaded.p_x.variance.item() == pytest.approx(ROUNDING)
+
+
 @pytest.mark.parametrize(
     ("out", "before", "after", "block"),
     [
@@ -102,9 +133,18 @@ def test_winograds_algorithm_is_precise_in_float32():
     assert (ours - exact).square().mean() < 25 * (plain - exact).square().mean() < 1e-12
 
 
-@pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (1, 9, 12)])
-def test_the_gradient_written_out_is_that_of_autograd(image_shape):
-    decoder, hidden = Decoder(image_shape, channels=32, hidden=7).double(), torch.randn(3, 7).double()
+@pytest.mark.parametrize(
+    ("image_shape", "channels"),
+    [
+        ((3, 32, 32), (32,) * 3),
+        ((1, 28, 28), (32,) * 3),
+        ((1, 9, 12), (32,) * 3),
+        ((3, 17, 20), (4, 16, 8, 6)),
+        ((3, 5, 4), (9,)),
+    ],
+)
+def test_the_gradient_written_out_is_that_of_autograd(image_shape, channels):
+    decoder, hidden = Decoder(image_shape, channels, hidden=7).double(), torch.randn(3, 7).double()
     layers, found = partial(decoder.layers, decoder.prepared()), []
     for decode in (lambda hidden: layers(hidden)[-1], partial(WithGradient.apply, layers, decoder.backward)):
         given = hidden.clone().requires_grad_()
@@ -114,7 +154,7 @@ def test_the_gradient_written_out_is_that_of_autograd(image_shape):
 
 
 def test_it_is_taken_in_bfloat16_where_weights_are_fixed():
-    decoder, given = Decoder((1, 28, 28), 8, 7).bfloat16(), torch.randn(3, 7, requires_grad=True)
+    decoder, given = Decoder((1, 28, 28), (8, 8, 8), 7).bfloat16(), torch.randn(3, 7, requires_grad=True)
     gradients = []
     for trained in (True, False):
         out = decoder.requires_grad_(trained)(given)
@@ -144,9 +184,19 @@ def test_a_diagonal_normal_is_a_normal_under_plates():
     torch.testing.assert_close(normal.log_prob(value[0, 0]), expected.log_prob(value[0, 0]))
 
 
-@pytest.mark.parametrize("image_shape", [(3, 32, 32), (1, 28, 28), (1, 9, 12), (2, 1, 1)])
-def test_images_of_any_size(image_shape, name):
-    factorization = build(name, Networks(latent=2, hidden=8, channels=4), image_shape=image_shape, num_classes=3)
+@pytest.mark.parametrize(
+    ("image_shape", "channels"),
+    [
+        ((3, 32, 32), 4),
+        ((1, 28, 28), 4),
+        ((1, 9, 12), 4),
+        ((2, 1, 1), 4),
+        ((3, 45, 64), (2, 3, 4, 5)),
+        ((3, 8, 6), (4,)),
+    ],
+)
+def test_images_of_any_size(image_shape, channels, name):
+    factorization = build(name, Networks(latent=2, hidden=8, channels=channels), image_shape=image_shape, num_classes=3)
     classifier = BayesClassifier(factorization, particles=2)
     assert classifier(torch.rand(2, *image_shape)).shape == (2, 3)
 
@@ -198,6 +248,8 @@ def test_bad_models_are_refused(arguments, words):
 
 
 def test_networks_refuse_what_they_cannot_be():
-    for arguments in ({"latent": 0}, {"likelihood": "poisson"}, {"variance": 0.0}, {"channels": 1.5}):
+    wrong = [{"channels": channels} for channels in (1.5, (), (4, 0), (4,) * 11, "4")]
+    wrong += [{"likelihood": "bernoulli", "learned_variance": "one"}, {"learned_variance": "all"}]
+    for arguments in ({"latent": 0}, {"likelihood": "poisson"}, {"variance": 0.0}, *wrong):
         with pytest.raises(InputError):
             Networks(**arguments)

@@ -243,3 +243,13 @@ def test_paper_networks_have_the_papers_sizes():
     ]
     for name in ("dfx", "dfz", "dbx"):
         assert len(build(name).p_y.network.layers) == 2
+
+
+def test_cifar_networks_have_the_authors_sizes():
+    factorization = build("gfz", "cifar", image_shape=(3, 32, 32))
+    shapes = {name: tuple(p.shape) for name, p in factorization.named_parameters() if name.endswith("weight")}
+    encoder = [shapes[f"q_z.network.encoders.0.convolutions.{i}.weight"][:2] for i in range(3)]
+    decoder = [shapes[f"p_x.decoder.convolutions.{i}.weight"][:2] for i in range(3)]  # [in, out]
+    assert encoder == [(64, 3), (128, 64), (256, 128)] and decoder == [(256, 128), (128, 64), (64, 3)]
+    assert shapes["p_x.decoder.linear.weight"] == (256 * 4 * 4, 1000) and factorization.latent == 128
+    assert [layer.after for layer in factorization.p_x.decoder.convolutions] == [(8, 8), (16, 16), (32, 32)]

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyro
@@ -18,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrobayes import (
     BayesClassifier,
+    Images,
     InputError,
     Progress,
     TrainingOptions,
@@ -30,6 +32,7 @@ from pyrobayes import (
     load_data,
     reconstruct,
 )
+from pyrobayes.data.stored import StoredPixels
 from pyrobayes.inference import importance
 from pyrobayes.options import LIKELIHOODS, MODELS, Networks
 from pyrobayes.training import checkpoint
@@ -384,6 +387,20 @@ def test_arguments_of_a_wrong_kind_are_refused(arguments, words, make, tiny_imag
         fit(given.pop("factorization"), given.pop("data"), given.pop("options", None), **given)
 
 
+def test_a_second_thread_that_trains_is_refused_and_one_that_classifies_waits(make, tiny_images):
+    seen, classifier, x = [], BayesClassifier(make("gbz"), particles=2), tiny_images.batch(slice(4))[0]
+
+    class Elsewhere(Progress):
+        def epoch(self, model, epoch, epochs):
+            with ThreadPoolExecutor(1) as thread:
+                seen.append(thread.submit(classifier, x).result().shape)
+                with pytest.raises(InputError, match="another thread of this process is training"):
+                    thread.submit(fit, make("dbx"), tiny_images, TrainingOptions(epochs=1)).result()
+
+    fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), progress=Elsewhere())
+    assert seen == [(4, 10)]
+
+
 @pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
 def test_training_without_gradients_is_refused(off, make, tiny_images, tmp_path):
     fit(make("gbz"), tiny_images, TrainingOptions(epochs=1), out=tmp_path)
@@ -478,3 +495,24 @@ def test_the_elbo_does_not_wait_for_the_device(name, likelihood):
             model_trace = poutine.trace(poutine.replay(factorization.model, trace=guide_trace)).get_trace(x, y)
             elbo = model_trace.log_prob_sum() - guide_trace.log_prob_sum()
     assert elbo.device.type == "cuda" and not copies.found
+
+
+@pytest.mark.parametrize("part", [slice(0, None, 1), slice(1, None, 2)])
+def test_training_from_the_disk_ends_with_the_same_weights(part, make, tiny_images, tmp_path, monkeypatch):
+    """Also that of a second process of two, which reads its part alone. The process is alone here, and gradients aren't added up."""
+    np.save(tmp_path / "pixels.npy", tiny_images.pixels.numpy())
+    mapped = Images.from_arrays(np.load(tmp_path / "pixels.npy", mmap_mode="r"), tiny_images.labels)
+    read = []
+    monkeypatch.setattr("pyrobayes.distributed.mine", lambda: part)
+    at = StoredPixels.__getitem__
+
+    def listen(pixels, rows):
+        read.extend([len(rows)] if isinstance(rows, torch.Tensor) else [])
+        return at(pixels, rows)
+
+    monkeypatch.setattr(StoredPixels, "__getitem__", listen)
+    models = make("gbz"), make("gbz")
+    for model, images in zip(models, (dataclasses.replace(tiny_images, classes=mapped.classes), mapped)):
+        fit(model, images, TrainingOptions(epochs=1, batch_size=32, augmentation="shift-flip"), progress=False)
+    assert same_weights(*models)
+    assert read[:7] == [len(range(32)[part])] * 6 + [len(range(28)[part])]

@@ -387,14 +387,19 @@ class SameInOtherBatches(Check):
     """
 
     def measure(self, run) -> tuple:
+        if not run.classifier.addressable:
+            return (
+                None,
+                None,
+                run.few_labels,
+                "the noise can't be bound to an image, so that other batches have other noise",
+            )
         by = {"fgsm": run.suite["fgsm"], "pgd": run.few_steps}
         return *(run.other_batches(name, entry) for name, entry in by.items()), run.few_labels
 
-    def judge(
-        self, single: tuple[Tensor, Tensor] | None, iterative: tuple[Tensor, Tensor] | None, labels: Tensor
-    ) -> CheckResult:
+    def judge(self, single: tuple | None, iterative: tuple | None, labels: Tensor, why: str = "") -> CheckResult:
         if single is None or iterative is None:
-            return self.result(None, "one image fits at a time")
+            return self.result(None, why or "one image fits at a time")
         one, many = (Rate.of(ours != theirs) for ours, theirs in (single, iterative))
         ours, theirs = (predicted != labels for predicted in iterative)
         return self.result(

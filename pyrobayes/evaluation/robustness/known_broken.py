@@ -14,6 +14,7 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.suite import CLIMBING
 from pyrobayes.factorizations import DeepBayes, build
 from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.options import Networks, TrainingOptions
 from pyrobayes.training.fit import fit
 from pyrobayes.version import __version__
@@ -90,7 +91,7 @@ def known_broken_model(training: Images, saturated: bool, device: torch.device |
     Single-step adversarial training learns to mask its gradient (catastrophic overfitting, Wong, Rice and Kolter 2020).
     The first process trains it alone and hands it to the others, so that it does not depend on their number.
     """
-    few = training.head(min(IMAGES, len(training)))
+    few = dataclasses.replace(training.head(min(IMAGES, len(training))), split="train")  # any images do
     cnn = build("cnn", NETWORKS, image_shape=few.image_shape, num_classes=len(few.classes)).to(device)
     plain = dataclasses.replace(TRAINING, adversarial_eps=0.0, adversarial_steps=None, adversarial_warmup=None)
     if distributed.processes() == 1 or distributed.rank() == 0:
@@ -104,7 +105,7 @@ def known_broken_model(training: Images, saturated: bool, device: torch.device |
     return cnn
 
 
-def plain_gradient(classifier: BayesClassifier, x: Tensor, y: Tensor) -> Tensor:
+def plain_gradient(classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """The gradient of the cross-entropy as it is usually computed, which underflows where the classifier is sure."""
     inputs = x.clone().requires_grad_()
     with torch.enable_grad():

@@ -22,11 +22,10 @@ from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.known_broken import plain_gradient, zero_or_undefined
 from pyrobayes.evaluation.robustness.suite import CLIMBING, EOT_MIM, SuiteEntry, resized, suite
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.options import RobustnessOptions
 from pyrobayes.progress import Progress
-from pyrobayes.tensor_files import digest
 from pyrobayes.version import __version__
 
 EOT = 2, 4  # how many estimates a gradient is averaged over, beside one; and how many particles a step sees
@@ -48,10 +47,10 @@ class RobustnessRun:
 
     def __init__(
         self,
-        classifier: BayesClassifier,
+        classifier: Classifier,
         data: Images,
         options: RobustnessOptions,
-        sources: Sequence[BayesClassifier],
+        sources: Sequence[Classifier],
         cache: ResultCache,
         progress: Progress,
         *,
@@ -61,7 +60,7 @@ class RobustnessRun:
         self.classifier, self.data, self.options, self.cache = classifier, data, options, cache
         self.test, self.training = test or data, training
         self.few = data.head(min(options.checked_images, len(data)))
-        self.name, self.progress = classifier.factorization.name, progress
+        self.name, self.progress = classifier.name, progress
         self.labels, self.few_labels = data.labels.cpu(), self.few.labels.cpu()
         self.fresh = classifier.replaced(noise="fresh")
         self.latent, self.random = self.fresh.random, classifier.random
@@ -109,7 +108,7 @@ class RobustnessRun:
     @cached_property
     def weights(self) -> str:
         """The checksum of the weights."""
-        return digest(self.classifier.factorization.state_dict(), {})
+        return self.classifier.identity
 
     def key(self, what: str, **more) -> dict:
         """The key of a measurement in the cache: everything that it depends on."""
@@ -124,15 +123,21 @@ class RobustnessRun:
     def attacked(
         self, name: str, entry: SuiteEntry, data: Images, eps: Sequence[float], classifier=None, batch_size=None
     ) -> dict[str, Tensor]:
-        """Clean predictions [N], predictions [E, N] and adversarial images [E, N, ...] of an attack."""
+        """Clean predictions [N], predictions [E, N] and adversarial images [E, N, ...] of an attack. Every eps is kept by itself."""
+        by_eps = [self._attacked_at(name, entry, data, each, classifier, batch_size) for each in eps]
+        made = {part: torch.cat([each[part] for each in by_eps]) for part in ("predictions", "adversarial")}
+        return {"clean": by_eps[0]["clean"], **made}
+
+    def _attacked_at(self, name, entry, data, eps: float, classifier, batch_size) -> dict[str, Tensor]:
+        """As :meth:`attacked` has it, for one eps; [1, N, ...]."""
         classifier, sources = classifier or self.classifier, getattr(entry.attack, "sources", ())
         key = self.key(
             "attack",
             attack=entry.attack.name,
             options=entry.attack.described(),
-            sources=[(digest(s.factorization.state_dict(), {}), s.options.decisive) for s in sources],
+            sources=[(s.identity, s.options.decisive) for s in sources],
             attacker=dict(entry.attacker),
-            eps=list(eps),
+            eps=[eps],
             images=len(data),
             noise=classifier.options.noise,
             **({"references": len(self.test)} if entry.attack.matching else {}),
@@ -144,14 +149,14 @@ class RobustnessRun:
             if sources:  # the verdicts on them have the same images, so none is made twice
                 others = [RobustnessRun(each, data, self.options, (), self.cache, self.progress) for each in sources]
                 made = [
-                    other.attacked(other.iterative, other.suite[other.iterative], data, eps)["adversarial"]
+                    other.attacked(other.iterative, other.suite[other.iterative], data, [eps])["adversarial"]
                     for other in others
                 ]
                 by = _Made(made=torch.stack(made))
             result = evaluation.attack(
                 classifier,
                 self.test,
-                eps,
+                (eps,),
                 by=by,
                 attacker=entry.attacker,
                 images=len(data),
@@ -259,19 +264,24 @@ class RobustnessRun:
     def budget(self) -> list[tuple[int, Tensor]]:
         """How well the strongest attack does as its budget grows, on each of the few images, [N].
 
-        The budget is a number of steps. It is told in gradients of a single particle of every class for one image. The
+        The budget is a number of steps. It is told in gradients of one particle of one class for one image. The
         last is four times that of the suite, which is the one before.
         """
         entry = self.suite[self.strongest]
         others = {n: resized(entry, n) for n in BUDGETS if n != 1}
         found = {1: self.strengths[self.strongest]} | self.strengths_of("budget", others)
-        particles = self.classifier.options.particles
-        return [(resized(entry, n).gradients(particles), found[n]) for n in BUDGETS]
+        return [(resized(entry, n).gradients(*self.decoded), found[n]) for n in BUDGETS]
 
     @property
     def spent(self) -> int:
-        """The budget of the suite: how many gradients of a single particle its strongest attack takes for one image."""
-        return self.suite[self.strongest].gradients(self.classifier.options.particles)
+        """The budget of the suite: how many gradients of one particle of one class its strongest attack takes for one image."""
+        return self.suite[self.strongest].gradients(*self.decoded)
+
+    @property
+    def decoded(self) -> tuple[int, int]:
+        """The defender's particles, and its classes; one of both where it gives logits alone, all of them at once."""
+        seen = self.classifier
+        return (seen.options.particles, seen.num_classes) if seen.has_particles else (1, 1)
 
     def restarted(self) -> dict[str, Tensor]:
         """How well the strongest attack does with two random starts, where it has any, on each of the few images, [N]."""
@@ -286,13 +296,15 @@ class RobustnessRun:
         Against a random classifier these are steps of one particle each, and Auto-PGD on every particle's own loss;
         against another they are steps with momentum.
         """
-        steps = max(1, self.spent // self.classifier.options.particles)
+        particles, classes = self.decoded
+        steps = max(1, self.spent // (particles * classes))
         if self.random:
-            single = attacks.get("eot-mim", steps=self.spent, rivals=0)
+            single = attacks.get("eot-mim", steps=max(1, self.spent // classes), rivals=0)
             others = {"one particle a step": SuiteEntry(single, {"prune": None})}
             if not isinstance(self.suite[self.strongest].attack, attacks.APGD):
-                family = attacks.get("apgd", snapshot=True, steps=steps)
-                others["apgd, snapshot"] = SuiteEntry(family, {"prune": None})
+                snapshot = self.classifier.has_particles
+                family = attacks.get("apgd", snapshot=snapshot, steps=steps)
+                others["apgd, snapshot" if snapshot else "apgd"] = SuiteEntry(family, {"prune": None})
         else:
             others = {"mim": SuiteEntry(attacks.get("mim", steps=steps))}
         return self.strengths_of("equal cost", others)
@@ -300,10 +312,9 @@ class RobustnessRun:
     def more_estimates(self) -> dict[str, list[tuple[int, Tensor]]]:
         """How well the suite's attack does as its gradients average over more estimates, or over more particles."""
         entry, one = self.suite[EOT_MIM], (1, self.strengths[EOT_MIM])
-        rows = {
-            "EOT": {n: entry.with_options(eot=n) for n in EOT},
-            "particles a step": {n: entry.with_options(step_particles=n) for n in EOT},
-        }
+        rows = {"EOT": {n: entry.with_options(eot=n) for n in EOT}}
+        if self.classifier.has_particles:
+            rows["particles a step"] = {n: entry.with_options(step_particles=n) for n in EOT}
         return {row: [one, *self.strengths_of(row, entries).items()] for row, entries in rows.items()}
 
     @property
@@ -367,7 +378,7 @@ class RobustnessRun:
     @property
     def device(self) -> torch.device:
         """The classifier's device."""
-        return next(self.classifier.factorization.parameters()).device
+        return self.classifier.device
 
     def labelled(self, label: str) -> Progress:
         """The caller's progress, which names the measurement beside the model."""

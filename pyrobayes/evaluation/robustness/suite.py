@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pyrobayes import attacks
 from pyrobayes.attacks import Attack
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.attacks.libraries import AutoAttack, library
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.options import RobustnessOptions
 
 # Kinds of attacks: one step along a gradient of the classifier attacked, many steps, or none of its gradients.
@@ -35,23 +36,20 @@ class SuiteEntry:
         """A copy whose attack has other options."""
         return dataclasses.replace(self, attack=dataclasses.replace(self.attack, **options))
 
-    def gradients(self, particles: int) -> int:
-        """As :meth:`pyrobayes.attacks.Attack.gradients` has it, of a defender with so many particles."""
-        return self.attack.gradients(self.attacker.get("particles", particles))
+    def gradients(self, particles: int, classes: int) -> int:
+        """As :meth:`pyrobayes.attacks.Attack.gradients` has it, of a defender with so many of both."""
+        return self.attack.gradients(self.attacker.get("particles", particles), classes)
 
-    def passes(self, particles: int) -> float:
+    def passes(self, particles: int, classes: int) -> float:
         """Roughly how many times the classifier computes one image at one eps."""
         if self.attack.follows_gradient:
-            # With rivals it computes two classes, of the images that stand.
-            seen = 1 / 4 if getattr(self.attack, "rivals", 0) else 1
-            return 3 * seen * self.gradients(particles) / particles  # a backward pass is as long as two forward ones
+            whole = particles * classes
+            return 3 * self.gradients(particles, classes) / whole  # a backward pass is as long as two forward ones
         several = math.prod(getattr(self.attack, name, 1) for name in ("steps", "restarts", "eot", "draws"))
         return several * (3 * len(self.attack.sources) if hasattr(self.attack, "sources") else 1)
 
 
-def suite(
-    classifier: BayesClassifier, options: RobustnessOptions, sources: Sequence[BayesClassifier]
-) -> dict[str, SuiteEntry]:
+def suite(classifier: Classifier, options: RobustnessOptions, sources: Sequence[Classifier]) -> dict[str, SuiteEntry]:
     """The attacks of the suite, by the names of their rows. docs/robustness.md says what others would add."""
     steps = {"steps": options.steps}
     entries = {"fgsm": SuiteEntry(attacks.get("fgsm"), kind=SINGLE_STEP)}
@@ -67,6 +65,10 @@ def suite(
     if not classifier.random:
         entries["uniform noise"] = SuiteEntry(uniform(options), kind=GRADIENT_FREE)
         entries["square"] = SuiteEntry(square(options), kind=GRADIENT_FREE)
+    if options.autoattack:
+        library(AutoAttack.package, "autoattack")  # refused before anything is computed
+        variant, steps = "rand" if classifier.random else "standard", options.autoattack
+        entries["autoattack"] = SuiteEntry(attacks.get("autoattack", variant=variant, steps=steps, queries=50 * steps))
     if sources:
         transfer = attacks.get("transfer", sources=tuple(sources), **steps)
         entries["transfer"] = SuiteEntry(transfer, kind=GRADIENT_FREE)
@@ -89,12 +91,12 @@ def square(options: RobustnessOptions, eot: int = 1) -> Attack:
     return attacks.get("square", steps=10 * options.steps, eot=eot)
 
 
-def _of_the_label_alone(classifier: BayesClassifier, options: RobustnessOptions) -> dict[str, SuiteEntry]:
+def _of_the_label_alone(classifier: Classifier, options: RobustnessOptions) -> dict[str, SuiteEntry]:
     """An attack on p(y|...) alone, as Tramer et al. (2020) had it, where latent variables alone decide the class.
 
     Nothing is decoded for it. Against a random classifier many steps take the place of their many particles.
     """
-    structure = classifier.factorization.structure
+    structure = classifier.structure
     if not structure.parents["y"] or not set(structure.parents["y"]) <= set(structure.latent):
         return {}
     if classifier.random:

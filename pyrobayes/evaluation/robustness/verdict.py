@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.devices import settled
-from pyrobayes.evaluation.images import approximation, expect, gradient_signs, validated_images
+from pyrobayes.evaluation.images import approximation, expect, gradient_signs, opened, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, require, table
 from pyrobayes.evaluation.robustness import checks
@@ -22,7 +23,7 @@ from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.checks import ALL, FAIL, CheckResult
 from pyrobayes.evaluation.robustness.measurements import RobustnessRun
 from pyrobayes.evaluation.robustness.suite import ITERATIVE
-from pyrobayes.inference.classifier import BayesClassifier
+from pyrobayes.inference.interface import Classifier
 from pyrobayes.options import RobustnessOptions
 from pyrobayes.progress import Progress, shows_progress
 
@@ -41,7 +42,7 @@ class Budget:
         eps: where.
         images: how many were attacked.
         spent: the budget of the suite, one of `gradients`.
-        gradients: [S] gradients of a single particle of every class, for one image, in ascending order.
+        gradients: [S] gradients of one particle of one class, for one image, in ascending order.
         shares: [S] the mean share of further draws under which an image is misclassified; without noise, the share of images.
     """
 
@@ -101,6 +102,7 @@ class Verdict(Summarized):
     broken: dict[str, list[list[int]]] = dataclasses.field(default_factory=dict)
     resampled: list[list[float]] | None = dataclasses.field(default=None, metadata=saved("redrawn"))
     budget: Budget | None = None
+    caveats: tuple[str, ...] = dataclasses.field(default=(), metadata=saved(if_any=True))
     DERIVED = {"doubts": lambda self: {row: self.doubts(row) for row in (*self.success, WORST)}}
 
     LIMITS = {
@@ -177,19 +179,20 @@ class Verdict(Summarized):
 
 @shows_progress
 def assess(
-    classifier: BayesClassifier,
+    classifier: Classifier | nn.Module,
     data: Images,
     training: Images,
     options: RobustnessOptions = RobustnessOptions(),
     *,
-    sources: Sequence[BayesClassifier] = (),
+    name: str | None = None,
+    sources: Sequence[Classifier | nn.Module] = (),
     cache: ResultCache | None = None,
     progress: Progress | bool | None = True,
 ) -> Verdict:
     """Run the suite on a classifier, and the checks on the suite.
 
     Args:
-        classifier, data, progress: as in :func:`pyrobayes.attack`; progress is also told when another part begins.
+        classifier, data, name, progress: as in :func:`pyrobayes.attack`; progress is also told when another part begins.
         training: training images, for the classifiers known to be broken.
         options: see :class:`pyrobayes.options.RobustnessOptions`.
         sources: other classifiers, for attacks by transfer.
@@ -198,9 +201,8 @@ def assess(
     expect("training images", training, Images)
     expect("options", options, RobustnessOptions)
     expect("sources", sources, Sequence)
-    for source in sources:
-        expect("source", source, BayesClassifier)
-    expect("classifier", classifier, BayesClassifier)
+    classifier = opened(classifier, data, name)
+    sources = [opened(source, data, argument="source") for source in sources]
     options = settled(options, classifier.device)
     validated_images(classifier, data, options.images, options.batch_size)
     few, cache = data.head(options.images), cache or ResultCache()
@@ -228,7 +230,7 @@ def verdict_of(run: RobustnessRun) -> Verdict:
     diagnosed = (run.classifier, run.few, run.options.batch_size)
     return Verdict(
         model=run.name,
-        generative=run.classifier.factorization.structure.generative,
+        generative=run.classifier.structure.generative,
         data=run.data.name,
         images=len(run.data),
         eps=run.eps,
@@ -245,6 +247,7 @@ def verdict_of(run: RobustnessRun) -> Verdict:
         gradient_signs=gradient_signs(*diagnosed),
         broken={name: [each.nonzero()[:, 0].tolist() for each in rows] for name, rows in run.broken.items()},
         budget=budget,
+        caveats=run.classifier.caveats,
         **drawn,
     )
 
@@ -257,8 +260,8 @@ class Schedule:
 
     def __init__(self, run: RobustnessRun):
         self.run, self.done = run, 0.0
-        images, few, particles = len(run.data) * len(run.eps), len(run.few), run.classifier.options.particles
-        self.work = {name: images * (entry.passes(particles) + 1) for name, entry in run.suite.items()}
+        images, few = len(run.data) * len(run.eps), len(run.few)
+        self.work = {name: images * (entry.passes(*run.decoded) + 1) for name, entry in run.suite.items()}
         if run.latent:
             self.work[RESAMPLING] = images * run.options.redraws * (1 + len(run.suite) / 2)
         unit = 3 * few * run.options.steps  # of PGD, whose backward passes take twice as long as forward ones

@@ -183,7 +183,7 @@ def budget(verdict: Verdict) -> Figure:
     axes.set_xscale("log")
     axes.set_xticks(found.gradients, [f"{each:,}" for each in found.gradients])
     axes.minorticks_off()
-    axes.set_xlabel("gradients of one particle, for an image")
+    axes.set_xlabel("gradients of one particle of one class, for an image")
     axes.set_ylabel("misclassified (% of further draws)" if verdict.broken_in_most else "misclassified images (%)")
     style.rate_axis(axes, top=101)
     axes.set_title(f"{verdict.model.upper()}, {found.attack} at eps {found.eps:g}, {found.images:,} images", fontsize=9)

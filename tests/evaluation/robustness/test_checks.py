@@ -224,7 +224,7 @@ def test_what_does_not_apply_says_so():
 def test_a_noisy_classifier_is_called_unstable(make, tiny_images, monkeypatch):
     monkeypatch.setattr(checks, "CHECKS", {number: CHECKS[number] for number in (6, 7, 10)})
     classifier = BayesClassifier(make("gbz"), particles=1)
-    options = dataclasses.replace(QUICK, images=20, checked_images=10, steps=1, redraws=3, eps=(0.1, 0.2))
+    options = dataclasses.replace(QUICK, images=20, checked_images=10, steps=1, redraws=2, eps=(0.1, 0.2))
     verdict = assess(classifier, tiny_images, tiny_images, options)
     found = {check.number: check for check in verdict.checks}
     assert found[10].status == FAIL and found[6].status != NOT_APPLICABLE and found[7].status != NOT_APPLICABLE
@@ -272,7 +272,7 @@ def test_the_suite(make, name, noise, brief, full):
 
 
 def test_what_a_defender_prunes_the_snapshot_sees(make, tiny_images):
-    options = dataclasses.replace(QUICK, images=10, checked_images=10)
+    options = dataclasses.replace(QUICK, images=10, checked_images=10, steps=1)
     run = run_of(BayesClassifier(make("gbz"), 5, prune=1.0), tiny_images, options)
     step = run.suite["eot-mim"]
     assert run.on_few("eot-mim", step)["adversarial"].isfinite().all()
@@ -320,7 +320,7 @@ def test_an_interrupted_run_goes_on(make, tiny_images, tmp_path, monkeypatch):
 
 def test_transfer_takes_what_was_made_for_the_verdicts_on_its_sources(make, tiny_images):
     victim, *sources = (BayesClassifier(make(name), particles=2) for name in ("gbz", "gfz", "dfx"))
-    options = dataclasses.replace(QUICK, images=20, steps=2)
+    options = dataclasses.replace(QUICK, images=6, steps=1)
     run = run_of(victim, tiny_images, options, sources=sources)
     step = run.suite["transfer"]
     ours = run.attacked("transfer", step, run.data, options.eps)
@@ -433,10 +433,10 @@ def test_the_quick_suite_of_before_fails_the_checks_of_its_budget(monkeypatch):
     """Auto-PGD on snapshots, few steps of all particles, was the strongest attack: a tenth of what there was to be had."""
     monkeypatch.setattr(measurements, "CLIMBING", ("apgd, snapshot",))
     monkeypatch.setattr(RobustnessRun, "middle", 0.1)
-    options = RobustnessOptions(images=20, eps=(0.1,), steps=5, redraws=4, checked_images=20)
+    options = RobustnessOptions(images=16, eps=(0.1,), steps=4, redraws=4, checked_images=16)
     classifier, test = pretrained("gbz", particles=3), load_data("fashion-mnist-mini", "test")
     run = run_of(classifier, test, options)
-    snapshot = attacks.get("apgd", snapshot=True, steps=5)
+    snapshot = attacks.get("apgd", snapshot=True, steps=4)
     run.suite = {"apgd, snapshot": SuiteEntry(snapshot)}
     monkeypatch.setattr(run, "restarted", dict)
     found = judged(run, 4, 13, 14)
