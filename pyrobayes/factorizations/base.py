@@ -35,11 +35,13 @@ class DeepBayes(nn.Module):
         adversarial_eps: L-infinity bound of the attack in training, unless the training's options give one.
         in_rows: the code doesn't broadcast over plates: each particle and class of an image is a row of a larger batch.
         draws_by_calls: a latent variable isn't normal, so that Pyro draws it and not the base noise.
+        capturable: densities follow from tensors and parameters alone, so that a GPU may replay a call as a graph.
     """
 
     comparator = False
     in_rows = False
     draws_by_calls = False
+    capturable = True
     adversarial_eps = 0.0
 
     def __init__(self, conditionals: Conditionals):

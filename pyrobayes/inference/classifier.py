@@ -61,10 +61,11 @@ class BayesClassifier(Classifier):
         if self._asked.estimator == "mixture":
             importance.check_shared_images(factorization)
         self._networks = Networks(factorization)
-        # Where a weight is: asked at every call, and a walk through the modules takes long.
-        self._one_weight = next(
-            (m, name) for m in factorization.modules() for name in m._parameters if m._parameters[name] is not None
+        # Where a weight is, if there is one: asked at every call, and a walk through the modules takes long.
+        weights = (
+            (m, name) for m in factorization.modules() for name, each in m._parameters.items() if each is not None
         )
+        self._one_weight = next(weights, None)
         self._bounded: bool | None = True
         self._term: tuple[str, ...] | None = None
         self._gradient = "path"
@@ -75,6 +76,8 @@ class BayesClassifier(Classifier):
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
+        if self._one_weight is None:
+            return self.factorization.placement["device"]
         module, name = self._one_weight
         return module._parameters[name].device
 
@@ -155,10 +158,10 @@ class BayesClassifier(Classifier):
     def graph_key(self) -> tuple | None:
         """All that log p(x, y) of known images follows from besides tensors of the images; None if it can't be captured.
 
-        Sparse gradients and pruning look at values, generated code has graphs of its own, and Pyro's draws need a seed.
+        Sparse gradients and pruning look at values, and generated code has graphs of its own.
         """
-        captures = self.pinned and self.addressable and self._asked.prune is None and not self._asked.compile
-        if not captures or self._log_weights().sparse:
+        capturable = self.pinned and self.factorization.capturable
+        if not capturable or self._asked.prune is not None or self._asked.compile or self._log_weights().sparse:
             return None
         weights = self._networks.of(self.options).parameters()
         there = tuple((weight.data_ptr(), weight.requires_grad) for weight in weights)

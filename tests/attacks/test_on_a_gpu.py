@@ -1,12 +1,13 @@
 """Attacks as a GPU runs them: no step waits for it, and a graph serves every batch. No GPU is needed."""
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from support import CopiesFromTheHost, OperationsRecorder, as_on_a_gpu
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyrobayes import BayesClassifier, Networks, attacks, build
+from pyrobayes import BayesClassifier, Networks, attacks, build, from_pyro
 from pyrobayes.attacks import Problem
 from pyrobayes.attacks import problem as problem_module
 from pyrobayes.inference import capture, importance
@@ -78,3 +79,19 @@ def test_true_classes_are_checked_before_a_graph_runs(make, batch, monkeypatch):
     classifier = BayesClassifier(make("dbx").requires_grad_(False), particles=2)
     with pytest.raises(attacks.base.InputError, match="y must hold classes from 0 to 9, got 10 to 10"):
         attacks.fgsm(classifier, batch[0], torch.full((4,), 10), 0.1)
+
+
+def test_code_of_the_users_is_called(tiny_images, monkeypatch):
+    monkeypatch.setattr(capture, "RECORDER", recorder := OperationsRecorder())
+    x, y = tiny_images.batch(slice(3))
+    weights = torch.linspace(-1, 1, x[0].numel() * 10).reshape(-1, 10)
+
+    def model(x, y):
+        with pyro.plate("images", y.shape[-1]):
+            pyro.sample("x", dist.Normal(torch.zeros_like(x), 1).to_event(3), obs=x)
+            pyro.sample("y", dist.Categorical(logits=x.flatten(-3) @ weights), obs=y)
+
+    pair = from_pyro(model, lambda x, y: None, 10, image_shape=x.shape[1:])
+    for classifier in (pair, lambda x: x.flatten(1) @ weights):
+        changed = attacks.get("pgd", steps=capture.WARM_UP + 2)(classifier, x, y, 0.1)
+        assert not torch.equal(changed, x) and not recorder.captured
