@@ -21,7 +21,7 @@ from pyrobayes_cli import options
     "--networks",
     type=click.Choice(tuple(NETWORKS), case_sensitive=False),
     help="sizes of the networks: those of the paper for 28x28 images, 32 (small) or 16 (tiny) channels, or those of the authors for "
-    "CIFAR-10 (cifar); single ones can be changed below  [default: paper]",
+    "CIFAR-10 (cifar); original has the paper's sizes and all other details of the authors' program; single ones can be changed below  [default: paper]",
 )
 @options.of_record(Networks, defaults=False)
 @options.of_record(TrainingOptions)

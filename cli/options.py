@@ -9,8 +9,9 @@ import click
 
 from pyrobayes.data.declared import DATASETS, MINI, data_named
 from pyrobayes.data.source import ImageSource
+from pyrobayes.device_options import DEVICES, device_name
 from pyrobayes.errors import InputError, choice
-from pyrobayes.options import COMPARATORS, DEVICES, MODELS, PRETRAINED, device_name, parse_eps
+from pyrobayes.options import COMPARATORS, MODELS, PRETRAINED, parse_eps
 
 
 class Device(click.ParamType):

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from pyrobayes.device_options import BATCH_SIZE, MEMORY, device_name
 from pyrobayes.errors import InputError
-from pyrobayes.options import BATCH_SIZE, MEMORY, ClassifierOptions, device_name
+from pyrobayes.options import ClassifierOptions
 from pyrobayes.torchrun import local_rank, started
 
 MiB, GiB = 2**20, 2**30

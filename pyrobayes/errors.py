@@ -56,6 +56,12 @@ def _check_number(expected: str, allowed, name: str, value) -> None:
         raise InputError(f"{name} must be {expected}, got {value!r}")
 
 
+def check_name(name: str, value) -> None:
+    """Refuse a `value` of argument `name` that is no text."""
+    if not isinstance(value, str) or not value:
+        raise InputError(f"{name} must be a name, got {value!r}")
+
+
 def check_channels(name: str, value) -> None:
     """Refuse a `value` that is neither a count of channels nor a tuple with one for each of up to ten convolutions."""
     if isinstance(value, tuple) and not 1 <= len(value) <= 10:

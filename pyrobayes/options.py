@@ -7,26 +7,21 @@ Nothing here imports torch, so that a command line can be parsed, or refused, at
 import math
 import numbers
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pyrobayes import errors
+from pyrobayes.device_options import BATCH_SIZE, MEMORY, PRECISIONS, SettledByDevice
 from pyrobayes.errors import InputError, check_count, check_part_of_run, check_positive, check_seed
 
 LIKELIHOODS = ("gaussian", "bernoulli", "laplace", "discretized-logistic")
 ESTIMATORS = ("per-class", "mixture")
 GRADIENTS = ("path", "fisher", "both")
-PRECISIONS = ("auto", "fp32", "tf32", "bf16")
-# What `auto` stands for, by device; float32 without TF32 elsewhere. To be chosen by the table that `make gpu` measures: until
-# then a GPU computes as a CPU does.
-AUTO_PRECISION = {"cuda": "fp32"}
-MEMORY, BATCH_SIZE = 512, 100  # MiB and images, where they are not given, on a CPU
 MODELS = ("gfz", "gfy", "gbz", "gby", "dfx", "dfz", "dbx")
 COMPARATORS = ("cnn", "cnn-at", "bnn")
 DETECTION_TESTS = ("marginal", "logit", "kl")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 PRETRAINED = Path(__file__).parent / "resources" / "pretrained"  # the package's models, as a folder of runs
 EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 EPS_OF_NORM = {
@@ -107,11 +102,15 @@ class Networks:
         "learn the variance, from that on: one for all pixels, or one each  [default: it is fixed]",
         ("one", "each"),
     )
+    encoder: str | None = option(None, check=errors.check_name)  # the class of the user's own
+    decoder: str | None = option(None, check=errors.check_name)
+    original: bool | None = None  # initialised as in the authors' program, with its number of layers and biases
 
     def __post_init__(self):
         if isinstance(self.channels, list):
             object.__setattr__(self, "channels", tuple(self.channels))
         check_fields(self)
+        object.__setattr__(self, "original", self.original or None)
         if self.learned_variance and self.likelihood == "bernoulli":
             raise InputError("bernoulli has no variance that could be learned: take another likelihood")
 
@@ -127,6 +126,7 @@ NETWORKS = {
     "tiny": Networks(latent=32, hidden=200, channels=16),
     # Those of the authors' program for CIFAR-10.
     "cifar": Networks(latent=128, hidden=1000, channels=(64, 128, 256)),
+    "original": Networks(original=True),
 }
 
 
@@ -185,6 +185,9 @@ class TrainingOptions:
         "standard deviation of the noise of augmentation gaussian, on pixels in [0, 1]  [default: 0.25]",
         check=errors.check_step_size,
     )
+    all_images: bool | None = option(
+        None, "train on all training images, the validation images too, whose figures then say nothing about new images"
+    )
 
     @classmethod
     def of(cls, model: str, **changes) -> "TrainingOptions":
@@ -195,7 +198,8 @@ class TrainingOptions:
         check_fields(self)
         if self.bound == "elbo":
             object.__setattr__(self, "bound", None)  # as in configurations from before there was a choice
-        object.__setattr__(self, "antithetic", self.antithetic or None)
+        for flag in ("antithetic", "all_images"):
+            object.__setattr__(self, flag, getattr(self, flag) or None)
         if self.augmentation == "gaussian" and self.sigma is None:
             object.__setattr__(self, "sigma", SIGMA)
         if self.sigma is not None and self.augmentation != "gaussian":
@@ -215,7 +219,7 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
-class ClassifierOptions:
+class ClassifierOptions(SettledByDevice):
     """How a factorization classifies: see :class:`pyrobayes.BayesClassifier`."""
 
     particles: int = option(10, "particles K per class in the importance-sampled log p(x, y)", check=check_count)
@@ -255,24 +259,6 @@ class ClassifierOptions:
         check_fields(self)
         if self.prune is not None and self.estimator != "per-class":
             raise InputError("prune leaves out classes' own particles, which only the estimator per-class has")
-
-    @property
-    def is_open(self) -> bool:
-        """True where something is left to the device."""
-        return self.precision == "auto" or self.memory is None or getattr(self, "batch_size", BATCH_SIZE) is None
-
-    def settled(self, device: str = "cpu", memory: int = MEMORY, batch_size: int = BATCH_SIZE):
-        """These options with nothing left open, for a kind of device and its limits.
-
-        A gradient that leaves out the negligible depends on the memory, which then must not depend on the device.
-        """
-        chosen = {
-            "precision": AUTO_PRECISION.get(device, "fp32") if self.precision == "auto" else self.precision,
-            "memory": (MEMORY if self.negligible else memory) if self.memory is None else self.memory,
-        }
-        if getattr(self, "batch_size", BATCH_SIZE) is None:
-            chosen["batch_size"] = batch_size
-        return replace(self, **chosen)
 
     @property
     def exact(self) -> bool:
@@ -369,7 +355,7 @@ class Recipe:
     """How all seven models are trained, evaluated, attacked by FGSM, and judged.
 
     Attributes:
-        networks: `paper`, `small`, `tiny` or `cifar`.
+        networks: `paper`, `small`, `tiny`, `cifar` or `original`.
         time: what it takes, for a person.
         training: fields of :class:`TrainingOptions` that differ from each model's own.
         apart: for single models, by name, fields of :class:`TrainingOptions` and :class:`Networks` that differ from that.
@@ -392,9 +378,13 @@ class Recipe:
     threads: int | None = None
 
     def changes(self, model: str, record: type) -> dict:
-        """Fields of :class:`TrainingOptions` or :class:`Networks` that differ for a model."""
-        known = {each.name for each in fields(record)}
-        return {name: value for name, value in (self.training | self.apart.get(model, {})).items() if name in known}
+        """Fields of :class:`TrainingOptions` or :class:`Networks` that differ for a model; the original held no images out."""
+        known, original = (
+            {each.name for each in fields(record)},
+            {"all_images": True} if self.networks == "original" else {},
+        )
+        given = original | self.training | self.apart.get(model, {})
+        return {name: value for name, value in given.items() if name in known}
 
 
 # Chosen on validation images, see docs/training-choices.md: better than what `train` takes by itself, and mostly slower.
@@ -426,16 +416,6 @@ RECIPES = {
         threads=1,  # of networks this small it is as fast as two, and several times faster where another core is busy
     ),
 }
-
-
-def device_name(given: str) -> tuple[str, int | None]:
-    """The kind of a device, and the number of a GPU if one is given: `cuda:1` is `cuda` and 1."""
-    kind, colon, number = str(given).partition(":")
-    if not colon:
-        return errors.choice("device", given, DEVICES), None
-    if kind.lower() != "cuda" or not number.isdecimal():
-        raise InputError(f"unknown device '{given}': known are {', '.join(DEVICES)}, and cuda:0, cuda:1 and so on")
-    return "cuda", int(number)
 
 
 def parse_eps(text: str) -> tuple[float, ...]:

@@ -7,8 +7,9 @@ import torch
 from support import invoke
 
 from pyrobayes import BayesClassifier, EvaluationOptions, InputError, RobustnessOptions, attacks, devices
+from pyrobayes.device_options import AUTO_PRECISION
 from pyrobayes.devices import GiB, batch_size_of, choose_device, memory_of, settled, tf32, tile_of
-from pyrobayes.options import AUTO_PRECISION, ClassifierOptions
+from pyrobayes.options import ClassifierOptions
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 

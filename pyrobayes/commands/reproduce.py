@@ -77,7 +77,7 @@ def reproduce(
 
     Args:
         recipe: of :data:`pyrobayes.options.RECIPES`, or one of your own.
-        networks: `paper`, `small`, `tiny` or `cifar`; the recipe's where left out.
+        networks: `paper`, `small`, `tiny`, `cifar` or `original`; the recipe's where left out.
         seeds: how many trainings, with seeds that count up from `seed`.
         particles: K per class, of evaluation, attack and verdict.
         images: how many test images FGSM attacks; as many as the recipe says where left out.

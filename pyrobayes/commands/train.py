@@ -34,7 +34,7 @@ def train(
 
     Args:
         models: as elsewhere, but at least one; `all` stands for the seven, and comparators may be named beside it.
-        networks: `paper` (where left out), `small`, `tiny` or `cifar`.
+        networks: `paper` (where left out), `small`, `tiny`, `cifar` or `original`.
         network_changes: fields of :class:`pyrobayes.Networks` that differ from that.
         training_changes: fields of :class:`pyrobayes.TrainingOptions` that differ from the model's own.
         resume: go on with runs that were begun, by their own configuration, from which the arguments mustn't differ;

@@ -1,5 +1,6 @@
 """The contract of every factorization, and the registry."""
 
+import dataclasses
 import inspect
 import itertools
 import textwrap
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from pyrobayes.errors import InputError, check_integer, choice
 from pyrobayes.factorizations.conditionals import Conditionals
+from pyrobayes.factorizations.own_networks import names_of
 from pyrobayes.factorizations.structure import FORMULA, Structure, check_model, latent_size
 from pyrobayes.options import NETWORKS, Networks
 from pyrobayes.randomness import seeded
@@ -35,13 +37,11 @@ class DeepBayes(nn.Module):
         adversarial_eps: L-infinity bound of the attack in training, unless the training's options give one.
         in_rows: the code doesn't broadcast over plates: each particle and class of an image is a row of a larger batch.
         draws_by_calls: a latent variable isn't normal, so that Pyro draws it and not the base noise.
-        capturable: densities follow from tensors and parameters alone, so that a GPU may replay a call as a graph.
     """
 
     comparator = False
     in_rows = False
     draws_by_calls = False
-    capturable = True
     adversarial_eps = 0.0
 
     def __init__(self, conditionals: Conditionals):
@@ -54,6 +54,11 @@ class DeepBayes(nn.Module):
     def model(self, x: Tensor | None = None, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """p(x, z, y): images x [..., B, channels, height, width] and classes y [..., B]; draws those left out."""
         raise TypeError(f"{type(self).__name__} must define model(x, y)")
+
+    @property
+    def capturable(self) -> bool:
+        """True where a GPU may replay a call as a graph. Networks of the user's own may depend on more than their input."""
+        return not names_of(self)
 
     def guide(self, x: Tensor, y: Tensor) -> Tensor:
         """q(z|x, y): the approximate posterior of z, [..., B, latent]."""
@@ -149,15 +154,24 @@ def build(
     image_shape: tuple[int, int, int] = (1, 28, 28),
     num_classes: int = 10,
     seed: int = 0,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
 ) -> DeepBayes:
     """A factorization with fresh weights, whose model and guide agree with its formula.
 
     Args:
         name: such as `gbz`, in any case.
-        networks: `paper`, `small`, `tiny`, `cifar`, or a :class:`pyrobayes.Networks` of your own.
+        networks: `paper`, `small`, `tiny`, `cifar`, `original`, or a :class:`pyrobayes.Networks` of your own.
         image_shape: (channels, height, width).
         num_classes: the number of classes C.
         seed: of the initial weights; the global random state is left as it was.
+        encoder: a network of your own for every factor, and the guide, that sees x: images [B, channels, height, width] to
+            features [B, F]. Each gets a copy, which starts with the weights that it has.
+        decoder: one for p(x|...): hidden vectors [B, hidden] to logits of the mean of the pixels [B, channels, height,
+            width]. Models without p(x|...) leave it out. With own networks the model comes in eval mode.
+
+    Raises:
+        InputError: a name is unknown, a size impossible, or an own network gives another shape.
     """
     if isinstance(networks, str):
         networks = NETWORKS[choice("networks", networks, NETWORKS)]
@@ -168,9 +182,19 @@ def build(
     for size in image_shape:
         check_integer("every size in image_shape", size, least=1)
     check_integer("num_classes", num_classes, least=2)
-    kind = get(name), networks, tuple(image_shape), num_classes
+    own, kind = {"encoder": encoder, "decoder": decoder}, (get(name), networks, tuple(image_shape), num_classes)
+    for role, network in own.items():
+        if network is None and (known := getattr(networks, role)):
+            raise InputError(
+                f"{name} has an own {role}, {known}, whose code no run holds and no command finds: in Python, "
+                f"pyrobayes.load and build take it ({role}=...)"
+            )
     with seeded(seed):
-        factorization = kind[0](Conditionals(*kind[1:])).float()
+        factorization = kind[0](Conditionals(*kind[1:], **own, model=kind[0].name)).float()
+    if own_names := names_of(factorization):
+        factorization.networks = dataclasses.replace(networks, **own_names)
+        factorization.eval().check()
+        return factorization
     vars(factorization).update(_CHECKED.get(kind, {}))
     factorization.check()
     _CHECKED[kind] = {checked: vars(factorization)[checked] for checked in ("structure", "latent")}

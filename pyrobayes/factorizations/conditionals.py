@@ -5,6 +5,7 @@ Each is a module whose call takes the values of its parents and returns a Pyro d
 against each other. Features of x are therefore computed once per image, for all classes and particles.
 """
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -15,9 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pyrobayes.factorizations.distributions import DataDistribution, DiagonalNormal, Image, pixels
-from pyrobayes.factorizations.networks import Decoder, Dropped, ImageFeatures, Latent, OneHot, Perceptron, to_float32
+from pyrobayes.factorizations.networks import (
+    Decoder,
+    Dropped,
+    ImageFeatures,
+    Latent,
+    OneHot,
+    Perceptron,
+    start_as_original,
+    to_float32,
+)
+from pyrobayes.factorizations.own_networks import OwnNetwork
 from pyrobayes.options import Networks
 
+HIDDEN_LAYERS_OF_ORIGINAL = {"gfz": 1}  # of p(y|...), by model, where the authors' program has other than two
 ROUNDING = 1 / (12 * 255**2)  # variance of the error of rounding to 256 grey values
 
 
@@ -25,19 +37,41 @@ class Conditionals:
     """Makes the conditionals of one model, all of the same sizes.
 
     `z("y")` makes p(z|y), `y("z", "x")` makes p(y|z, x), and so on. Call them with the parents' values in that order. Any
-    name but x and y stands for a latent vector. `data_x()` and `data_y()` make p_D(x) and p_D(y).
+    name but x and y stands for a latent vector. `data_x()` and `data_y()` make p_D(x) and p_D(y). A user's `encoder` or
+    `decoder`, see :class:`~pyrobayes.factorizations.own_networks.OwnNetwork`, is copied into each that needs it.
     """
 
-    def __init__(self, networks: Networks, image_shape: tuple[int, int, int], num_classes: int):
-        self.networks, self.image_shape, self.num_classes = networks, image_shape, num_classes
+    def __init__(
+        self,
+        networks: Networks,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        model: str = "",
+    ):
+        self.networks, self.image_shape, self.num_classes, self.model = networks, image_shape, num_classes, model
+        self._own_encoder = None if encoder is None else OwnNetwork("encoder", encoder, image_shape)
+        own = None if decoder is None else OwnNetwork("decoder", decoder, (networks.hidden,), image_shape)
+        self._own_decoder = own
 
     def _encoder(self, name: str) -> nn.Module:
+        if name == "x" and self._own_encoder:
+            return copy.deepcopy(self._own_encoder)
         if name == "x":
-            return ImageFeatures(self.image_shape, self.networks.convolutions, self.networks.hidden)
+            return self._started(ImageFeatures(self.image_shape, self.networks.convolutions, self.networks.hidden))
         return OneHot(self.num_classes) if name == "y" else Latent(self.networks.latent)
 
     def _perceptron(self, given: tuple[str, ...], hidden_layers: int, out: int) -> Perceptron:
-        return Perceptron([self._encoder(name) for name in given], [self.networks.hidden] * hidden_layers, out)
+        made = Perceptron([self._encoder(name) for name in given], [self.networks.hidden] * hidden_layers, out)
+        self._started(made.layers)
+        return made
+
+    def _started(self, network: nn.Module) -> nn.Module:
+        """A network of the package, initialised as in the original if that is asked for."""
+        if self.networks.original:
+            start_as_original(network)
+        return network
 
     def z(self, *given: str, hidden_layers: int = 1) -> nn.Module:
         """p(z), a standard normal, or p(z|given), a normal with diagonal covariance."""
@@ -50,6 +84,8 @@ class Conditionals:
 
     def y(self, *given: str, hidden_layers: int = 2) -> nn.Module:
         """p(y|given), a categorical distribution over the classes."""
+        if self.networks.original:
+            hidden_layers = HIDDEN_LAYERS_OF_ORIGINAL.get(self.model, hidden_layers)
         return Given(self._perceptron(given, hidden_layers, self.num_classes), categorical)
 
     def dropout(self) -> nn.Module:
@@ -63,7 +99,8 @@ class Conditionals:
     def x(self, *given: str) -> nn.Module:
         """p(x|given), independent pixels around the mean that a decoder gives."""
         net = self.networks
-        decoder = Decoder(self.image_shape, net.convolutions, net.hidden)
+        own = copy.deepcopy(self._own_decoder)
+        decoder = own or self._started(Decoder(self.image_shape, net.convolutions, net.hidden))
         hidden = self._perceptron(given, 0, net.hidden)
         return ImagesGiven(hidden, decoder, net.likelihood, net.variance, net.learned_variance)
 

@@ -64,7 +64,7 @@ class Dropped(nn.Module):
     def forward(self, z: Tensor, *inputs: Tensor) -> Tensor:
         (layer,) = self.perceptron.layers
         encoded = [encoder(value) for encoder, value in zip(self.perceptron.encoders, inputs, strict=True)]
-        return layer(torch.cat(encoded, dim=-1) * (2 * (z > 0)).to(layer.weight.dtype))
+        return layer(torch.cat(encoded, dim=-1).to(layer.weight.dtype) * (2 * (z > 0)).to(layer.weight.dtype))
 
 
 class Latent(nn.Identity):
@@ -251,6 +251,24 @@ def keep_variance(layer: nn.Linear | nn.Conv2d) -> None:
     """
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
+
+
+def start_as_original(network: nn.Module) -> None:
+    """Initialise the layers of a network as the authors' program does, and take the biases of transposed convolutions away.
+
+    Weights have the variance of Glorot and Bengio (2010), normal in the features of x, else uniform; those of transposed
+    convolutions are uniform within 1 / (25 output channels). Biases start at 0 (github.com/deepgenerativeclassifier/DeepBayes).
+    """
+    glorot = nn.init.xavier_normal_ if isinstance(network, ImageFeatures) else nn.init.xavier_uniform_
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            glorot(layer.weight)
+            nn.init.zeros_(layer.bias)
+        if isinstance(layer, Upsampling):
+            bound = 1 / (KERNEL**2 * layer.out_channels)
+            nn.init.uniform_(layer.weight, -bound, bound)
+            del layer.bias  # what computes takes a constant 0 for it, which is neither trained nor stored
+            layer.register_buffer("bias", torch.zeros(layer.out_channels), persistent=False)
 
 
 def downsampled_sizes(image_shape: tuple[int, int, int], halvings: int) -> list[tuple[int, int]]:

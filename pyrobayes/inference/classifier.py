@@ -71,6 +71,7 @@ class BayesClassifier(Classifier):
         self._gradient = "path"
         self._classes: Tensor | None = None
         self._bytes_needed: dict[tuple[str | bool, ...], tuple[int, int]] = {}  # measured once, for all copies
+        self._capturable = factorization.capturable
         self.graphs = Graphs()  # of functions of this classifier on a CUDA device, for all copies
 
     @property
@@ -160,7 +161,7 @@ class BayesClassifier(Classifier):
 
         Sparse gradients and pruning look at values, and generated code has graphs of its own.
         """
-        capturable = self.pinned and self.factorization.capturable
+        capturable = self.pinned and self._capturable
         if not capturable or self._asked.prune is not None or self._asked.compile or self._log_weights().sparse:
             return None
         weights = self._networks.of(self.options).parameters()

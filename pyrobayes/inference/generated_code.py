@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pyrobayes.errors import InputError
 from pyrobayes.factorizations.networks import Decoder, Perceptron, WithGradient
+from pyrobayes.factorizations.own_networks import OwnNetwork
 from pyrobayes.inference.winograd import Winograd
 from pyrobayes.options import ClassifierOptions
 
@@ -38,9 +39,11 @@ class Networks:
         state = [(value.data_ptr(), value._version) for value in self.factorization.state_dict().values()]
         if kind not in self._copies or self._copies[kind][0] != state:
             faster = copy.deepcopy(self.factorization).requires_grad_(False)
-            for module in faster.modules():
+            for module, original in [*zip(faster.modules(), self.factorization.modules())]:
                 if options.precision == "bf16" and isinstance(module, (Perceptron, Decoder)):
                     module.bfloat16()
+                if isinstance(module, OwnNetwork):  # in full precision, as it was written for
+                    module.network = copy.deepcopy(original.network).requires_grad_(False)
                 if options.compile and isinstance(module, Decoder):
                     generate_code(module)
             self._copies[kind] = state, faster

@@ -36,6 +36,7 @@ class Inference(SVI):
         bound = _ImportanceWeighted if options.bound == "importance-weighted" else _ELBO
         elbo = bound(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
         super().__init__(factorization.model, self._guide, OneOptimizer.of(factorization, options.lr), elbo)
+        self._capturable = factorization.capturable
         self._replayed = Captured(self._step, "a training step", forget=self.optim.optimizer.zero_grad)
 
     def step(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> Tensor:
@@ -44,7 +45,7 @@ class Inference(SVI):
         noise = torch.randn(shape, device=x.device, dtype=x.dtype)
         if self._pairs:  # terms that are linear in the noise cancel in the mean of a pair
             noise = torch.cat([noise, -noise])
-        if distributed.processes() > 1 or not capture.serves(x, y, noise):
+        if not self._capturable or distributed.processes() > 1 or not capture.serves(x, y, noise):
             return self._step(x, y, noise, kl_weight)
         return self._replayed(x, y, noise, x.new_full((), kl_weight))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrobayes import factorizations
 from pyrobayes.codec import decode
@@ -25,6 +25,7 @@ from pyrobayes.data.source import ImageSource
 from pyrobayes.devices import choose_device
 from pyrobayes.errors import InputError, choice
 from pyrobayes.factorizations import DeepBayes
+from pyrobayes.factorizations.own_networks import names_of
 from pyrobayes.files import checksum, parse_json
 from pyrobayes.inference.classifier import BayesClassifier
 from pyrobayes.options import PRETRAINED, Networks, TrainingOptions
@@ -73,14 +74,15 @@ class Config:
         given = dataclasses.asdict(content, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
         return checksum(json.dumps(given, sort_keys=True))
 
-    def build(self) -> DeepBayes:
-        """The factorization, with the initial weights of the run's seed."""
+    def build(self, **own: nn.Module | None) -> DeepBayes:
+        """The factorization, with the initial weights of the run's seed, and the user's `encoder` and `decoder`."""
         return factorizations.build(
             self.model,
             self.networks,
             image_shape=self.image_shape,
             num_classes=len(self.classes),
             seed=self.training.seed,
+            **own,
         )
 
     @classmethod
@@ -138,12 +140,21 @@ def begun_only(runs: Sequence[Path]) -> str:
 
 
 @torch.inference_mode(False)  # else no attack could have gradients through the weights
-def load(folder: str | os.PathLike, *, device: str = "auto", **options) -> BayesClassifier:
+def load(
+    folder: str | os.PathLike,
+    *,
+    device: str = "auto",
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+    **options,
+) -> BayesClassifier:
     """A trained model, ready to classify.
 
     Args:
         folder: the run, such as `runs/gbz`.
         device: `auto`, `cpu`, `cuda`, a GPU such as `cuda:1`, or `mps`.
+        encoder, decoder: the own networks that the model was built with, whose code no run holds. Their weights are read
+            from the run; only the names and shapes of these can be checked.
         options: `particles`, `noise`, `seed` and the other arguments of :class:`pyrobayes.BayesClassifier`.
 
     Raises:
@@ -153,10 +164,16 @@ def load(folder: str | os.PathLike, *, device: str = "auto", **options) -> Bayes
         raise InputError(f"folder must be the path of a run, such as runs/gbz, got {folder!r}")
     chosen = choose_device(device)
     config, weights, _ = read_model(folder)
-    factorization = config.build()
+    factorization = config.build(encoder=encoder, decoder=decoder)
+    own = names_of(factorization)
+    if surplus := [role for role in own if not getattr(config.networks, role)]:
+        raise InputError(f"{folder} was trained without an own {surplus[0]}: leave {surplus[0]} out")
     try:
         check_tensors(weights, factorization.state_dict())
     except ValueError as error:
+        if own:
+            told = f"{Path(folder) / MODEL} doesn't fit the {' or '.join(own)} that was given: {error}"
+            raise InputError(f"{told}; give the networks that it was trained with") from error
         raise damaged(Path(folder) / MODEL, error) from error
     factorization.load_state_dict(weights)
     factorization.eval().requires_grad_(False)

@@ -71,7 +71,7 @@ def fit(
 
     Args:
         factorization: with fresh weights; trained in place, on the device that it is on.
-        data: training images; a twelfth of them is held out for validation.
+        data: training images; a twelfth of them is held out for validation, and with `all_images` trained on too.
         options: see :class:`pyrobayes.TrainingOptions`; the model's own where left out.
         out: the run's folder, saved after every epoch; nothing is saved where it is left out.
         resume: go on with the run in `out`; it must have the same configuration.
@@ -143,9 +143,10 @@ class _Training:
     """One training. The order of an epoch's images follows from (seed, epoch), the particles from torch's generator."""
 
     def __init__(self, factorization: DeepBayes, data: Images, options: TrainingOptions):
-        self.factorization, self.options = factorization, options
+        self.factorization, self.options = factorization.eval(), options  # in training mode in a step alone
         self.device = next(factorization.parameters()).device
         training, validation = data.hold_out()
+        training = data if options.all_images else training
         self.training, self.validation = training.to(self.device), validation.to(self.device)
         self.inference = Inference(factorization, options)
         self._count_classes(training)
@@ -202,7 +203,9 @@ class _Training:
             x = attacked(indices, x, y, self._ramp(attacked.warmup))
             self.inference.optim.set_lr(lr := learning_rate(self.options, *self._position()))
             # The fourth power keeps the KL term small until z is of use.
+            self.factorization.train()
             elbo = self.inference.step(x, y, self._ramp(self.options.kl_warmup) ** 4)
+            self.factorization.eval()
             place.step += 1
             self._average()
             unseen += elbo * len(x)
@@ -239,6 +242,8 @@ class _Training:
         decay, steps = self.options.averaging, self._position()[0]
         for average, weight in zip(self.averaged.parameters(), self.factorization.parameters()):
             average.lerp_(weight, (1 - decay) / (1 - decay**steps))
+        for average, buffer in zip(self.averaged.buffers(), self.factorization.buffers()):
+            average.copy_(buffer)
 
     def _stopped(self, received: Callable[[], int]) -> int:
         """The number of a signal that this or another process received, else 0: all processes stop at the same step."""

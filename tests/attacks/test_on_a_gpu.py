@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from support import CopiesFromTheHost, OperationsRecorder, as_on_a_gpu
+from support import TINY, CopiesFromTheHost, OperationsRecorder, as_on_a_gpu
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyrobayes import BayesClassifier, Networks, attacks, build, from_pyro
@@ -92,6 +92,8 @@ def test_code_of_the_users_is_called(tiny_images, monkeypatch):
             pyro.sample("y", dist.Categorical(logits=x.flatten(-3) @ weights), obs=y)
 
     pair = from_pyro(model, lambda x, y: None, 10, image_shape=x.shape[1:])
-    for classifier in (pair, lambda x: x.flatten(1) @ weights):
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(x[0].numel(), 4))
+    own = build("dbx", TINY, image_shape=x.shape[1:], encoder=encoder).requires_grad_(False)
+    for classifier in (pair, lambda x: x.flatten(1) @ weights, BayesClassifier(own, particles=2)):
         changed = attacks.get("pgd", steps=capture.WARM_UP + 2)(classifier, x, y, 0.1)
         assert not torch.equal(changed, x) and not recorder.captured

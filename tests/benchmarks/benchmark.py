@@ -23,9 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pyrobayes
 from pyrobayes import BayesClassifier, TrainingOptions, evaluation
+from pyrobayes.device_options import MEMORY as DEFAULT_MEMORY
 from pyrobayes.devices import choose_device
 from pyrobayes.inference.noise import NoiseStream
-from pyrobayes.options import MEMORY as DEFAULT_MEMORY
 from pyrobayes.training.bounds import Inference
 from pyrobayes.training.checkpoint import versions
 
