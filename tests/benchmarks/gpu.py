@@ -47,8 +47,8 @@ class Setting:
 
     def __init__(self, device: str, small: bool):
         self.device, self.small = choose_device(device), small
-        self.models = MODELS[2:5:2] if small else MODELS  # gbz and dfx
-        self.networks = Networks(latent=4, hidden=8, channels=16) if small else "paper"
+        self.models = ("gbz",) if small else MODELS
+        self.networks = Networks(latent=4, hidden=8, channels=4) if small else "paper"
         self.precisions = PRECISIONS if self.device.type == "cuda" else ("fp32", "bf16")
 
     def build(self, name: str):

@@ -16,7 +16,7 @@ def test_every_part_of_the_table_is_measured_and_written(tmp_path, capsys):
         *(part.__name__ for part in gpu.PARTS),
     }
     assert not [part for part in result.values() if "error" in part], result
-    assert result["agreement"]["dfx"]["max_nats"] == 0 and result["precisions"]["gbz, bf16"]["predictions"] <= 1
+    assert result["agreement"]["gbz"]["max_nats"] == 0 and result["precisions"]["gbz, bf16"]["predictions"] <= 1
     assert all(took > 0 for took in result["training_steps"]["gbz, batch 8"].values())
 
 
