@@ -20,7 +20,7 @@ class OwnNetwork(nn.Module):
 
     Args:
         role: `encoder` or `decoder`.
-        network: takes a batch [B, *given]. An encoder gives features [B, F], a decoder logits [B, *result].
+        network: takes a batch `[B, *given]`. An encoder gives features [B, F], a decoder logits `[B, *result]`.
         given: (channels, height, width) of images, or (hidden,).
         result: (channels, height, width) that a decoder must give.
 
