@@ -161,7 +161,7 @@ def test_an_attack_computes_with_the_precision_of_its_classifier(make, batch, mo
     )
     classifier = BayesClassifier(make("dbx").requires_grad_(False), particles=2, precision="bf16")
     attacks.fgsm(classifier, *batch, 0.1)
-    assert seen == ["bf16", "bf16"]  # around the gradient, and within it around the estimate
+    assert seen == ["bf16"] * 3  # around the attack, its gradient and the estimate
 
 
 def test_options_of_results_made_before_are_read_as_they_were():

@@ -1,5 +1,6 @@
 """The problem that an attack solves for one batch: the loss to increase, the ball to stay in, the numbers to draw."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -181,9 +182,13 @@ class Problem:
             )
         return self._replayed(Problem._gradient, images, draw)
 
+    def precisely(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which gradients have the precision of the classifier's options."""
+        return self._classifier.precisely()
+
     def _gradient(self, images: Tensor, draw: int | Tensor) -> tuple[Tensor, Tensor]:
         images = images.detach().requires_grad_(True)
-        with torch.enable_grad(), self._classifier.precisely():
+        with torch.enable_grad(), self.precisely():
             loss = self._loss(images, draw)
             if not loss.requires_grad:
                 raise InputError(
