@@ -9,10 +9,9 @@ from pathlib import Path
 
 import click
 import torch
+from attack_strengths import judged
 
 from pyrobayes import Images, RobustnessOptions, load_data, pretrained
-from pyrobayes.codec import encode
-from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.robustness.cache import ResultCache
 from pyrobayes.evaluation.robustness.measurements import RobustnessRun
 from pyrobayes.evaluation.robustness.suite import EOT_MIM
@@ -49,8 +48,7 @@ def rows_of(model: str, few: Images) -> list[dict]:
             "attack": name,
             "eps": EPS,
             "draws": DRAWS,
-            "most": encode(Rate.of(each > 0.5)),
-            "share": each.mean().item(),
+            **judged(each),
             "versions": versions(),
         }
         for name, each in shares.items()

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from attack_strengths import judged
 
 from pyrobayes.attacks import base
-from pyrobayes.codec import decode, encode
+from pyrobayes.codec import decode
 from pyrobayes.commands.report import read_reproduction, read_results
 from pyrobayes.data.declared import DATASETS
 from pyrobayes.errors import is_number
@@ -247,7 +248,7 @@ def attack_strengths() -> str:
     earlier = {}
     for model in models:
         shares = torch.tensor(verdicts[model].resampled[verdicts[model].eps.index(rows[0]["eps"])][:images])
-        earlier[model] = {"most": encode(Rate.of(shares > 0.5)), "share": shares.mean().item()}
+        earlier[model] = judged(shares)
     header = ["in most draws / share of draws (%)", "gradients", *map(str.upper, models)]
     attacks = grouped((row["attack"], row) for row in rows)
     body = [each for name, ours in attacks.items() for each in lines(name, ours)]

@@ -124,7 +124,7 @@ NETWORKS = {
     "paper": Networks(),
     "small": Networks(channels=32),
     "tiny": Networks(latent=32, hidden=200, channels=16),
-    # Those of the authors' program for CIFAR-10.
+    # The authors' program has these for CIFAR-10.
     "cifar": Networks(latent=128, hidden=1000, channels=(64, 128, 256)),
     "original": Networks(original=True),
 }

@@ -20,7 +20,8 @@ class OwnNetwork(nn.Module):
 
     Args:
         role: `encoder` or `decoder`.
-        network: takes a batch `[B, *given]`. An encoder gives features [B, F], a decoder logits `[B, *result]`.
+        network: takes a batch of inputs of the shape `given`. An encoder gives features [B, F], a decoder logits of the
+            shape `result`.
         given: (channels, height, width) of images, or (hidden,).
         result: (channels, height, width) that a decoder must give.
 

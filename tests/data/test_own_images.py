@@ -39,7 +39,7 @@ def save(pixels, path, mode=None, **how):
 
 
 def pairs(images):
-    """What a data set holds, whatever its order."""
+    """The images and labels of a data set, whatever its order."""
     return sorted((image.mul(255).round().byte().numpy().tobytes(), images.classes[label]) for image, label in images)
 
 

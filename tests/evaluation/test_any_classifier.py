@@ -197,7 +197,7 @@ def test_whether_a_module_is_random_may_be_told(cnn, tiny_images):
 
 
 def spoiled(cnn, images):
-    """What silently spoils an evaluation: a module, and the sentence that says so."""
+    """A module that silently spoils an evaluation, and the sentence that says so."""
     trained = fitted_copy(cnn).train()
     by_255, standardised = (fitted(convolutions, images, scale) for scale in (lambda x: 255 * x, lambda x: 8 * x - 4))
     never = torch.Generator().manual_seed(0)

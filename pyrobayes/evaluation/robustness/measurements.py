@@ -123,13 +123,20 @@ class RobustnessRun:
     def attacked(
         self, name: str, entry: SuiteEntry, data: Images, eps: Sequence[float], classifier=None, batch_size=None
     ) -> dict[str, Tensor]:
-        """Clean predictions [N], predictions [E, N] and adversarial images [E, N, ...] of an attack. Every eps is kept by itself."""
-        by_eps = [self._attacked_at(name, entry, data, each, classifier, batch_size) for each in eps]
-        made = {part: torch.cat([each[part] for each in by_eps]) for part in ("predictions", "adversarial")}
-        return {"clean": by_eps[0]["clean"], **made}
+        """Clean predictions [N], predictions [E, N] and adversarial images [E, N, ...] of an attack.
 
-    def _attacked_at(self, name, entry, data, eps: float, classifier, batch_size) -> dict[str, Tensor]:
-        """As :meth:`attacked` has it, for one eps; [1, N, ...]."""
+        Every eps is kept by itself, but for attacks that share their work between several.
+        """
+        shares_work = type(entry.attack).perturb_all is not Attack.perturb_all
+        parts = [
+            self._attacked_at(name, entry, data, each, classifier, batch_size)
+            for each in ([eps] if shares_work else [[value] for value in eps])
+        ]
+        made = {part: torch.cat([each[part] for each in parts]) for part in ("predictions", "adversarial")}
+        return {"clean": parts[0]["clean"], **made}
+
+    def _attacked_at(self, name, entry, data, eps: Sequence[float], classifier, batch_size) -> dict[str, Tensor]:
+        """As :meth:`attacked` has it, made at once."""
         classifier, sources = classifier or self.classifier, getattr(entry.attack, "sources", ())
         key = self.key(
             "attack",
@@ -137,7 +144,7 @@ class RobustnessRun:
             options=entry.attack.described(),
             sources=[(s.identity, s.options.decisive) for s in sources],
             attacker=dict(entry.attacker),
-            eps=[eps],
+            eps=list(eps),
             images=len(data),
             noise=classifier.options.noise,
             **({"references": len(self.test)} if entry.attack.matching else {}),
@@ -149,14 +156,14 @@ class RobustnessRun:
             if sources:  # the verdicts on them have the same images, so none is made twice
                 others = [RobustnessRun(each, data, self.options, (), self.cache, self.progress) for each in sources]
                 made = [
-                    other.attacked(other.iterative, other.suite[other.iterative], data, [eps])["adversarial"]
+                    other.attacked(other.iterative, other.suite[other.iterative], data, eps)["adversarial"]
                     for other in others
                 ]
                 by = _Made(made=torch.stack(made))
             result = evaluation.attack(
                 classifier,
                 self.test,
-                (eps,),
+                eps,
                 by=by,
                 attacker=entry.attacker,
                 images=len(data),
