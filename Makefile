@@ -4,12 +4,13 @@
 # make results               tables, cards and figures of the pages, from docs/results
 # make docs                  the site, in docs/_build; every warning is an error
 # make benchmark             speed and memory against a plain reference, in about half an hour
+# make gpu                   tests and speed on a CUDA device, in under four minutes; PYTHON's own environment, into gpu.json
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: reproduce test lint results docs benchmark clean
+.PHONY: reproduce test lint results docs benchmark gpu clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/pyrobayes reproduce $(if $(QUICK),--quick)
@@ -32,6 +33,9 @@ docs: $(VENV)/installed
 
 benchmark: $(VENV)/installed
 	$(BIN)/python tests/benchmarks/benchmark.py
+
+gpu:
+	$(PYTHON) tests/benchmarks/gpu.py --out gpu.json
 
 # Installs afresh whenever the dependencies change; an interrupted installation starts again.
 $(VENV)/installed: pyproject.toml

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 import types
 import typing
 
@@ -10,11 +9,27 @@ import click
 
 from pyrobayes.data.declared import DATASETS, MINI, data_named
 from pyrobayes.data.source import ImageSource
+from pyrobayes.device_options import DEVICES, device_name
 from pyrobayes.errors import InputError, choice
-from pyrobayes.options import COMPARATORS, DEVICES, MODELS, PRETRAINED, parse_eps
+from pyrobayes.options import COMPARATORS, MODELS, PRETRAINED, parse_eps
+
+
+class Device(click.ParamType):
+    """A device, a GPU by its number too."""
+
+    name = "|".join((*DEVICES, "cuda:N"))
+
+    def convert(self, value, param, ctx):
+        try:
+            device_name(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        return value.lower()
+
 
 FOLDER = click.Path(file_okay=False)
 with_default = functools.partial(click.option, show_default=True)  # told in the help
+device = with_default("--device", default="auto", type=Device(), help="where to compute; cuda:1 is the second GPU")
 
 
 def data(help: str):
@@ -50,18 +65,6 @@ def resume(default: bool = False):
 
 data_dir = click.option(
     "--data-dir", type=FOLDER, help="cache of data sets [default: $PYROBAYES_DATA, else the user's cache]"
-)
-
-
-class Device(click.Choice):
-    """One of the devices, or a GPU by its number."""
-
-    def convert(self, value, param, ctx):
-        return value.lower() if re.fullmatch(r"cuda:\d+", value.lower()) else super().convert(value, param, ctx)
-
-
-device = with_default(
-    "--device", default="auto", type=Device(DEVICES), help="where to compute; cuda:1 is the second GPU"
 )
 runs = with_default("--runs", default="runs", type=FOLDER, help="folder of the trained models, one folder each")
 pretrained = click.option(

@@ -9,8 +9,8 @@ The results are files in `docs/results`. Three commands wrote `evaluation.json`,
 
 The commands in `docs/detection.md` wrote `detection.json`, also that in `evading`. `pyrobayes reproduce --seeds 3` and `--recipe poster` wrote
 `reproduction.json` in `own` and `poster`, and `examples/effect_of_particles.py --pretrained` wrote `particles.json`. The programs beside this one
-wrote the files of their names. Everything goes into tables of the README and of `docs`, and into the cards of the models. A test holds the pages to
-the files.
+wrote the files of their names. A script like `tests/benchmarks/gpu.py` measured `h100.json` on a GPU. Everything goes into tables of the README and
+of `docs`, and into the cards of the models. A test holds the pages to the files.
 """
 
 import re
@@ -18,6 +18,7 @@ import tomllib
 from pathlib import Path
 
 import click
+import gpu_tables
 import reproduction_tables
 import result_tables
 from result_tables import RESULTS
@@ -33,7 +34,7 @@ from pyrobayes.results.store import SavedResults
 from pyrobayes.training.checkpoint import Config
 
 ROOT = Path(__file__).parents[1]
-TABLES = result_tables.TABLES | reproduction_tables.TABLES
+TABLES = result_tables.TABLES | gpu_tables.TABLES | reproduction_tables.TABLES
 BLOCK = re.compile(r"<!-- written: (\w+)(?: of (\w+))? -->\n.*?<!-- end -->", re.DOTALL)
 
 CARD = """# {name}, small networks, Fashion-MNIST

@@ -55,9 +55,6 @@ def join(device: torch.device) -> None:
         return
     check_variables()
     if device.type == "cuda":
-        if device.index is not None and device.index >= (gpus := torch.cuda.device_count()):
-            told = f"process {local_rank()} of this machine has no GPU of its own, there are {gpus}"
-            raise InputError(f"{told}: start torchrun with as many processes as GPUs (--nproc-per-node)")
         torch.cuda.set_device(device)
     # Comparators of a verdict train on the CPU, across the processes too.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)

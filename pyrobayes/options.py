@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from pyrobayes import errors
+from pyrobayes.device_options import BATCH_SIZE, MEMORY, PRECISIONS, SettledByDevice
 from pyrobayes.errors import InputError, check_count, check_part_of_run, check_positive, check_seed
 
 LIKELIHOODS = ("gaussian", "bernoulli", "laplace", "discretized-logistic")
 ESTIMATORS = ("per-class", "mixture")
 GRADIENTS = ("path", "fisher", "both")
-PRECISIONS = ("fp32", "bf16")
 MODELS = ("gfz", "gfy", "gbz", "gby", "dfx", "dfz", "dbx")
 COMPARATORS = ("cnn", "cnn-at", "bnn")
 DETECTION_TESTS = ("marginal", "logit", "kl")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 PRETRAINED = Path(__file__).parent / "resources" / "pretrained"  # the package's models, as a folder of runs
 EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 EPS_OF_NORM = {
@@ -220,7 +219,7 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
-class ClassifierOptions:
+class ClassifierOptions(SettledByDevice):
     """How a factorization classifies: see :class:`pyrobayes.BayesClassifier`."""
 
     particles: int = option(10, "particles K per class in the importance-sampled log p(x, y)", check=check_count)
@@ -231,7 +230,11 @@ class ClassifierOptions:
     estimator: str = option(
         "per-class", "separate particles for each class, or for all from the mixture of the guides", ESTIMATORS
     )
-    precision: str = option("fp32", "precision of the networks; log-probabilities stay in float32", PRECISIONS)
+    precision: str = option(
+        "auto",
+        "precision of the networks; log-probabilities stay in float32. tf32 is of CUDA devices alone, and auto is fp32",
+        PRECISIONS,
+    )
     prune: float | None = option(
         None,
         "after a fifth of the particles, leave out classes whose log p(x, y) is so many nats below the best",
@@ -245,9 +248,10 @@ class ClassifierOptions:
         "leave particles out of an attack's gradient whose share in it is below this part of the image's largest",
         check=errors.check_negligible,
     )
-    memory: int = option(
-        512,
-        "MiB that the networks' values may take; changes memory and speed, not results (except with --negligible)",
+    memory: int | None = option(
+        None,
+        "MiB that the networks' values may take; changes memory and speed, not results (except with --negligible)  [default: "
+        f"{MEMORY}; on a GPU without --negligible by what is free]",
         check=check_count,
     )
 
@@ -272,7 +276,12 @@ class ClassifierOptions:
 class EvaluationOptions(ClassifierOptions):
     """How a trained model classifies a data set."""
 
-    batch_size: int = option(100, "images at a time; changes memory and speed, not results", check=check_batch)
+    batch_size: int | None = option(
+        None,
+        "images at a time; changes memory and speed, not results  [default: "
+        f"{BATCH_SIZE}; on a GPU up to 1000 by what is free]",
+        check=check_batch,
+    )
     images: int | None = option(None, "take only the first N test images", check=check_count)
 
     @property

@@ -2,9 +2,12 @@
 
 import math
 import time
+from functools import partial
 
 import torch
 from click.testing import CliRunner
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pyrobayes import Networks
 from pyrobayes_cli.main import main
@@ -18,6 +21,70 @@ def as_on_a_gpu(factorization):
         for values in (module._parameters, module._buffers):
             for key, value in values.items():
                 values[key] = None if value is None else torch.empty(value.shape, dtype=value.dtype, device="cuda")
+
+
+class CopiesFromTheHost(TorchDispatchMode):
+    """Counts what is copied from the CPU to another device, for which a GPU would be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        out = operation(*arguments, **(options or {}))
+        devices = {each.device.type for each in (*arguments, out) if isinstance(each, torch.Tensor)}
+        if "copy" in str(operation) and len(devices) > 1:
+            self.found.append(operation)
+        return out
+
+
+class OperationsRecorder(TorchDispatchMode):
+    """In place of that of CUDA: keeps the operations of one call, and repeats these alone on what the buffers hold then.
+
+    Like a graph it takes everything that Python knew for a constant, and refuses to look at values. `state` gives tensors
+    that a capture must leave as they are.
+    """
+
+    def __init__(self, state=lambda: []):
+        super().__init__()
+        self.state, self.captured, self.replayed = state, 0, 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        if operation is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        result = operation(*arguments, **(options or {}))
+        self.operations.append((operation, arguments, options or {}, result))
+        return result
+
+    def serves(self, given):
+        return True
+
+    def warm_up(self, function, given):
+        return function(*given)
+
+    def record(self, function, buffers):
+        self.operations, before = [], [each.clone() for each in self.state()]
+        with self:
+            result = function(*buffers)
+        for each, value in zip(self.state(), before):
+            each.data.copy_(value)
+        self.captured += 1
+        return partial(self._repeat, self.operations, result)
+
+    def _repeat(self, operations, result):
+        self.replayed += 1
+        now = {}
+
+        def current(value):
+            return tree_map_only(torch.Tensor, lambda each: now.get(id(each), each), value)
+
+        with torch.no_grad():
+            for operation, arguments, options, before in operations:
+                after = operation(*current(arguments), **current(options))
+                for one, other in zip(tree_leaves(before), tree_leaves(after)):
+                    if isinstance(one, torch.Tensor):
+                        now[id(one)] = other
+        return current(result)
 
 
 def invoke(*arguments):

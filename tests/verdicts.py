@@ -11,7 +11,7 @@ QUICK = RobustnessOptions(images=60, eps=(0.1, 0.2, 0.3), steps=5, redraws=4, ch
 
 
 def run_of(classifier, data, options, training=None, sources=()):
-    few = data.head(options.images)
+    few, options = data.head(options.images), options.settled()
     return RobustnessRun(classifier, few, options, sources, ResultCache(), silent, training=training or data)
 
 

@@ -193,7 +193,8 @@ class Attack:
     def _bounded(self, problem: Problem, eps: Sequence[float]) -> Tensor:
         import torch
 
-        found = [images.detach() for images in self.perturb_all(problem, eps)]
+        with problem.precisely():  # for gradients that other libraries take
+            found = [images.detach() for images in self.perturb_all(problem, eps)]
         if problem.target is not None:
             found = [images.where(per_image(problem.target != problem.y), problem.x) for images in found]
         return torch.stack([problem.project(images, value) for images, value in zip(found, eps, strict=True)])

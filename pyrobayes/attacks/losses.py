@@ -1,7 +1,7 @@
 """The losses that attacks increase, each higher the nearer a classifier is to a mistake.
 
 A function in LOSSES takes log joints [B, C] in nats, or logits, the true classes [B], and target classes [B] or None; it
-gives [B]. A function in MATCHING takes a classifier and images, and gives the features that an attack makes equal to
+gives [B]. The caller checks the classes. A function in MATCHING takes a classifier and images, and gives the features that an attack makes equal to
 those of an image of another class.
 """
 
@@ -25,20 +25,29 @@ def log_odds_against(log_joint: Tensor, y: Tensor) -> Tensor:
     -log p(y|x) is (1 - p(y|x)) times the gradient of this: the same direction, but where the posterior is
     saturated that factor underflows to zero in float32, and a zero gradient looks like robustness.
     """
+    check_classes(y, log_joint.shape[1])
+    return _log_odds(log_joint, y)
+
+
+def check_classes(y: Tensor, classes: int) -> None:
+    """Refuse classes [B] that are not among so many. A GPU is waited for: look once, not in a loop."""
+    if not 0 <= y.min() <= y.max() < classes:
+        raise InputError(f"y must hold classes from 0 to {classes - 1}, got {y.min()} to {y.max()}")
+
+
+def _log_odds(log_joint: Tensor, y: Tensor) -> Tensor:
     truth, others = _split(log_joint, y)
     return others.logsumexp(1) - truth
 
 
 def _split(log_joint: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """log p(x, y) of each image's own class y, [B], and log p(x, c), [B, C], but minus infinity for c = y."""
-    if not 0 <= y.min() <= y.max() < log_joint.shape[1]:
-        raise InputError(f"y must hold classes from 0 to {log_joint.shape[1] - 1}, got {y.min()} to {y.max()}")
     return log_joint.gather(1, y[:, None])[:, 0], log_joint.scatter(1, y[:, None], -math.inf)
 
 
 def cross_entropy(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """The cross-entropy with the true class, or minus that with the target, as :func:`log_odds_against`."""
-    return log_odds_against(log_joint, y) if target is None else -log_odds_against(log_joint, target)
+    return _log_odds(log_joint, y) if target is None else -_log_odds(log_joint, target)
 
 
 def margin(log_joint: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:

@@ -1,15 +1,20 @@
 """The problem that an attack solves for one batch: the loss to increase, the ball to stay in, the numbers to draw."""
 
+import contextlib
 import copy
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyrobayes.attacks.base import EACH, LEAST, Attack, lengths
-from pyrobayes.attacks.losses import LOSSES, MATCHING
+from pyrobayes.attacks.losses import LOSSES, MATCHING, check_classes
 from pyrobayes.attacks.norms import shortened
 from pyrobayes.errors import InputError
+from pyrobayes.inference import capture
 from pyrobayes.inference.classifier import check_range
 from pyrobayes.inference.interface import Classifier
 from pyrobayes.inference.modules import as_classifier, described, warn
@@ -34,6 +39,7 @@ class Problem:
         _check_batch(attack, x, y, references)
         self.attack, self.y, self.target, self.references = attack, y, None, references
         self._classes = None  # that the loss sees, where it doesn't see all
+        self._checked: set[int] = set()  # numbers of classes that y was found to be among
         self.x = x.clone() if x.is_inference() else x.detach()  # autograd takes no tensor of torch.inference_mode
         self.indices = _checked_indices(indices, len(x)).to(x.device)
         self._attacked = self._with_noise(classifier, keep_pinned=True)
@@ -45,7 +51,7 @@ class Problem:
 
     def _with_noise(self, classifier: nn.Module, keep_pinned: bool) -> Classifier:
         """A classifier with the attacker's noise of the images' places."""
-        classifier = as_classifier(classifier, self.x)
+        classifier = as_classifier(classifier, self.x).unchecked()  # the images were checked, and stay in bounds
         if keep_pinned and classifier.pinned:
             return classifier
         return classifier.for_images(self.indices, NoiseStream.ATTACKER)
@@ -174,8 +180,15 @@ class Problem:
             raise InputError(
                 "the classifier was made in torch.inference_mode, and leaves no gradient to climb: make it outside of it"
             )
+        return self._replayed(Problem._gradient, images, draw)
+
+    def precisely(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which gradients have the precision of the classifier's options."""
+        return self._classifier.precisely()
+
+    def _gradient(self, images: Tensor, draw: int | Tensor) -> tuple[Tensor, Tensor]:
         images = images.detach().requires_grad_(True)
-        with torch.enable_grad():
+        with torch.enable_grad(), self.precisely():
             loss = self._loss(images, draw)
             if not loss.requires_grad:
                 raise InputError(
@@ -188,7 +201,35 @@ class Problem:
     @torch.no_grad()
     def loss(self, images: Tensor, draw: int = 0) -> Tensor:
         """The loss [B]."""
-        return self._loss(images, draw)
+        return self._replayed(Problem._loss, images, draw)
+
+    def _replayed(self, what: Callable, images: Tensor, draw: int) -> Any:
+        """A method's result for images and a draw; on a CUDA device by a graph that problems of equal shapes share."""
+        seen, attack = self._classifier, self.attack
+        able = attack.evade is None and not attack.matching and capture.serves(images, self.y)
+        key = seen.graph_key if able else None
+        if key is None:
+            return what(self, images, draw)
+        self._check_classes(seen.num_classes)  # a graph can't
+        key = what.__name__, attack.loss, attack.eot, attack.snapshot, self.target is None, key
+        replayed = seen.graphs.of(key, partial(self._captured, what))
+        indices, classes = seen.buffers_of_images
+        classes = self._classes if classes is None else classes
+        number = torch.full((), draw, dtype=torch.long, device=images.device)
+        return replayed(images.detach(), number, self.y, self.target, indices, classes)
+
+    def _captured(self, what: Callable) -> capture.Captured:
+        """The method as a function of the tensors that differ between batches."""
+        like = copy.copy(self)
+        like.x = like.references = like._attacked = None  # which the method needn't see, and a graph mustn't keep
+
+        def compute(images, number, y, target, indices, classes):
+            other = copy.copy(like)
+            other.y, other.target, other._classes = y, target, classes
+            other._classifier = like._classifier.on_buffers(indices, classes)
+            return what(other, images, number)
+
+        return capture.Captured(compute, "an attack")
 
     def _loss(self, images: Tensor, draw: int) -> Tensor:
         if self.attack.matching:
@@ -210,12 +251,20 @@ class Problem:
         return loss if self.attack.evade is None else loss - self.attack.evade_weight * self.attack.evade(log_joint)
 
     def _named_loss(self, name: str, log_joint: Tensor) -> Tensor:
-        classes, target = log_joint.shape[1], self.attack.target
+        self._check_classes(log_joint.shape[1])
+        return LOSSES[name](log_joint, self.y, self.target)
+
+    def _check_classes(self, classes: int) -> None:
+        """Refuse true classes and targets that are not among so many classes; the values are looked at once."""
+        if classes in self._checked:
+            return
+        target = self.attack.target
         if isinstance(target, int) and target >= classes:
             raise InputError(
                 f"target must be one of the classifier's {classes} classes, 0 to {classes - 1}, got {target}"
             )
-        return LOSSES[name](log_joint, self.y, self.target)
+        check_classes(self.y, classes)
+        self._checked.add(classes)
 
     def _mismatch(self, images: Tensor, draw: int) -> Tensor:
         """The mean squared difference from the references, [B], over `eot` draws; images and references share a draw."""

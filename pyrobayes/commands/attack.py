@@ -59,6 +59,7 @@ def attack(
     """
     if resume and save_adversarial:
         raise InputError("reused results have no adversarial images: leave resume or save-adversarial out")
+    options = context.settled(options)
     planned, test = planned_attacks(models, options, context)
     attacked, examples = attacker_of(test, options, context.progress), None if save_adversarial else EXAMPLES
 

@@ -33,6 +33,7 @@ def certify(
     resume: bool = False,
 ) -> list[Certification]:
     """Certify trained models for every sigma; writes `certification.json` and a `certified-MODEL` each."""
+    options = context.settled(options)
     context.join()
     classifiers, test = context.open(models, options)
     given = {name: getattr(options, name) for name in ("draws", "selection_draws", "alpha", "images", "batch_size")}

@@ -14,6 +14,7 @@ from pyrobayes.data.declared import DATASETS, MINI, data_named
 from pyrobayes.data.images import Images
 from pyrobayes.data.source import ImageSource
 from pyrobayes.data.sources import load_data, read_source
+from pyrobayes.devices import choose_device, settled
 from pyrobayes.errors import InputError
 from pyrobayes.evaluation.images import opened
 from pyrobayes.inference.interface import Classifier
@@ -23,7 +24,7 @@ from pyrobayes.options import PRETRAINED, EvaluationOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.results.registry import ResultCommand
 from pyrobayes.results.store import Provenance, ResultStore
-from pyrobayes.training.checkpoint import CONFIG, MODEL, Config, begun_only, choose_device, load
+from pyrobayes.training.checkpoint import CONFIG, MODEL, Config, begun_only, load
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Context:
         data_dir: see :func:`pyrobayes.load_data`.
         runs: the folder of the trained models, one folder each; `pyrobayes.options.PRETRAINED` has those of the package.
         out: the folder for results. None stands for `runs`, and for the folder "runs" with models of the package.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, `cpu`, `cuda`, a GPU such as `cuda:1`, or `mps`.
         progress: told how far the work is.
         module, weights, trust_weights: a module of the user's, which is measured beside the trained models, as
             :func:`pyrobayes.inference.own_modules.load_module` takes them.
@@ -61,6 +62,10 @@ class Context:
     def join(self) -> None:
         """Join the processes that `torchrun` started; see :mod:`pyrobayes.distributed`."""
         distributed.join(choose_device(self.device))
+
+    def settled(self, options: EvaluationOptions) -> EvaluationOptions:
+        """The options with all that they leave to the device."""
+        return settled(options, choose_device(self.device))
 
     def images(self, data: str | ImageSource, split: str) -> Images:
         """A split of a data set. The first process of a machine fills the cache, and the others find it there."""
@@ -190,6 +195,7 @@ class Context:
         """The results of a command on models, under the attacks or sigmas planned for each; `more` goes to the store."""
         units = [(classifier.name, getattr(under, "name", under)) for classifier, under in planned]
         trained = self.provenance(classifier for classifier, _ in planned)
+        options = self.settled(options)  # which the command may have done already
         return ResultStore(command, self.results, options, test, trained, units, progress=self.progress, **more)
 
 

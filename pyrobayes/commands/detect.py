@@ -41,6 +41,7 @@ def detect(
     For every evade weight each attack is made again against every test, as the strongest of Li et al. (2019): on all
     particles at once (`snapshot`), with the weighted statistic of the test taken off the loss.
     """
+    options = context.settled(options)
     planned, test = planned_attacks(models, options, context)
     attacked = attacker_of(test, options, context.progress)
     fitting = {"false_alarms": options.false_alarms, "batch_size": options.batch_size, "progress": context.progress}

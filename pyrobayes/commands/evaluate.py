@@ -29,6 +29,7 @@ def evaluate(
     resume: bool = False,
 ) -> list[Evaluation]:
     """Evaluate trained models; writes `evaluation.json` and a `confusion-MODEL` each."""
+    options = context.settled(options)
     context.join()
     classifiers, test = context.open(models, options)
     limits = {"images": options.images, "batch_size": options.batch_size, "progress": context.progress}

@@ -44,11 +44,12 @@ class _Run:
     def options(self) -> tuple[AttackOptions, EvaluationOptions, RobustnessOptions]:
         """The options of attack, evaluation and verdict."""
         shared = {"particles": self.particles, "seed": self.seed}
-        return (
+        records = (
             AttackOptions(images=self.recipe.attacked, eps=self.recipe.eps, **shared),
             EvaluationOptions(images=self.recipe.evaluated, **shared),
             RobustnessOptions(**self.recipe.verdict, **shared),
         )
+        return tuple(map(self.context.settled, records))
 
     def config(self, name: str) -> tuple[Networks, TrainingOptions]:
         """The sizes of a model, and how it is trained."""

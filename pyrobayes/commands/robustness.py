@@ -49,6 +49,7 @@ def robustness(
     :mod:`pyrobayes.results.report`). Measurements are kept in `robustness-parts` until all is done, so that an interrupted
     run goes on where it stopped. A verdict depends on the other models too, so all verdicts are reused or none.
     """
+    options = context.settled(options)
     context.join()
     opened = context.open(models, options)
     if writes := distributed.rank() == 0:

@@ -9,10 +9,11 @@ from pyrobayes import distributed, factorizations
 from pyrobayes.commands.context import Context, model_names
 from pyrobayes.data.declared import DATASETS, data_named
 from pyrobayes.data.source import ImageSource
+from pyrobayes.devices import choose_device
 from pyrobayes.errors import InputError, choice
 from pyrobayes.options import NETWORKS, TrainingOptions
 from pyrobayes.training.batches import adversarial_eps
-from pyrobayes.training.checkpoint import Config, choose_device
+from pyrobayes.training.checkpoint import Config
 from pyrobayes.training.fit import fit
 from pyrobayes.training.metrics import Epoch
 from pyrobayes.training.run_folder import check_no_run, check_same_config, has_run, saved_config

@@ -14,7 +14,7 @@ from pyrobayes.attacks.norms import farthest, size
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
 from pyrobayes.errors import InputError, check_eps, check_integer
-from pyrobayes.evaluation.images import CHECKED, diagnose, expect, map_images, opened, validated_images
+from pyrobayes.evaluation.images import CHECKED, chosen_batch, diagnose, expect, map_images, opened, validated_images
 from pyrobayes.evaluation.rates import Median, Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, null_for, table
 from pyrobayes.inference.interface import Classifier
@@ -166,7 +166,7 @@ def attack(
     by: Attack | str = "fgsm",
     attacker: Mapping = MappingProxyType({}),
     images: int | None = None,
-    batch_size: int = 100,
+    batch_size: int | None = None,
     examples: int | None = 8,
     checked: int = CHECKED,
     progress: Progress | bool | None = True,
@@ -188,6 +188,7 @@ def attack(
     check_integer("examples", examples or 0, least=0)
     check_integer("checked", checked, least=0)
     classifier = opened(classifier, data, name)
+    batch_size = chosen_batch(classifier, batch_size)
     data, everything = validated_images(classifier, data, images, batch_size), data
     eps, seen = check_eps(eps, perturb.norm), classifier.replaced(**attacker) if attacker else classifier
     # The nearest image has to be found before its distance is known: within the last bound lies every image.

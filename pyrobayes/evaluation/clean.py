@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
-from pyrobayes.evaluation.images import approximation, map_images, opened, validated_images
+from pyrobayes.evaluation.images import approximation, chosen_batch, map_images, opened, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, require
 from pyrobayes.inference.interface import Classifier
@@ -73,7 +73,7 @@ def evaluate(
     *,
     name: str | None = None,
     images: int | None = None,
-    batch_size: int = 100,
+    batch_size: int | None = None,
     progress: Progress | bool | None = True,
 ) -> Evaluation:
     """Evaluate a classifier on clean images, with its own particles, noise and seed.
@@ -84,11 +84,12 @@ def evaluate(
         data: labelled images.
         name: of the classifier in results, in place of its own or its class's.
         images: take only the first so many of them.
-        batch_size: images at a time; changes memory and speed, not results.
+        batch_size: images at a time; changes memory and speed, not results. By what is free on a GPU where left out.
         progress: True shows a bar on a terminal and in a notebook, False or None shows nothing; a
             :class:`pyrobayes.Progress` is called after every batch.
     """
     classifier = opened(classifier, data, name)
+    batch_size = chosen_batch(classifier, batch_size)
     data, fresh = validated_images(classifier, data, images, batch_size), classifier.replaced(noise="fresh")
 
     def measure(indices: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pyrobayes import distributed
 from pyrobayes.attacks.losses import log_odds_against
 from pyrobayes.data.images import Images
+from pyrobayes.devices import batch_size_on
 from pyrobayes.errors import LARGEST_BATCH, InputError, check_integer
 from pyrobayes.evaluation.rates import Rate, difference, larger, percent
 from pyrobayes.inference.interface import Classifier
@@ -96,6 +97,11 @@ def _right(classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
     return torch.cat([classifier.for_images(each)(x[each.to(x.device)]).argmax(1) for each in places]) == y
 
 
+def chosen_batch(classifier: Classifier, batch_size: int | None) -> int:
+    """The number of images at a time, that of the classifier's device where none is given."""
+    return batch_size_on(classifier.device) if batch_size is None else batch_size
+
+
 def expect(argument: str, value, kind: type) -> None:
     """Refuse a value of an argument that is not of the kind expected."""
     if not isinstance(value, kind):
@@ -141,7 +147,7 @@ def _predicted(classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
 
 def _signs(classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
     inputs = x.clone().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), classifier.precisely():
         return torch.autograd.grad(log_odds_against(classifier(inputs), y).sum(), inputs)[0].sign()
 
 

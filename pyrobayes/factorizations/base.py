@@ -55,6 +55,11 @@ class DeepBayes(nn.Module):
         """p(x, z, y): images x [..., B, channels, height, width] and classes y [..., B]; draws those left out."""
         raise TypeError(f"{type(self).__name__} must define model(x, y)")
 
+    @property
+    def capturable(self) -> bool:
+        """True where a GPU may replay a call as a graph. Networks of the user's own may depend on more than their input."""
+        return not names_of(self)
+
     def guide(self, x: Tensor, y: Tensor) -> Tensor:
         """q(z|x, y): the approximate posterior of z, [..., B, latent]."""
         with self.images(x, y):

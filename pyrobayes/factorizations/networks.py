@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pyrobayes.devices import tile_bytes
+
 KERNEL, STRIDE, PADDING = 5, 2, 2
-# Bytes of the decoder's largest values that are computed at a time. On a CPU they fit a core's cache, for each thread.
-TILE, LARGE_TILE = {"cpu": 3 * 2**20}, 64 * 2**20
+CPU_TILE = 3 * 2**20  # bytes of the decoder's largest values that a thread computes at a time: they fit a core's cache
 
 
 def to_float32(parameters: Tensor) -> Tensor:
@@ -141,8 +142,8 @@ class Decoder(nn.Module):
     @property
     def tile(self) -> int:
         """How many hidden vectors to decode at a time."""
-        weight, device = self.linear.weight, self.linear.weight.device.type
-        values = TILE[device] * torch.get_num_threads() if device in TILE else LARGE_TILE
+        weight, device = self.linear.weight, self.linear.weight.device
+        values = CPU_TILE * torch.get_num_threads() if device.type == "cpu" else tile_bytes(device)
         return max(1, values // (self.largest * weight.element_size()))
 
     def prepared(self) -> list[Callable[[Tensor], Tensor]]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pyrobayes.errors import InputError, choice
 from pyrobayes.factorizations import DeepBayes, Structure
 from pyrobayes.inference import importance
+from pyrobayes.inference.capture import Graphs
 from pyrobayes.inference.generated_code import Networks
 from pyrobayes.inference.importance import ImportanceEstimate
 from pyrobayes.inference.interface import BY_CALLS, Classifier
@@ -57,14 +58,29 @@ class BayesClassifier(Classifier):
         if factorization.draws_by_calls:
             self.addressable, self.caveats = False, (BY_CALLS,)
         self.factorization = factorization
-        if self.options.estimator == "mixture":
+        if self._asked.estimator == "mixture":
             importance.check_shared_images(factorization)
         self._networks = Networks(factorization)
-        self._bounded = True
+        # Where a weight is, if there is one: asked at every call, and a walk through the modules takes long.
+        weights = (
+            (m, name) for m in factorization.modules() for name, each in m._parameters.items() if each is not None
+        )
+        self._one_weight = next(weights, None)
+        self._bounded: bool | None = True
         self._term: tuple[str, ...] | None = None
         self._gradient = "path"
         self._classes: Tensor | None = None
         self._bytes_needed: dict[tuple[str | bool, ...], tuple[int, int]] = {}  # measured once, for all copies
+        self._capturable = factorization.capturable
+        self.graphs = Graphs()  # of functions of this classifier on a CUDA device, for all copies
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        if self._one_weight is None:
+            return self.factorization.placement["device"]
+        module, name = self._one_weight
+        return module._parameters[name].device
 
     @property
     def name(self) -> str:
@@ -98,33 +114,59 @@ class BayesClassifier(Classifier):
     def estimate(self, x: Tensor) -> ImportanceEstimate:
         """The estimate behind :meth:`forward`, on the device of the weights: log weights, and effective sample sizes [B, C]."""
         x, log_weights = self._placed(x), self._log_weights()
-        keys = self._keys(len(x)).to(x.device)
-        y, particles = importance.all_classes(self.factorization, x), self.options.particles
+        keys = self._keys(len(x), x.device)
+        with self.precisely():
+            return self._estimate(x, keys, log_weights)
+
+    def _estimate(self, x: Tensor, keys: Tensor, log_weights: LogWeights) -> ImportanceEstimate:
+        y, particles = importance.all_classes(self.factorization, x), self._asked.particles
         if self._classes is not None:
             classes = self._classes.to(x.device)
             some = log_weights(x, keys, classes, 0, particles)
             others = some.new_full((len(some), len(y), len(x)), -math.inf)
             return ImportanceEstimate(others.scatter(1, classes.expand_as(some), some))
-        if self.options.prune is None:
+        if self._asked.prune is None:
             return ImportanceEstimate(log_weights(x, keys, y, 0, particles))
-        return pruned_estimate(log_weights, x, keys, y, particles, self.options.prune)
+        return pruned_estimate(log_weights, x, keys, y, particles, self._asked.prune)
 
     def _log_weights(self) -> LogWeights:
-        return LogWeights(self._networks.of(self.options), self.options, self._term, self._gradient, self.bytes_needed)
+        options = self.options
+        return LogWeights(self._networks.of(options), options, self._term, self._gradient, self.bytes_needed)
 
     def _placed(self, x: Tensor) -> Tensor:
         check_images(x, self.factorization.image_shape, self._bounded)
         return x.to(**self.factorization.placement)
 
     @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        return self.factorization.placement["device"]
-
-    @property
     def random(self) -> bool:
         """True where another draw of the noise may give other log joints."""
-        return self.options.noise == "fresh" and bool(self.factorization.structure.latent)
+        return self._asked.noise == "fresh" and bool(self.factorization.structure.latent)
+
+    def unchecked(self) -> "BayesClassifier":
+        """This classifier, but it doesn't look at the pixels' values, for which a GPU would be waited for."""
+        return self._changed(_bounded=None)
+
+    def on_buffers(self, indices: Tensor, classes: Tensor | None) -> "BayesClassifier":
+        """This classifier for images whose places [B], and classes [M, B] if it computes some alone, are in other tensors."""
+        return self._changed(_indices=indices, _classes=None if self._classes is None else classes)
+
+    @property
+    def buffers_of_images(self) -> tuple[Tensor | None, Tensor | None]:
+        """The tensors that :meth:`on_buffers` replaces."""
+        return self._indices, self._classes
+
+    @property
+    def graph_key(self) -> tuple | None:
+        """All that log p(x, y) of known images follows from besides tensors of the images; None if it can't be captured.
+
+        Sparse gradients and pruning look at values, and generated code has graphs of its own.
+        """
+        capturable = self.pinned and self._capturable
+        if not capturable or self._asked.prune is not None or self._asked.compile or self._log_weights().sparse:
+            return None
+        weights = self._networks.of(self.options).parameters()
+        there = tuple((weight.data_ptr(), weight.requires_grad) for weight in weights)
+        return self.options, self._term, self._gradient, self._draw, self._bounded, self._classes is None, there
 
     def unbounded(self) -> "BayesClassifier":
         """This classifier, but its pixels may lie outside [0, 1], as Gaussian noise makes them; they are not clipped."""
@@ -151,12 +193,12 @@ class BayesClassifier(Classifier):
 
         The mixture, whose classes share their particles, computes all of them.
         """
-        return self if self.options.estimator == "mixture" else self._changed(_classes=classes)
+        return self if self._asked.estimator == "mixture" else self._changed(_classes=classes)
 
     def latent_means(self, x: Tensor) -> Tensor:
         """The means of q(z|x, y) of images [B, channels, height, width] for every class, [B, C, latent]."""
         self._variables("z")
-        with importance.ONE_THREAD, pyro.validation_enabled(importance.VALIDATE):
+        with importance.ONE_THREAD, pyro.validation_enabled(importance.VALIDATE), self.precisely():
             return importance.latent_means(self._networks.of(self.options), self._placed(x)).to(x.device)
 
     def _variables(self, term: str) -> tuple[str, ...]:
@@ -173,8 +215,8 @@ class BayesClassifier(Classifier):
 
     def replaced(self, **options) -> "BayesClassifier":
         """This classifier with other options, for the same images and with the same noise."""
-        other = self._changed(options=dataclasses.replace(self.options, **options))
-        if other.options.estimator == "mixture":
+        other = self._changed(_asked=dataclasses.replace(self._asked, **options))
+        if other._asked.estimator == "mixture":
             importance.check_shared_images(self.factorization)
         return other
 
@@ -185,7 +227,7 @@ class BayesClassifier(Classifier):
     @property
     def images_at_once(self) -> int:
         """How many images fit into the memory with all their classes and particles; at least 1."""
-        return self._log_weights().sizes(self.factorization.num_classes, self.options.particles)[1]
+        return self._log_weights().sizes(self.factorization.num_classes, self._asked.particles)[1]
 
     @property
     def bytes_needed(self) -> tuple[int, int]:
@@ -198,10 +240,10 @@ class BayesClassifier(Classifier):
 
     def base_noise(self, images: int) -> Tensor:
         """The standard normal numbers behind z for a batch of B images, [K, 1 or C, B or 1, latent]."""
-        return self._log_weights().noise(self._keys(images), 0, self.options.particles)
+        return self._log_weights().noise(self._keys(images, self.device), 0, self._asked.particles)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in vars(self.options).items())
+        return ", ".join(f"{name}={value}" for name, value in vars(self._asked).items())
 
 
 class Logits(nn.Module):
@@ -216,8 +258,11 @@ class Logits(nn.Module):
         return log_joint - log_joint.mean(1, keepdim=True)
 
 
-def check_images(x: Tensor, image_shape: tuple[int, int, int], bounded: bool = True) -> None:
-    """Refuse anything but a batch of images [B, channels, height, width], finite floats, in [0, 1] where `bounded`."""
+def check_images(x: Tensor, image_shape: tuple[int, int, int], bounded: bool | None = True) -> None:
+    """Refuse anything but a batch of images [B, channels, height, width], finite floats, in [0, 1] where `bounded`.
+
+    None looks at no values.
+    """
     expected = f"expected {'floats in [0, 1]' if bounded else 'finite floats'} of shape [B, {', '.join(map(str, image_shape))}]"
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise InputError(f"images: {expected}, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
@@ -227,7 +272,7 @@ def check_images(x: Tensor, image_shape: tuple[int, int, int], bounded: bool = T
         raise InputError(f"images: {expected}, got no image")
     if bounded:
         check_range(x, expected)
-    elif not x.isfinite().all():
+    elif bounded is not None and not x.isfinite().all():
         raise InputError(f"images: {expected}, got infinite values or NaN")
 
 

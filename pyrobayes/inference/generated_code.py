@@ -13,9 +13,10 @@ from pyrobayes.factorizations.own_networks import OwnNetwork
 from pyrobayes.inference.winograd import Winograd
 from pyrobayes.options import ClassifierOptions
 
-# The compiler may take the weights for constants, and tries its own matrix products against the libraries', silently.
-INDUCTOR = {
-    "freezing": True,
+# The compiler may take the weights for constants, and on a CPU tries its own matrix products against the libraries',
+# silently. On an H100 the trials took two minutes, wrote pages of errors, and gained little.
+INDUCTOR = {"freezing": True}
+TRIALS = {
     "max_autotune": True,
     "max_autotune_gemm_backends": "CPP,TRITON,ATEN",
     "autotune_num_choices_displayed": 0,
@@ -80,7 +81,7 @@ def compiled_tile(decoder: Decoder) -> Callable[[Tensor], Tensor]:
         return decoder.layers(convolutions, hidden)
 
     known = torch._inductor.list_options()  # an older torch lacks some
-    options = {name: value for name, value in INDUCTOR.items() if name in known}
+    options = {name: value for name, value in (INDUCTOR | (TRIALS if on_cpu else {})).items() if name in known}
     compiled = partial(torch.compile, fullgraph=True, dynamic=False, options=options)
     compiled_backward = compiled(decoder.backward)
 

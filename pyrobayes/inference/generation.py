@@ -6,6 +6,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyrobayes.devices import tf32
 from pyrobayes.errors import InputError, check_integer
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.inference import importance
@@ -34,7 +35,7 @@ def generate(factorization: DeepBayes, per_class: int = 8, *, candidates: int = 
     need_images(factorization, "can't generate images")
     device = next(factorization.parameters()).device
     y = torch.arange(factorization.num_classes, device=device)
-    with seeded(seed, device), pyro.validation_enabled(importance.VALIDATE):
+    with seeded(seed, device), tf32(False, device), pyro.validation_enabled(importance.VALIDATE):
         return torch.stack([_one_of_each(factorization, y, candidates) for _ in range(per_class)])
 
 
@@ -52,7 +53,7 @@ def reconstruct(factorization: DeepBayes, x: Tensor, y: Tensor, *, seed: int = 0
     """The mean of p(x|z, ...) at z ~ q(z|x, y), [B, channels, height, width], for images of that shape and classes [B]."""
     need_images(factorization, "can't reconstruct images")
     check_images(x, factorization.image_shape)
-    with seeded(seed, x.device), pyro.validation_enabled(importance.VALIDATE):
+    with seeded(seed, x.device), tf32(False, x.device), pyro.validation_enabled(importance.VALIDATE):
         guide = poutine.trace(factorization.guide).get_trace(x, y)
         with MeanImages():
             model = poutine.trace(poutine.replay(factorization.model, trace=guide)).get_trace(None, y)

@@ -1,10 +1,15 @@
 """The interface that attacks and evaluations have of a classifier: ours, or a module of the user's."""
 
+import contextlib
 import copy
+import functools
+import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from pyrobayes.devices import settled, tf32
 from pyrobayes.errors import LARGEST_SEED, InputError, check_integer
 from pyrobayes.factorizations import Structure
 from pyrobayes.inference.noise import Purpose, key_of, splitmix
@@ -13,6 +18,7 @@ from pyrobayes.options import ClassifierOptions
 from pyrobayes.tensor_files import digest
 
 BY_CALLS = "its noise is drawn by calls and can't be bound to an image: batches of another size have other noise"
+_settled = functools.lru_cache(settled)
 
 
 class Classifier(nn.Module):
@@ -21,7 +27,6 @@ class Classifier(nn.Module):
     A subclass defines `forward`, `estimate`, `replaced` and the properties below that raise NotImplementedError.
 
     Attributes:
-        options: of which every classifier uses `noise` and `seed`.
         has_particles: the classifier has particles, terms and log p(x, y); others give logits alone.
         addressable: an image's noise follows from its place in the data set. If it doesn't, another batch has other noise.
         caveats: sentences that results of this classifier repeat.
@@ -35,10 +40,15 @@ class Classifier(nn.Module):
 
     def __init__(self, options: ClassifierOptions):
         super().__init__()
-        self.options, self._name = options, None
+        self._asked, self._name = options, None
         self._indices: Tensor | None = None
         self._calls = self._draw = 0
         self._number: int | Tensor = 0
+
+    @property
+    def options(self) -> ClassifierOptions:
+        """The options, with those that were left to the device. Every classifier uses `noise` and `seed`."""
+        return _settled(self._asked, self.device)
 
     @property
     def name(self) -> str:
@@ -82,8 +92,29 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
-        raise NotImplementedError
+        """The device of the weights; the CPU without any."""
+        return next((each.device for each in self._tensors()), torch.device("cpu"))
+
+    def _tensors(self) -> Iterator[Tensor]:
+        """Parameters and buffers."""
+        return itertools.chain(self.parameters(), self.buffers())
+
+    def precisely(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which a GPU computes with the precision of the options, a gradient too; outside it with the user's."""
+        device = self.device
+        return tf32(_settled(self._asked, device).precision == "tf32", device)
+
+    @property
+    def graph_key(self) -> tuple | None:
+        """All that the log p(x, y) of known images follows from besides tensors of the images; None if it can't be captured.
+
+        A classifier that has one has `graphs`, `on_buffers` and `buffers_of_images` too.
+        """
+        return None
+
+    def unchecked(self) -> "Classifier":
+        """This classifier, but it doesn't look at the pixels' values, for which a GPU would be waited for."""
+        return self
 
     def _changed(self, **attributes) -> "Classifier":
         other = copy.copy(self)
@@ -100,7 +131,8 @@ class Classifier(nn.Module):
         indices = torch.as_tensor(indices, dtype=torch.long)
         if (indices < 0).any():
             raise InputError(f"indices must be places in a data set, from 0, got {indices.min()}")
-        return self._changed(_indices=indices, _draw=draw)
+        # There they are copied once, and not at every call.
+        return self._changed(_indices=indices.to(self.device), _draw=draw)
 
     def for_some(self, kept: Tensor) -> "Classifier":
         """This classifier, made for some of its known images, their places or a mask [B]; their noise stays theirs."""
@@ -118,21 +150,25 @@ class Classifier(nn.Module):
         """This classifier of the same images, with the noise of another independent draw; number 0 is the classifier itself.
 
         The number is one for all images, or [B] has one for each. Without :meth:`for_images` every call has new noise
-        anyway. Under fixed noise nothing changes.
+        anyway. Under fixed noise nothing changes. A tensor of one number, or on a GPU, isn't checked: that would wait for it.
         """
-        least = int(number.min()) if isinstance(number, Tensor) and number.numel() else number
-        check_integer("number", least, least=0, most=LARGEST_SEED)
+        if not isinstance(number, Tensor):
+            check_integer("number", number, least=0, most=LARGEST_SEED)
+        elif number.dim() and number.numel() and number.device.type == "cpu":
+            check_integer("number", int(number.min()), least=0, most=LARGEST_SEED)
         return self._changed(_number=number) if self.pinned else self
 
-    def _keys(self, images: int) -> Tensor:
+    def _keys(self, images: int, device: torch.device) -> Tensor:
         """[B] a key for the noise of each image."""
-        if self.options.noise == "fixed":
-            return key_of(self.options.seed, Purpose.FIXED_NOISE, 0).expand(images)
+        if self._asked.noise == "fixed":  # added, since a copy from the host would wait for the device
+            zeros = torch.zeros((), dtype=torch.long, device=device)
+            return (zeros + key_of(self._asked.seed, Purpose.FIXED_NOISE, 0)).expand(images)
         if self._indices is None:
             self._calls += 1
-            return splitmix(key_of(self.options.seed, Purpose.NOISE_OF_A_CALL, self._calls), torch.arange(images))
+            key = key_of(self._asked.seed, Purpose.NOISE_OF_A_CALL, self._calls)
+            return splitmix(key, torch.arange(images, device=device))
         if len(self._indices) != images:
             raise InputError(f"the classifier was made for {len(self._indices)} images, got {images}")
-        key = key_of(self.options.seed, Purpose.NOISE_OF_AN_IMAGE, self._draw)
-        number = torch.as_tensor(self._number)
-        return splitmix(splitmix(key, -number).where(number != 0, key), self._indices)
+        key = key_of(self._asked.seed, Purpose.NOISE_OF_AN_IMAGE, self._draw)
+        number = self._number.to(device) if isinstance(self._number, Tensor) else torch.as_tensor(self._number)
+        return splitmix(splitmix(key, -number).where(number != 0, key), self._indices.to(device))

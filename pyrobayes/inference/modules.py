@@ -117,23 +117,13 @@ class ModuleClassifier(Classifier):
         """A digest of the weights, the layers and, where they are known, the files that they come from."""
         return digest(self.weights, {"layers": repr(self.module), "source": str(self.source)})
 
-    def _tensors(self) -> Iterator[Tensor]:
-        """The module's parameters and buffers."""
-        if isinstance(self.module, nn.Module):
-            yield from self.module.parameters()
-            yield from self.module.buffers()
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights; the CPU without any."""
-        return next((each.device for each in self._tensors()), torch.device("cpu"))
-
     def replaced(self, **options) -> "ModuleClassifier":
         """This classifier with other noise or another seed; :class:`InputError` for options of particles."""
-        given = {name: value for name, value in options.items() if value != getattr(self.options, name, None)}
-        if without := sorted(given.keys() - {"noise", "seed", *IDLE}):
+        other = self._changed(_asked=dataclasses.replace(self._asked, **options))
+        given = {name for name in options if getattr(other.options, name) != getattr(self.options, name)}
+        if without := sorted(given - {"noise", "seed", *IDLE}):
             raise InputError(f"{self.name} gives logits alone, and has no {', '.join(without)}: leave that out")
-        return self._changed(options=dataclasses.replace(self.options, **given))
+        return other
 
     def exact(self) -> "ModuleClassifier":
         """This classifier: nothing of it is approximated."""
@@ -154,7 +144,7 @@ class ModuleClassifier(Classifier):
     def _logits(self, x: Tensor) -> Tensor:
         """The module's output, checked; [B, C]. The logarithm where it is known to give probabilities."""
         softmax = Softmax() if self._gives_probabilities else None
-        with self._drawing(len(x)), evaluating(self.module), softmax or contextlib.nullcontext():
+        with self._drawing(len(x)), evaluating(self.module), self.precisely(), softmax or contextlib.nullcontext():
             output = self.module(x.to(next((each for each in self._tensors() if each.is_floating_point()), x)))
         check_logits(output, len(x))
         output = softmax.logarithm(output) if softmax else output
@@ -173,7 +163,7 @@ class ModuleClassifier(Classifier):
         if self._random is False:
             yield
             return
-        keys = self._keys(1 if self.options.noise == "fixed" else images)
+        keys = self._keys(1 if self.options.noise == "fixed" else images, torch.device("cpu"))
         seed = int(keys.sum()) & (LARGEST_SEED >> 1)
         states, inner = (python_random.getstate(), np.random.get_state()), self._inner()
         calls = [each._calls for each in inner]

@@ -55,6 +55,8 @@ def from_pyro(
 class PyroPair(DeepBayes):
     """The joint density that a pair of Pyro functions states; its structure is read from the running model."""
 
+    capturable = False  # any code may depend on anything
+
     def __init__(
         self, model: Callable, guide: Callable, num_classes: int, image_shape: tuple[int, int, int], name: str | None
     ):

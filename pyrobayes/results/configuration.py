@@ -62,7 +62,8 @@ def _commands(found: Found) -> list[str]:
     lines = [["train", *models, *chosen] for chosen, models in grouped(given).items()]
     for command, each in found.items():
         models = dict.fromkeys(result.model for result in each.results)
-        lines.append([command, *selection(each, models), *flags(each.options, type(each.options)())])
+        given, usual = each.options.settled(), type(each.options)().settled()
+        lines.append([command, *selection(each, models), *flags(given, usual)])
     typed = [" ".join(shlex.join(["pyrobayes", *line]).split()) for line in lines]
     return [line for line in typed if not {"<", "`"} & set(line)]  # no model has such a name, and none is typed
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pyrobayes import distributed
 from pyrobayes.factorizations import DeepBayes
-from pyrobayes.inference import importance
+from pyrobayes.inference import capture, importance
+from pyrobayes.inference.capture import Captured
 from pyrobayes.inference.noise import BaseNoise
 from pyrobayes.options import TrainingOptions
 
@@ -22,7 +23,8 @@ COLLAPSED = 0.1  # nats: below this the latent vector carries as good as nothing
 class Inference(SVI):
     """Pyro's `SVI` of one factorization, with one optimizer for all parameters. A step never waits for the device.
 
-    Every process draws the noise of z for the whole batch, so that several processes give the results of one.
+    Every process draws the noise of z for the whole batch, so that several processes give the results of one. On a CUDA
+    device a step of one process is replayed as a graph, see :mod:`pyrobayes.inference.capture`.
     """
 
     def __init__(self, factorization: DeepBayes, options: TrainingOptions):
@@ -31,11 +33,11 @@ class Inference(SVI):
         self._pairs = bool(options.antithetic)
         self._noise_shape = (particles // 2 if self._pairs else particles,) if particles > 1 else ()
         self._noise: Tensor | None = None  # of z in the current step
-        fused = next(factorization.parameters()).device.type in ("cpu", "cuda")
-        adam = torch.optim.Adam(factorization.parameters(), lr=options.lr, fused=fused)
         bound = _ImportanceWeighted if options.bound == "importance-weighted" else _ELBO
         elbo = bound(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
-        super().__init__(factorization.model, self._guide, OneOptimizer(adam), elbo)
+        super().__init__(factorization.model, self._guide, OneOptimizer.of(factorization, options.lr), elbo)
+        self._capturable = factorization.capturable
+        self._replayed = Captured(self._step, "a training step", forget=self.optim.optimizer.zero_grad)
 
     def step(self, x: Tensor, y: Tensor, kl_weight: float = 1.0) -> Tensor:
         """Take a step on images [B, channels, height, width] of classes [B]; returns the bound in nats per image, a scalar."""
@@ -43,6 +45,12 @@ class Inference(SVI):
         noise = torch.randn(shape, device=x.device, dtype=x.dtype)
         if self._pairs:  # terms that are linear in the noise cancel in the mean of a pair
             noise = torch.cat([noise, -noise])
+        if not self._capturable or distributed.processes() > 1 or not capture.serves(x, y, noise):
+            return self._step(x, y, noise, kl_weight)
+        return self._replayed(x, y, noise, x.new_full((), kl_weight))
+
+    def _step(self, x: Tensor, y: Tensor, noise: Tensor, kl_weight: float | Tensor) -> Tensor:
+        """A step as a function of its arguments, the weights and the optimizer's state."""
         mine = distributed.mine()
         self._noise = noise[..., mine, :]
         if len(y[mine]):
@@ -109,10 +117,26 @@ class OneOptimizer(PyroOptim):
         super().__init__(type(optimizer), {})
         self.optimizer = optimizer
 
+    @classmethod
+    def of(cls, factorization: DeepBayes, lr: float) -> "OneOptimizer":
+        """The optimizer of a factorization. On a CUDA device its state and learning rate are there, so that a graph reads them."""
+        device = next(factorization.parameters()).device
+        on_cuda = device.type == "cuda"
+        rate = torch.tensor(lr, dtype=torch.float32, device=device) if on_cuda else lr
+        fused = on_cuda or device.type == "cpu"
+        return cls(torch.optim.Adam(factorization.parameters(), lr=rate, fused=fused, capturable=on_cuda))
+
     @property
     def group(self) -> dict:
-        """Its parameters, `params`, and their learning rate, `lr`."""
+        """Its parameters, `params`, and their learning rate, `lr`, a number or a tensor."""
         return self.optimizer.param_groups[0]
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of the next steps."""
+        if isinstance(self.group["lr"], Tensor):
+            self.group["lr"].fill_(lr)
+        else:
+            self.group["lr"] = lr
 
     def __call__(self, params=None, *args, **kwargs) -> None:
         self.optimizer.step()
@@ -149,7 +173,7 @@ class LatentWeight(Messenger):
     A weight that rises from 0 to 1 keeps the posterior from collapsing at the start (Bowman et al. 2016).
     """
 
-    def __init__(self, weight: float, latent: tuple[str, ...]):
+    def __init__(self, weight: float | Tensor, latent: tuple[str, ...]):
         super().__init__()
         self.weight, self.latent = weight, latent
 

@@ -22,14 +22,14 @@ from pyrobayes import factorizations
 from pyrobayes.codec import decode
 from pyrobayes.data.images import Images
 from pyrobayes.data.source import ImageSource
+from pyrobayes.devices import choose_device
 from pyrobayes.errors import InputError, choice
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.factorizations.own_networks import names_of
 from pyrobayes.files import checksum, parse_json
 from pyrobayes.inference.classifier import BayesClassifier
-from pyrobayes.options import DEVICES, PRETRAINED, Networks, TrainingOptions
+from pyrobayes.options import PRETRAINED, Networks, TrainingOptions
 from pyrobayes.tensor_files import check_tensors, read_tensors
-from pyrobayes.torchrun import local_rank, started
 from pyrobayes.version import __version__
 
 CONFIG, MODEL, METRICS, RESUME = "config.json", "model.safetensors", "metrics.jsonl", "resume.safetensors"
@@ -152,7 +152,7 @@ def load(
 
     Args:
         folder: the run, such as `runs/gbz`.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, `cpu`, `cuda`, a GPU such as `cuda:1`, or `mps`.
         encoder, decoder: the own networks that the model was built with, whose code no run holds. Their weights are read
             from the run; only the names and shapes of these can be checked.
         options: `particles`, `noise`, `seed` and the other arguments of :class:`pyrobayes.BayesClassifier`.
@@ -187,31 +187,6 @@ def pretrained(model: str, *, device: str = "auto", **options) -> BayesClassifie
     """
     there = [folder.name for folder in sorted(PRETRAINED.iterdir()) if (folder / MODEL).is_file()]
     return load(PRETRAINED / choice("pretrained model", model, there), device=device, **options)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` takes CUDA, else MPS, else the CPU. :class:`InputError` if it is absent.
-
-    `cuda:1` is the second GPU; `cuda` is the first, or under torchrun the process's own.
-    """
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
-    name, _, index = str(name).partition(":")
-    name = choice("device", name, DEVICES)
-    if index and (name != "cuda" or not index.isdecimal()):
-        raise InputError(f"only cuda has a number, such as cuda:1, got device {name}:{index}")
-    if name == "auto":
-        name = next(device for device, available in there.items() if available())
-    if not there[name]():
-        raise InputError(f"device {name} was asked for, but this torch ({torch.__version__}) finds none; take cpu")
-    if name == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # in convolutions; float32 is what was asked for
-        number, gpus = int(index) if index else local_rank(), torch.cuda.device_count()
-        if index and number >= gpus:
-            raise InputError(f"device cuda:{index} was asked for, but there are {gpus} GPUs, numbered from 0")
-        if index and started():
-            raise InputError("under torchrun every process takes the GPU of its own number: give the device cuda")
-        return torch.device("cuda", number)
-    return torch.device(name)
 
 
 def read_model(folder: str | os.PathLike) -> tuple[Config, dict[str, Tensor], int]:

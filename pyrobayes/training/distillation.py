@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pyrobayes import factorizations
 from pyrobayes.data.images import Images
+from pyrobayes.devices import tf32
 from pyrobayes.errors import InputError, check_count, check_integer, check_seed, check_step_size
 from pyrobayes.factorizations.comparators import CNN
 from pyrobayes.inference.classifier import BayesClassifier
@@ -56,7 +57,7 @@ def distill(
     check_seed("seed", seed)
     device = victim.device
     x = data.to(device).batch(slice(None))[0]
-    with seeded(seed, device):
+    with seeded(seed, device), tf32(False, device):
         shapes = {"image_shape": data.image_shape, "num_classes": len(data.classes)}
         network = factorizations.build("cnn", networks, seed=seed, **shapes)
         network, answers = network.to(device), asked(victim, x, 0, batch_size)

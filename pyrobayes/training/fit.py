@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pyrobayes import distributed
 from pyrobayes.data.images import Images
+from pyrobayes.devices import tf32
 from pyrobayes.errors import InputError, PyrobayesError, check_flag
 from pyrobayes.factorizations import DeepBayes
 from pyrobayes.factorizations.conditionals import DataClasses
@@ -36,6 +37,7 @@ from pyrobayes.training.checkpoint import Config
 from pyrobayes.training.metrics import Epoch
 from pyrobayes.training.run_folder import FinishedRun, Place, RunFolder, TrainingState, check_no_run
 
+TRAINING_TF32 = False  # on a GPU; to be chosen by the table that `make gpu` measures
 VALIDATION_IMAGES = 500  # classified after every epoch
 LOOK_EVERY = 50  # steps between reads of the ELBO where a read makes the host wait for the device
 _TRAINING = threading.RLock()
@@ -169,7 +171,7 @@ class _Training:
         self.factorization.requires_grad_(True)
         epochs, stopped = self.options.epochs, 0
         validated = pyro.validation_enabled(importance.VALIDATE)
-        with validated, seeded(self._seed(0), self.device), postponed() as received:
+        with validated, tf32(TRAINING_TF32, self.device), seeded(self._seed(0), self.device), postponed() as received:
             set_random_state(self.random_state)
             distributed.must_agree("where the training starts", lambda: digest(*self.state().encoded()))
             while len(self.epochs) < epochs:
@@ -199,7 +201,7 @@ class _Training:
         for indices, x, y in self.training.read(batches[place.step :], distributed.mine()):
             x = augmented(x, self.options.augmentation, self.options.sigma)
             x = attacked(indices, x, y, self._ramp(attacked.warmup))
-            self.inference.optim.group["lr"] = learning_rate(self.options, *self._position())
+            self.inference.optim.set_lr(lr := learning_rate(self.options, *self._position()))
             # The fourth power keeps the KL term small until z is of use.
             self.factorization.train()
             elbo = self.inference.step(x, y, self._ramp(self.options.kl_warmup) ** 4)
@@ -228,7 +230,7 @@ class _Training:
             validation_kl=kl,
             validation_accuracy=accuracy,
             collapsed=collapsed(self.averaged, kl, accuracy),
-            lr=self.inference.optim.group["lr"],
+            lr=lr,
             seconds=time.monotonic() - start,
         )
 

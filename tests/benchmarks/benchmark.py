@@ -23,10 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pyrobayes
 from pyrobayes import BayesClassifier, TrainingOptions, evaluation
+from pyrobayes.device_options import MEMORY as DEFAULT_MEMORY
+from pyrobayes.devices import choose_device
 from pyrobayes.inference.noise import NoiseStream
-from pyrobayes.options import ClassifierOptions
 from pyrobayes.training.bounds import Inference
-from pyrobayes.training.checkpoint import choose_device, versions
+from pyrobayes.training.checkpoint import versions
 
 EPS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 OURS = {
@@ -253,7 +254,7 @@ print(kib[0] * 1024 if kib else resource.getrusage(resource.RUSAGE_SELF).ru_maxr
 """
 
 
-def memory(particles: int, images: int, networks: str = "paper", budget: int = ClassifierOptions.memory) -> float:
+def memory(particles: int, images: int, networks: str = "paper", budget: int = DEFAULT_MEMORY) -> float:
     """GiB at the peak of a process of its own that takes the gradient of the log joint, on the CPU."""
     command = [sys.executable, "-c", MEMORY, networks, str(particles), str(images), str(budget)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 2**30

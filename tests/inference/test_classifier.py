@@ -298,7 +298,7 @@ def test_a_guide_that_draws_more_than_it_did_is_refused(make, batch):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_generated_code_gives_the_same_and_follows_the_weights(make, batch, monkeypatch, capfd):
-    monkeypatch.setitem(networks.TILE, "cpu", 8 * 1024)  # several whole tiles, and a rest
+    monkeypatch.setattr(networks, "CPU_TILE", 8 * 1024)  # several whole tiles, and a rest
     factorization, x = make("gbz"), batch[0]
     plain, compiled = (BayesClassifier(factorization, particles=7, noise="fixed", compile=c) for c in (False, True))
     for _ in range(2):
@@ -325,7 +325,7 @@ def test_a_compiler_that_fails_is_told(make, batch, monkeypatch):
         return generated
 
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setitem(networks.TILE, "cpu", 8 * 1024)
+    monkeypatch.setattr(networks, "CPU_TILE", 8 * 1024)
     with torch.no_grad(), pytest.raises(InputError, match="compile needs a C.. compiler .* says: none found$"):
         BayesClassifier(make("gbz"), compile=True)(batch[0])
 

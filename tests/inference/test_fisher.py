@@ -149,7 +149,7 @@ def test_pruned_classes_have_one_too(make, batch):
 
 
 def test_bfloat16_gives_it_nearly(make, batch, monkeypatch):
-    monkeypatch.setitem(networks.TILE, "cpu", 8 * 1024)
+    monkeypatch.setattr(networks, "CPU_TILE", 8 * 1024)
     factorization, x = make("gbz"), batch[0]
     plain, faster = (BayesClassifier(factorization, 7, noise="fixed", **given) for given in ({}, {"precision": "bf16"}))
     near, exact = (gradients(each, x, "fisher") for each in (faster, plain))

@@ -8,7 +8,7 @@ import torch
 
 from pyrobayes import InputError, Progress, TrainingOptions, fit, load
 from pyrobayes.tensor_files import read_tensors, save_tensors
-from pyrobayes.training.checkpoint import CONFIG, METRICS, MODEL, RESUME, choose_device
+from pyrobayes.training.checkpoint import CONFIG, METRICS, MODEL, RESUME
 from pyrobayes.training.metrics import Epoch, as_lines, read_metrics
 
 ONE_EPOCH = TrainingOptions(epochs=1)
@@ -216,17 +216,3 @@ def test_leftovers_of_killed_writes_are_removed_at_the_next_start(run, make, tin
 def test_a_folder_of_a_wrong_kind_is_refused(folder):
     with pytest.raises(InputError, match="folder must be the path of a run, such as runs/gbz, got "):
         load(folder)
-
-
-def test_a_gpu_has_a_number(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    for name, device in (("cuda:1", "cuda:1"), (torch.device("cuda:0"), "cuda:0"), ("cuda", "cuda:0"), ("CPU", "cpu")):
-        assert choose_device(name) == torch.device(device)
-    for name, words in (
-        ("cuda:2", "there are 2 GPUs, numbered from 0"),
-        ("cpu:1", "only cuda has a number, such as cuda:1"),
-    ):
-        with pytest.raises(InputError, match=words):
-            choose_device(name)

@@ -14,9 +14,8 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
-from support import TINY, as_on_a_gpu
+from support import TINY, CopiesFromTheHost, as_on_a_gpu
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyrobayes import (
     BayesClassifier,
@@ -482,21 +481,6 @@ def test_tensorboard_files_are_written(make, tiny_images, tmp_path):
         warnings.simplefilter("ignore")  # tensorboard's own
         fit(make("dbx"), tiny_images, TrainingOptions(epochs=1), out=tmp_path, tensorboard=True)
     assert list((tmp_path / "tensorboard").glob("events*"))
-
-
-class CopiesFromTheHost(TorchDispatchMode):
-    """Counts what is copied from the CPU to another device, for which a GPU would be waited for."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
-        out = operation(*arguments, **(options or {}))
-        devices = {each.device.type for each in (*arguments, out) if isinstance(each, torch.Tensor)}
-        if "copy" in str(operation) and len(devices) > 1:
-            self.found.append(operation)
-        return out
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -108,7 +108,7 @@ def known_broken_model(training: Images, saturated: bool, device: torch.device |
 def plain_gradient(classifier: Classifier, x: Tensor, y: Tensor) -> Tensor:
     """The gradient of the cross-entropy as it is usually computed, which underflows where the classifier is sure."""
     inputs = x.clone().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), classifier.precisely():
         loss = F.cross_entropy(classifier(inputs), y, reduction="sum")
         return torch.autograd.grad(loss, inputs)[0]
 

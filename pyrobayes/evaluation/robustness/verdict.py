@@ -14,6 +14,7 @@ from torch import nn
 
 from pyrobayes.codec import saved
 from pyrobayes.data.images import Images
+from pyrobayes.devices import settled
 from pyrobayes.evaluation.images import approximation, expect, gradient_signs, opened, validated_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.evaluation.records import FINITE, Limits, Summarized, require, table
@@ -202,6 +203,7 @@ def assess(
     expect("sources", sources, Sequence)
     classifier = opened(classifier, data, name)
     sources = [opened(source, data, argument="source") for source in sources]
+    options = settled(options, classifier.device)
     validated_images(classifier, data, options.images, options.batch_size)
     few, cache = data.head(options.images), cache or ResultCache()
     return verdict_of(RobustnessRun(classifier, few, options, sources, cache, progress, training=training, test=data))

@@ -1,0 +1,99 @@
+"""Attacks as a GPU runs them: no step waits for it, and a graph serves every batch. No GPU is needed."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from support import TINY, CopiesFromTheHost, OperationsRecorder, as_on_a_gpu
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pyrobayes import BayesClassifier, Networks, attacks, build, from_pyro
+from pyrobayes.attacks import Problem
+from pyrobayes.attacks import problem as problem_module
+from pyrobayes.inference import capture, importance
+
+STEPS = [
+    ("pgd", "fresh", {"steps": 1}),
+    ("mim", "fixed", {"steps": 1, "norm": "l2"}),
+    ("apgd", "fresh", {"steps": 2, "norm": "l2"}),
+    ("eot-mim", "fresh", {"steps": 1, "rivals": 0}),
+]
+
+
+@pytest.mark.parametrize("attack, noise, options", STEPS)
+def test_a_step_does_not_wait_for_the_device(attack, noise, options, monkeypatch):
+    factorization = build("gfz", Networks(latent=4, hidden=8, channels=16)).requires_grad_(False)
+    for name in ("check_range", "check_classes"):  # once per attack; fake images have no values
+        monkeypatch.setattr(problem_module, name, lambda *given: None)
+    monkeypatch.setattr(importance, "VALIDATE", False)
+    monkeypatch.setattr(BayesClassifier, "bytes_needed", (1, 1))
+    monkeypatch.setattr(torch.autograd, "grad", lambda loss, images: [torch.empty_like(images)])  # it needs a GPU
+    by = attacks.get(attack, **options)
+    with FakeTensorMode(), pyro.validation_enabled(False):
+        as_on_a_gpu(factorization)
+        x, y = torch.empty(3, 1, 28, 28, device="cuda"), torch.zeros(3, dtype=torch.long, device="cuda")
+        pinned = BayesClassifier(factorization, particles=2, noise=noise).on_buffers(
+            torch.arange(3, device="cuda"), None
+        )
+        problem = Problem(by, pinned, x, y)
+        with CopiesFromTheHost() as copies:
+            (images,) = by.perturb_all(problem, [0.1])
+    assert images.device.type == "cuda" and not copies.found
+
+
+CASES = [
+    ("gfz", "pgd", {"steps": 4}, {}),
+    ("gbz", "pgd", {"steps": 4, "target": 3, "loss": "margin", "eot": 2}, {"noise": "fixed", "memory": 1}),
+    ("dfx", "apgd", {"steps": 4, "loss": "dlr", "norm": "l2"}, {}),
+    ("dbx", "mim", {"steps": 4, "snapshot": True}, {"precision": "bf16"}),
+    ("gby", "eot-mim", {"steps": 4, "second_steps": 0, "rivals": 1, "selection": 1}, {}),
+    ("gbz", "pgd", {"steps": 4, "gradient": "both"}, {"estimator": "mixture"}),
+    ("gbz", "pgd", {"steps": 4}, {"negligible": 0.01}),
+]
+
+
+@pytest.mark.parametrize("name, attack, options, classifying", CASES)
+def test_a_graph_of_one_batch_serves_the_next(name, attack, options, classifying, make, tiny_images, monkeypatch):
+    factorization, by = make(name).requires_grad_(False), attacks.get(attack, **options)
+    classifier = BayesClassifier(factorization, particles=2, **classifying)
+    monkeypatch.setattr(importance, "VALIDATE", False)
+    batches = [
+        (torch.arange(first, first + 4), *tiny_images.batch(torch.arange(first, first + 4))) for first in (0, 40)
+    ]
+
+    def attacked():
+        return [by(classifier, x, y, 0.2, indices=indices) for indices, x, y in batches]
+
+    with pyro.validation_enabled(False):
+        expected = attacked()
+        monkeypatch.setattr(capture, "RECORDER", recorder := OperationsRecorder())
+        found = attacked()
+    sparse = "negligible" in classifying  # which looks at values, and is called
+    assert (recorder.captured == 0) == sparse and (recorder.replayed > 4) == (not sparse)
+    for one, other in zip(expected, found):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
+
+
+def test_true_classes_are_checked_before_a_graph_runs(make, batch, monkeypatch):
+    monkeypatch.setattr(capture, "RECORDER", OperationsRecorder())
+    classifier = BayesClassifier(make("dbx").requires_grad_(False), particles=2)
+    with pytest.raises(attacks.base.InputError, match="y must hold classes from 0 to 9, got 10 to 10"):
+        attacks.fgsm(classifier, batch[0], torch.full((4,), 10), 0.1)
+
+
+def test_code_of_the_users_is_called(tiny_images, monkeypatch):
+    monkeypatch.setattr(capture, "RECORDER", recorder := OperationsRecorder())
+    x, y = tiny_images.batch(slice(3))
+    weights = torch.linspace(-1, 1, x[0].numel() * 10).reshape(-1, 10)
+
+    def model(x, y):
+        with pyro.plate("images", y.shape[-1]):
+            pyro.sample("x", dist.Normal(torch.zeros_like(x), 1).to_event(3), obs=x)
+            pyro.sample("y", dist.Categorical(logits=x.flatten(-3) @ weights), obs=y)
+
+    pair = from_pyro(model, lambda x, y: None, 10, image_shape=x.shape[1:])
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(x[0].numel(), 4))
+    own = build("dbx", TINY, image_shape=x.shape[1:], encoder=encoder).requires_grad_(False)
+    for classifier in (pair, lambda x: x.flatten(1) @ weights, BayesClassifier(own, particles=2)):
+        changed = attacks.get("pgd", steps=capture.WARM_UP + 2)(classifier, x, y, 0.1)
+        assert not torch.equal(changed, x) and not recorder.captured
