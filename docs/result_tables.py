@@ -175,7 +175,7 @@ def unknown_images() -> str:
     """Images of another data set that the tests reject, and how well their scores tell them apart, as `docs/unknown_images.py` measured it."""
     rows: dict[str, list[str]] = {}
     for row in saved_rows("unknown_images"):
-        rejected, false_alarms = (share(decode(Rate, row[what], ())) for what in ("rejected", "false_alarms"))
+        rejected, false_alarms = (share(decode(Rate, row[what])) for what in ("rejected", "false_alarms"))
         rows.setdefault(row["model"], []).append((rejected, false_alarms, f"{row['auc']:.2f}"))
     header = [
         "model",
