@@ -58,7 +58,8 @@ def names_of(trained: Sequence[tuple[str, Provenance | None]]) -> list[str]:
 
 def _commands(found: Found) -> list[str]:
     """The command lines that give the results again."""
-    given = [(_training_flags(*each), each[0]) for each in trainings(found) if each[1].config and not _packaged(*each)]
+    trained = [(model, each) for model, each in trainings(found) if each.config and not _packaged(model, each)]
+    given = [(_training_flags(*each), each[0]) for each in trained if not _has_own_networks(each[1])]
     lines = [["train", *models, *chosen] for chosen, models in grouped(given).items()]
     for command, each in found.items():
         models = dict.fromkeys(result.model for result in each.results)
@@ -68,10 +69,16 @@ def _commands(found: Found) -> list[str]:
     return [line for line in typed if not {"<", "`"} & set(line)]  # no model has such a name, and none is typed
 
 
+def _has_own_networks(trained: Provenance) -> bool:
+    """Was the model built with an encoder or a decoder of the user's? No command takes them."""
+    return bool(trained.config.networks.encoder or trained.config.networks.decoder)
+
+
 def _training_flags(model: str, trained: Provenance) -> tuple[str, ...]:
     """The options of `pyrobayes train` that train a model like this, with the preset of networks that takes fewest."""
     config = trained.config
-    changes = {preset: flags(config.networks, sizes) for preset, sizes in NETWORKS.items()}
+    presets = {name: sizes for name, sizes in NETWORKS.items() if sizes.original == config.networks.original}
+    changes = {preset: flags(config.networks, sizes) for preset, sizes in presets.items()}
     nearest = min(changes, key=lambda preset: len(changes[preset]))
     networks = [] if nearest == "paper" else ["--networks", nearest]
     data = [] if config.data == "fashion-mnist" else ["--data", config.data]

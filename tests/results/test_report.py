@@ -255,6 +255,18 @@ def test_a_part_of_the_data_is_named_in_the_command(folder):
     assert "\npyrobayes attack gbz --data fashion-mnist-mini --eps-range" in written(folder)[0]
 
 
+def test_no_command_trains_networks_of_ones_own(folder):
+    for path in (folder / f"{name}.json" for name in ("evaluation", "robustness", "detection")):
+        path.unlink()
+    for encoder, line in ((None, True), ("Mine", False)):
+        own = Networks(channels=32, encoder=encoder)
+        config = Config("gbz", own, (1, 28, 28), CLASSES, "fashion-mnist", "5" * 64, TrainingOptions())
+        trained = {"gbz": {"epochs": 20, "weights": "5" * 64, "config": dataclasses.asdict(config)}}
+        save(folder, "attack", [attack("gbz")], AttackOptions(eps=EPS), trained=trained)
+        text, _ = written(folder)
+        assert ("pyrobayes train gbz" in text) is line and "pyrobayes attack gbz" in text and "--encoder" not in text
+
+
 def test_formulas_checks_configuration_and_versions_are_there(made):
     text, html = written(made)
     read = Read(html)
@@ -323,13 +335,13 @@ def test_odd_names_stand_for_themselves(folder):
     figures.save(figures.adversarial_examples(attack("gbz"), CLASSES), folder / "figure2-odd &name (1)")
     _, html = written(folder)
     read = Read(html)
-    assert read.table("model", "attack")[1][:2] == [name.upper(), other]
+    assert read.table("model", "attack")[1][:2] == [name, other]
     assert "script" not in {tag for tag, _ in read.tags} and "a" not in {tag for tag, _ in read.tags}
     odd = "odd &name (1)"
     save(folder, "attack", [attack(odd)], AttackOptions(eps=EPS))
     text, html = written(folder)
-    assert "![Figure 2, ODD \\&NAME (1)](figure2-odd%20%26name%20%281%29.png)" in text
-    assert 'alt="Figure 2, ODD &amp;NAME (1)"' in html
+    assert "![Figure 2, odd \\&name (1)](figure2-odd%20%26name%20%281%29.png)" in text
+    assert 'alt="Figure 2, odd &amp;name (1)"' in html
 
 
 def test_several_attacks_have_a_table_each(folder):
@@ -451,7 +463,7 @@ def test_the_markdown_holds_no_html(folder):
     ):
         save(folder, command, [result], options, data={"name": "<i>", "split": "<p>", "sha256": "<h1>"})
     text, html = written(folder)
-    assert not tag.search(text) and "&lt;SCRIPT&gt;" in text
+    assert not tag.search(text) and "&lt;script&gt;" in text
     assert not {"script", "b", "i", "h1"} & {each for each, _ in Read(html).tags} - {"h1"}
     assert [tag for tag, _ in Read(html).tags].count("h1") == 1
 
