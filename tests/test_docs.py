@@ -148,7 +148,7 @@ def small(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=named)
-def test_python_runs(page, small, param_store):
+def test_python_runs(page, small, quickly_broken, param_store):
     run_python(page)
 
 

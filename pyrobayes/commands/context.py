@@ -19,7 +19,7 @@ from pyrobayes.errors import InputError
 from pyrobayes.evaluation.images import opened
 from pyrobayes.inference.interface import Classifier
 from pyrobayes.inference.modules import ModuleClassifier
-from pyrobayes.inference.own_modules import load_module
+from pyrobayes.inference.own_modules import UNKNOWN_TRAINING, load_module
 from pyrobayes.options import PRETRAINED, EvaluationOptions
 from pyrobayes.progress import Progress, silent
 from pyrobayes.results.registry import ResultCommand
@@ -123,7 +123,8 @@ class Context:
         module.requires_grad_(False).to(choose_device(self.device))
         classifier = ModuleClassifier(module, name=source.name, noise=options.noise, seed=options.seed)
         classifier.source = source
-        return opened(classifier, test)
+        tried = opened(classifier, test)
+        return tried._changed(caveats=(*tried.caveats, UNKNOWN_TRAINING))
 
     def without_module(self) -> "Context":
         """This context for trained models alone."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from pyrobayes.data.images import SPLITS, Images
@@ -153,7 +153,8 @@ def in_threads(read: Callable[[Any], Any], files: Sequence) -> Iterator:
         try:
             return read(file)
         except UNREADABLE as error:
-            return InputError(f"{getattr(file, 'path', file)} can't be taken as an image: {error}")
+            told = "PIL knows no such image" if isinstance(error, UnidentifiedImageError) else error
+            return InputError(f"{getattr(file, 'path', file)} can't be taken as an image: {told}")
 
     with ThreadPoolExecutor() as threads:
         for first in range(0, len(files), READ_AT_ONCE):

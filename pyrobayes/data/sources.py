@@ -62,7 +62,10 @@ def load_data(name: str = "fashion-mnist", split: str = "train", data_dir: str |
 def read_source(source: ImageSource, split: str, data_dir: str | os.PathLike | None = None) -> Images:
     """A split of one's own images: those of an `.npz` file, or of a folder, decoded into the cache folder if they are many."""
     if not os.path.exists(source.path):
-        raise InputError(f"there is no folder or .npz file {source.path}: give the place of the images (data=...)")
+        here = "" if os.path.isabs(source.path) else f" in {os.getcwd()}"
+        raise InputError(
+            f"there is no folder or .npz file {source.path}{here}: give the place of the images (data=...)"
+        )
     if os.path.isdir(source.path):
         return Images.from_folder(source.path, split, **source.reading, data_dir=data_dir)
     if not source.path.lower().endswith(".npz"):

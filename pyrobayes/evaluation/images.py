@@ -85,7 +85,7 @@ def _tried_in_other_scales(classifier: Classifier, x: Tensor, y: Tensor) -> Clas
         return classifier
     told = (
         f"it classifies {percent(as_it_is)} of {len(x)} images correctly with pixels in [0, 1], and {percent(best)} with pixels "
-        f"{scale}: put a layer in front of it that scales them"
+        f"{scale}: put a layer in front of it that scales them as in its training"
     )
     warn(f"{classifier.name}: {told}")
     return classifier._changed(caveats=(*classifier.caveats, told))

@@ -5,6 +5,8 @@ import importlib
 import inspect
 import os
 import sys
+import textwrap
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,12 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from pyrobayes.errors import InputError
 from pyrobayes.tensor_files import digest
 
+UNKNOWN_TRAINING = "no file tells what it was trained on: if test images were among it, its results say nothing"
 NESTED = "state_dict"  # the key under which many checkpoints hold the weights
 
 
@@ -61,9 +65,11 @@ def load_module(
             holes (CVE-2025-32434 before torch 2.6): give it only for files that you would also run.
     """
     make = _imported(function)
-    module = make if isinstance(make, nn.Module) else make()
+    module = make if isinstance(make, nn.Module) else _made(make, function)
     if not isinstance(module, nn.Module):
         raise InputError(f"{function} must give an nn.Module, got {type(module).__name__}")
+    if any(isinstance(each, UninitializedTensorMixin) for each in (*module.parameters(), *module.buffers())):
+        raise InputError(f"{function} gives a module with lazy layers: run it on an image within the function")
     if weights is None:
         sha256 = digest({name: each for name, each in module.state_dict().items() if isinstance(each, Tensor)}, {})
     else:
@@ -75,10 +81,26 @@ def load_module(
     return module, ModuleSource(function, _code(make), None if weights is None else str(weights), sha256)
 
 
+def _made(make: Callable, function: str):
+    """What the function gives; an error in it is told in one line."""
+    try:
+        return make()
+    except InputError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise InputError(f"model {function} can't be made: {told} ({frame.filename}, line {frame.lineno})") from error
+
+
 def _imported(function: str) -> Callable:
     place, _, name = str(function).partition(":")
     if not place or not name:
         raise InputError(f"model must be of the form package.module:function, got {function!r}")
+    if place.endswith(".py"):
+        raise InputError(
+            f"model {function}: a module is named without .py, as Python imports it: {_as_module(place)}:{name}"
+        )
     here = os.getcwd()
     sys.path.insert(0, here)
     try:
@@ -90,6 +112,10 @@ def _imported(function: str) -> Callable:
     if not callable(made := getattr(found, name, None)):
         raise InputError(f"model {function}: {place} has no function {name}")
     return made
+
+
+def _as_module(file: str) -> str:
+    return ".".join(Path(file).with_suffix("").parts)
 
 
 def _code(make: Callable) -> str | None:
@@ -137,4 +163,7 @@ def _fill(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
         module.load_state_dict(weights)
     except RuntimeError as error:
         told = " ".join(str(error).split())
-        raise InputError(f"the weights in {path} don't fit the module: {told:.300}") from error
+        wrapped = "; where the module wraps the one whose weights these are, load them within the function, and leave weights out"
+        raise InputError(
+            f"the weights in {path} don't fit the module: {textwrap.shorten(told, 300)}{wrapped}"
+        ) from error

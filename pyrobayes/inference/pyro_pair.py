@@ -131,7 +131,8 @@ class PyroPair(DeepBayes):
         except Exception as error:
             raise InputError(
                 f"{self.name} doesn't run on images {list(x.shape)} and classes [{len(y)}]: {type(error).__name__}: "
-                f"{(str(error).splitlines() or [''])[0]}"
+                f"{(str(error).splitlines() or [''])[0]}; images are of the shape {self.image_shape} unless image_shape=... says "
+                "another (channels, height, width)"
             ) from error
 
     def _checked(self, guide: poutine.Trace, model: poutine.Trace, images: int) -> dict[str, dict]:

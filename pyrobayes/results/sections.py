@@ -21,6 +21,7 @@ from pyrobayes.results.store import SavedReproduction, SavedResults
 from pyrobayes.results.tables import MODEL, NORMS, NUMBER, Table, eps_of, grouped
 
 TOLD = 0.1  # the summary tells of the eps nearest to this one
+FEW = 4  # of a verdict it tells of so many eps at most, else of that one too
 DEFENDER = ("particles", "noise", "estimator", "prune")  # options that tell one classifier from another
 
 Found = Mapping[str, SavedResults]
@@ -173,13 +174,13 @@ def verdict_sentences(verdict: Verdict) -> list[str]:
 
 
 def worst_case(verdict: Verdict) -> str:
-    """A sentence on the worst case of all attacks."""
-    i = _nearest(verdict.eps)
+    """A sentence on the worst case of all attacks, at every eps where there are a few."""
+    few = len(verdict.eps) <= FEW
+    at = {verdict.eps[i]: verdict.headline[i] for i in (range(len(verdict.eps)) if few else [_nearest(verdict.eps)])}
     most = " in most further draws of the noise" if verdict.broken_in_most else ""
-    bound = f" ({verdict.worst[i].percent()} in at least one of the attacks' own draws)" if most else ""
     return (
-        f"In the worst case of {len(verdict.success)} attacks at eps {verdict.eps[i]:g}, {verdict.headline[i].sentence()} of "
-        f"{verdict.images:,} images are misclassified{most}{bound}."
+        f"In the worst case of {len(verdict.success)} attacks at eps {listed(f'{eps:g}' for eps in at)}, "
+        f"{listed(rate.sentence() for rate in at.values())} of {verdict.images:,} images are misclassified{most}."
     )
 
 

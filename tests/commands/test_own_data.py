@@ -1,6 +1,7 @@
 """Commands on images of one's own: a run remembers them by their content, and finds them again."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_a_run_finds_its_images_again_or_says_what_changed(folder):
     assert config.networks.channels == (6, 4) and "--channels 6,4" in command
 
     moved = folder.rename(folder.with_name("my pictures"))
-    gone = "Error: there is no folder or .npz file photos: give the place of the images (--data)"
+    gone = f"Error: there is no folder or .npz file photos in {os.getcwd()}: give the place of the images (--data)"
     assert refused("evaluate", *FEW) == gone == refused("train", "dbx", "--resume")
     made = read_results("runs")
     (

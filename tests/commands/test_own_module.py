@@ -30,6 +30,12 @@ def soft():
 
 def number():
     return 3
+
+def broken():
+    return {}["weights"]
+
+def lazy():
+    return nn.LazyLinear(10)
 """
 ON_FEW = ["--data", "fashion-mnist-mini", "--images", 3]
 
@@ -64,7 +70,7 @@ def test_every_command_takes_a_module_and_its_results_say_where_it_comes_from(pl
     ):
         done = invoke(*command, *own)
         assert done.exit_code == 0, done.output
-        assert "NETS-SMALL: it gives logits alone" in done.output
+        assert "nets-small: it gives logits alone" in done.output and "what it was trained on" in done.output
     sha256 = hashlib.sha256((place / "small.safetensors").read_bytes()).hexdigest()
     for saved in read_results("runs").values():
         trained = saved.trained["nets-small"]
@@ -94,7 +100,7 @@ def test_a_module_stands_beside_our_models_and_keeps_its_dropout_on(place, empty
 def test_what_would_spoil_an_evaluation_is_a_line_on_standard_error(place, empty_figures):
     done = invoke("evaluate", "--model", "nets:soft", *ON_FEW)
     assert "\nwarning: nets-soft: it gives probabilities, and their log is taken" in f"\n{done.stderr}"
-    assert "NETS-SOFT: it gives probabilities" in done.stdout
+    assert "nets-soft: it gives probabilities" in done.stdout
 
 
 def test_pickles_are_read_only_if_trusted_and_then_tensors_alone(place):
@@ -115,10 +121,13 @@ def test_pickles_are_read_only_if_trusted_and_then_tensors_alone(place):
         ("nets", None, "model must be of the form package.module:function, got 'nets'"),
         ("nest:small", None, "nest can't be imported from here"),
         ("nets:large", None, "nets has no function large"),
+        ("nets.py:small", None, "a module is named without .py, as Python imports it: nets:small"),
+        ("nets:broken", None, r"nets:broken can't be made: KeyError: 'weights' \(.*nets.py, line 19\)"),
+        ("nets:lazy", None, "nets:lazy gives a module with lazy layers: run it on an image within the function"),
         ("nets:number", None, "nets:number must give an nn.Module, got int"),
         ("nets:small", "none.safetensors", "no file of weights at none.safetensors"),
         ("nets:small", "damaged.safetensors", "can't read the weights in damaged.safetensors"),
-        ("nets:small", "part.pt", 'don\'t fit the module: .* Missing key.* "1.bias"'),
+        ("nets:small", "part.pt", 'don\'t fit the module: .* Missing key.* "1.bias".*load them within the function'),
         ("nets:small", "whole.pt", "whole.pt holds more than tensors, which is never run: save model.state_dict"),
         ("nets:small", "other.pt", "other.pt must hold a state dict, tensors by name, got entries epoch"),
     ],

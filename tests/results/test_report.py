@@ -184,8 +184,8 @@ def test_the_worst_case_stands_beside_a_single_attack_or_its_lack_is_told(made):
     assert "There is no verdict on DFX: FGSM alone gives an upper bound of the robustness only" in text
     assert "`pyrobayes robustness gbz dfx` tries many" in text
     assert (
-        "In the worst case of 3 attacks at eps 0.1, 55.0% [34.2, 74.2] of 20 images are misclassified in most further draws of the "
-        "noise (75.0 [53.1, 88.8] in at least one of the attacks' own draws)." in text
+        "In the worst case of 3 attacks at eps 0.1 and 0.2, 55.0% [34.2, 74.2] and 90.0% [69.9, 97.2] of 20 images are "
+        "misclassified in most further draws of the noise." in text
     )
     assert f"Of {len(CHECKS)} checks, 2 failed (numbers 4 and 10)." in text
 
@@ -408,7 +408,10 @@ def test_damaged_detections_are_refused(changes, folder):
 
 def test_the_figure_of_several_models_is_shown(folder):
     save(folder, "robustness", [verdict("gbz"), verdict("gfz")], RobustnessOptions(eps=(0.1, 0.2)))
-    assert "](robustness.png)" in written(folder)[0]
+    text, html = written(folder)
+    assert "](robustness.png)" in text
+    beside = Read(html).table("model", "clean accuracy (%)", "FGSM 0.1")
+    assert [row[0] for row in beside[1:]] == ["GBZ", "GFZ"] and beside[1][4] == "55.0 [34.2, 74.2]"
 
 
 def test_the_budget_stands_under_the_curves_of_its_verdict(folder):

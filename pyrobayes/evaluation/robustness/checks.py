@@ -374,7 +374,11 @@ class BreaksWhatIsBroken(Check):
         return self.result(
             all(each.success.share >= 0.9 for each in models.values()) if masked else None,
             f"at eps {eps:g} the weakest iterative attack breaks {told}"
-            + ("" if masked else "; not all of them came out masked, so that this would say little"),
+            + (
+                ""
+                if masked
+                else "; such models should look robust to weak attacks, but trained on these images not all of them do: breaking them shows nothing"
+            ),
         )
 
 

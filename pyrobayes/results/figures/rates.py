@@ -136,7 +136,7 @@ def robustness(verdict: Verdict) -> Figure:
     judged = "worst case in most\nfurther draws" if verdict.broken_in_most else WORST
     _robust_accuracy(axes, verdict, verdict.headline, label=_with_doubts(verdict, WORST, judged), **look)
     if verdict.broken_in_most is not None:
-        label = _with_doubts(verdict, WORST, "worst case in one\ndraw each")
+        label = _with_doubts(verdict, WORST, "upper bound: one\ndraw is enough")
         _robust_accuracy(
             axes, verdict, verdict.worst, label=label, **look | {"linestyle": style.DASHED, "linewidth": 1.2}
         )
@@ -157,7 +157,15 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
     """
     figure = style.new_figure(style.WIDTH, 3.4)
     panels = figure.subplots(1, 2, sharey=True)
-    alone, worst = "FGSM alone", "worst case, in most further draws"
+    judged = [verdict.broken_in_most is not None for verdict in verdicts]
+    said = (
+        ""
+        if not any(judged)
+        else " in most further draws"
+        if all(judged)
+        else " (of a random model in most further draws)"
+    )
+    alone, worst = "FGSM alone", f"worst case{said}"
     for axes, title in zip(panels, (alone, worst)):
         for verdict in verdicts:
             label = _with_doubts(verdict, WORST, model_name(verdict.model))
@@ -195,8 +203,10 @@ def budget(verdict: Verdict) -> Figure:
 
 def _eps_axis(axes, verdict: Verdict) -> None:
     """Ticks at eps 0 and at every measured eps; accuracy from 0 to 100%."""
-    axes.set_xticks([0, *(eps for eps in verdict.eps if eps)])
-    axes.xaxis.set_major_formatter("{x:g}")
+    ticks, told = [0.0, *filter(None, verdict.eps)], []
+    for eps in reversed(ticks):  # a label that would touch its right neighbour is left out
+        told = [eps if not told or min(told) - eps > ticks[-1] / 16 else math.inf, *told]
+    axes.set_xticks(ticks, [f"{eps:g}" if eps < math.inf else "" for eps in told])
     axes.set_xlabel(style.BOUNDS["linf"])
     style.rate_axis(axes, top=101)
 

@@ -193,7 +193,7 @@ def test_a_single_step_that_finds_less_than_the_blind_is_called_masked():
 
 def test_what_did_not_come_out_broken_says_nothing():
     found = CHECKS[11].judge({"one": made_up(100), "other": made_up(100, masked=False)}, 0.3)
-    assert found.status == NOT_APPLICABLE and "not all of them came out masked" in found.finding
+    assert found.status == NOT_APPLICABLE and "not all of them do: breaking them shows nothing" in found.finding
 
 
 def test_one_image_of_few_may_be_rounded():
@@ -233,6 +233,15 @@ def test_a_noisy_classifier_is_called_unstable(make, tiny_images, monkeypatch):
     for i in range(2):
         assert verdict.worst[i].count >= max(rates[i].count for rates in verdict.success.values())
         assert 0 <= verdict.share_of_draws[i] <= 1 and verdict.broken_in_most[i].total == 20
+
+
+def test_the_upper_bound_counts_what_is_broken_in_most_further_draws(make, tiny_images, monkeypatch):
+    monkeypatch.setattr(checks, "CHECKS", {})
+    monkeypatch.setattr(RobustnessRun, "resampled", torch.tensor([[0.75] * 10]))
+    options = dataclasses.replace(QUICK, images=10, checked_images=2, steps=1, redraws=2, eps=(1e-6,), brief=True)
+    verdict = assess(BayesClassifier(make("gbz"), particles=1), tiny_images, tiny_images, options)
+    assert max(rates[0].count for rates in verdict.success.values()) < 10
+    assert verdict.broken_in_most[0].count == verdict.worst[0].count == 10
 
 
 def test_the_worst_is_told_by_draws_that_it_is_not_judged_by(make, tiny_images):
