@@ -136,7 +136,7 @@ def robustness(verdict: Verdict) -> Figure:
     judged = "worst case in most\nfurther draws" if verdict.broken_in_most else WORST
     _robust_accuracy(axes, verdict, verdict.headline, label=_with_doubts(verdict, WORST, judged), **look)
     if verdict.broken_in_most is not None:
-        label = _with_doubts(verdict, WORST, "upper bound: one\ndraw is enough")
+        label = _with_doubts(verdict, WORST, "worst case where one\ndraw is enough")
         _robust_accuracy(
             axes, verdict, verdict.worst, label=label, **look | {"linestyle": style.DASHED, "linewidth": 1.2}
         )
