@@ -82,7 +82,7 @@ def load_module(
 
 
 def _made(make: Callable, function: str):
-    """What the function gives; an error in it is told in one line."""
+    """Call the function; an error in it is told in one line."""
     try:
         return make()
     except InputError:

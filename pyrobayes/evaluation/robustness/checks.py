@@ -371,14 +371,10 @@ class BreaksWhatIsBroken(Check):
             for name, each in models.items()
         )
         masked = all(each.masked for each in models.values())
+        unlike = "; not all of these models look robust to weak attacks, as they should: breaking them shows nothing"
         return self.result(
             all(each.success.share >= 0.9 for each in models.values()) if masked else None,
-            f"at eps {eps:g} the weakest iterative attack breaks {told}"
-            + (
-                ""
-                if masked
-                else "; such models should look robust to weak attacks, but trained on these images not all of them do: breaking them shows nothing"
-            ),
+            f"at eps {eps:g} the weakest iterative attack breaks {told}" + ("" if masked else unlike),
         )
 
 
