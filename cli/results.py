@@ -206,7 +206,10 @@ def show_verdicts(verdicts, folder) -> None:
             f"Success rates (%):\n\n{tables.verdict_rates(verdict).as_text()}\n\n{tables.sheet(verdict).as_list()}"
         )
     click.echo()
-    show_worst_cases(verdicts) if len(verdicts) > 1 else tell_caveats(verdicts)
+    if len(verdicts) > 1:
+        show_worst_cases(verdicts)
+    else:
+        tell_caveats(verdicts)
     tell_places(verdicts, folder, "Figures, robustness.json and the report (report.html)")
 
 

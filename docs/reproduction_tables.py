@@ -68,7 +68,7 @@ def trainings(folder: str) -> str:
         for what, of_models in measured.items()
         for i, seed in enumerate(found.seeds)
     ]
-    return result_tables.table(["", *map(str.upper, AIMS)], rows)
+    return result_tables.table(["", *map(model_name, AIMS)], rows)
 
 
 def differences(folder: str) -> str:

@@ -12,7 +12,8 @@ import torch
 from pyrobayes import fit_detector, load_data, pretrained
 from pyrobayes.codec import encode
 from pyrobayes.data.images import Images
-from pyrobayes.evaluation.detection import area_under_roc
+from pyrobayes.evaluation.detection import OF_POSTERIORS, area_under_roc
+from pyrobayes.evaluation.images import map_images
 from pyrobayes.evaluation.rates import Rate
 from pyrobayes.files import write_json
 from pyrobayes.inference.classifier import BayesClassifier
@@ -26,7 +27,7 @@ RESULTS = Path(__file__).parent / "results" / "unknown_images.json"
 @torch.no_grad()
 def log_joints(classifier: BayesClassifier, data: Images) -> torch.Tensor:
     """log p(x, y) [N, C] in nats, each image with noise of its own."""
-    return torch.cat([classifier.for_images(indices)(x) for indices, x, _ in data.batches(100)])
+    return map_images(lambda indices, x, y: {"found": classifier.for_images(indices)(x)}, data, 100)["found"]
 
 
 def measured(model: str, training: Images, known: Images, unknown: Images) -> list[dict]:
@@ -35,7 +36,7 @@ def measured(model: str, training: Images, known: Images, unknown: Images) -> li
     detector, rows = fit_detector(classifier, training), []
     of_known, of_unknown = (log_joints(classifier, data) for data in (known, unknown))
     models_images = classifier.factorization.structure.models_images
-    for test in detector.tests if models_images else ["kl"]:
+    for test in detector.tests if models_images else [OF_POSTERIORS]:
         rows.append(
             {
                 "model": model,

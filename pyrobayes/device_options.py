@@ -6,7 +6,7 @@ from pyrobayes.errors import InputError, choice
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
-# What `auto` stands for, by device; float32 without TF32 elsewhere. To be chosen by the table that `make gpu` measures: until
+# `auto` stands for these, by device, and elsewhere for float32 without TF32. The table that `make gpu` measures is to choose; until
 # then a GPU computes as a CPU does.
 AUTO_PRECISION = {"cuda": "fp32"}
 MEMORY, BATCH_SIZE = 512, 100  # MiB and images, where they are not given, on a CPU

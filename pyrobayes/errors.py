@@ -20,6 +20,11 @@ class InputError(PyrobayesError, ValueError):
     """Something the user gave can't be used; the message says what, what was expected, and what to do."""
 
 
+def in_one_line(error: Exception) -> str:
+    """An error of the user's code: its type, and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
 def choice(kind: str, given: str, known) -> str:
     """The one of `known` that `given` names, in any case; :class:`InputError` with the nearest name otherwise."""
     by_name = {name.lower(): name for name in known}

@@ -1,4 +1,4 @@
-"""What follows from the device: its name, precision, memory, batches; none of it needs a GPU."""
+"""The device settles precision, memory and batches, and has a name; none of these tests needs a GPU."""
 
 import dataclasses
 

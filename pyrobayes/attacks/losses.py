@@ -1,8 +1,8 @@
 """The losses that attacks increase, each higher the nearer a classifier is to a mistake.
 
 A function in LOSSES takes log joints [B, C] in nats, or logits, the true classes [B], and target classes [B] or None; it
-gives [B]. The caller checks the classes. A function in MATCHING takes a classifier and images, and gives the features that an attack makes equal to
-those of an image of another class.
+gives [B]. The caller checks the classes. A function in MATCHING takes a classifier and images, and gives the features that
+an attack makes equal to those of an image of another class.
 """
 
 from __future__ import annotations

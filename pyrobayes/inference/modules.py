@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pyrobayes.errors import LARGEST_SEED, InputError
+from pyrobayes.errors import LARGEST_SEED, InputError, in_one_line
 from pyrobayes.factorizations import DeepBayes, Structure
 from pyrobayes.inference.classifier import Logits
 from pyrobayes.inference.importance import ImportanceEstimate
@@ -193,8 +193,7 @@ class ModuleClassifier(Classifier):
         try:
             first = tried.for_images(asked)._logits(few)
         except (RuntimeError, TypeError, IndexError) as error:
-            told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            raise InputError(f"{self.name} doesn't run on images {list(few.shape)}: {told}") from error
+            raise InputError(f"{self.name} doesn't run on images {list(few.shape)}: {in_one_line(error)}") from error
         if tried._random is None:
             others = tried.for_images(asked).resampled(1)._logits(few)
             tried._random = not torch.allclose(first, others, rtol=1e-4, atol=1e-5 * first.abs().max().item())

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
 
-from pyrobayes.errors import InputError
+from pyrobayes.errors import InputError, in_one_line
 from pyrobayes.tensor_files import digest
 
 UNKNOWN_TRAINING = "no file tells what it was trained on: if test images were among it, its results say nothing"
@@ -89,8 +89,9 @@ def _made(make: Callable, function: str):
         raise
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        raise InputError(f"model {function} can't be made: {told} ({frame.filename}, line {frame.lineno})") from error
+        raise InputError(
+            f"model {function} can't be made: {in_one_line(error)} ({frame.filename}, line {frame.lineno})"
+        ) from error
 
 
 def _imported(function: str) -> Callable:

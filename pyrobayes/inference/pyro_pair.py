@@ -8,7 +8,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyrobayes.errors import InputError, check_integer
+from pyrobayes.errors import InputError, check_integer, in_one_line
 from pyrobayes.factorizations import DeepBayes, Structure
 from pyrobayes.factorizations.distributions import is_normal
 from pyrobayes.factorizations.structure import random_sites
@@ -130,8 +130,8 @@ class PyroPair(DeepBayes):
             raise
         except Exception as error:
             raise InputError(
-                f"{self.name} doesn't run on images {list(x.shape)} and classes [{len(y)}]: {type(error).__name__}: "
-                f"{(str(error).splitlines() or [''])[0]}; images are of the shape {self.image_shape} unless image_shape=... says "
+                f"{self.name} doesn't run on images {list(x.shape)} and classes [{len(y)}]: {in_one_line(error)}; "
+                f"images are of the shape {self.image_shape} unless image_shape=... says "
                 "another (channels, height, width)"
             ) from error
 

@@ -75,7 +75,7 @@ def reproduction_section(saved: SavedReproduction, figures: Sequence[str], page:
     """The published success rates of FGSM beside ours, and the poster's claims; `page` is the report of one seed."""
     per_model = grouped((_in_words(changes), model) for model, changes in saved.recipe.get("apart", {}).items())
     training = [_in_words(saved.recipe["training"]) or "each model as by default"]
-    training += [f"{listed(map(str.upper, models))}: {changes}" for changes, models in per_model.items()]
+    training += [f"{listed(map(model_name, models))}: {changes}" for changes, models in per_model.items()]
     clean = [[model, spread.percent(), f"{spread.images:,}"] for model, spread in saved.clean.items()]
     return render(
         "reproduction",
@@ -175,8 +175,8 @@ def verdict_sentences(verdict: Verdict) -> list[str]:
 
 def worst_case(verdict: Verdict) -> str:
     """A sentence on the worst case of all attacks, at every eps where there are a few."""
-    few = len(verdict.eps) <= FEW
-    at = {verdict.eps[i]: verdict.headline[i] for i in (range(len(verdict.eps)) if few else [_nearest(verdict.eps)])}
+    told = range(len(verdict.eps)) if len(verdict.eps) <= FEW else [_nearest(verdict.eps)]
+    at = {verdict.eps[i]: verdict.headline[i] for i in told}
     most = " in most further draws of the noise" if verdict.broken_in_most else ""
     return (
         f"In the worst case of {len(verdict.success)} attacks at eps {listed(f'{eps:g}' for eps in at)}, "

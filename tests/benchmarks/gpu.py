@@ -1,4 +1,4 @@
-"""What a GPU makes of pyrobayes, in one call of under four minutes: `make gpu`, or `python tests/benchmarks/gpu.py --help`.
+"""Tests and timings on a GPU, in one call of under four minutes: `make gpu`, or `python tests/benchmarks/gpu.py --help`.
 
 First the tests that need a GPU run, then the table of docs/performance.md is measured. Everything goes into one JSON file, which is
 written after each part, so that a run that is cut off keeps what it has. Only the embedded images are needed; where more
@@ -183,7 +183,7 @@ def log_joints(at: Setting) -> dict:
 
 
 def memory_and_tiles(at: Setting) -> dict:
-    """What the memory, the decoder's tile and the search for convolutions change: GBZ, 1,000 images, GiB at the peak."""
+    """Time and GiB at the peak by the memory, the decoder's tile and the search for convolutions: GBZ, 1,000 images."""
     factorization, found, on_gpu = at.build("gbz").eval().requires_grad_(False), {}, at.device.type == "cuda"
     settings = [(512, 64, False), (2560, 64, False), (8192, 64, False), (8192, 256, False), (8192, 1024, False)]
     for memory, tile, search in [*settings, (8192, 1024, True)][: 1 if at.small else None]:
@@ -205,7 +205,7 @@ def memory_and_tiles(at: Setting) -> dict:
 
 
 def precisions(at: Setting) -> dict:
-    """What a precision changes: shares of the predictions and of the signs of the gradient, shipped models, against fp32."""
+    """Shares of the predictions and of the signs of the gradient that a precision changes from fp32, shipped models."""
     found = {}
     for name, precision in itertools.product(at.models, at.precisions[1:]):
         classifier = at.shipped(name, precision=precision)

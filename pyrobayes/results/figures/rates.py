@@ -205,8 +205,9 @@ def _eps_axis(axes, verdict: Verdict) -> None:
     """Ticks at eps 0 and at every measured eps; accuracy from 0 to 100%."""
     ticks, told = [0.0, *filter(None, verdict.eps)], []
     for eps in reversed(ticks):  # a label that would touch its right neighbour is left out
-        told = [eps if not told or min(told) - eps > ticks[-1] / 16 else math.inf, *told]
-    axes.set_xticks(ticks, [f"{eps:g}" if eps < math.inf else "" for eps in told])
+        if not told or told[-1] - eps > ticks[-1] / 8:
+            told.append(eps)
+    axes.set_xticks(ticks, [f"{eps:g}" if eps in told else "" for eps in ticks])
     axes.set_xlabel(style.BOUNDS["linf"])
     style.rate_axis(axes, top=101)
 
