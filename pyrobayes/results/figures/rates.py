@@ -158,13 +158,7 @@ def worst_cases(verdicts: Sequence[Verdict]) -> Figure:
     figure = style.new_figure(style.WIDTH, 3.4)
     panels = figure.subplots(1, 2, sharey=True)
     judged = [verdict.broken_in_most is not None for verdict in verdicts]
-    said = (
-        ""
-        if not any(judged)
-        else " in most further draws"
-        if all(judged)
-        else " (of a random model in most further draws)"
-    )
+    said = "" if not any(judged) else " in most further draws" if all(judged) else " (if random, in most further draws)"
     alone, worst = "FGSM alone", f"worst case{said}"
     for axes, title in zip(panels, (alone, worst)):
         for verdict in verdicts:
