@@ -52,16 +52,20 @@ class PGD(Iterative):
     step_size: float | None = option(None, "size of a step", none_means="2.5 eps / steps", check=check_step_size)
 
     def climb(self, problem, eps, start, draw):
-        images, along = start, 0.0
+        images, along = start, start.new_zeros(start.shape)
         for step in range(self.steps):
             images, along = self.step(problem, eps, images, along, step, draw)
         return images
 
     def step(self, problem, eps, images, along, step, draw):
         """The images after one step, and its direction; `along` is that of the step before."""
-        _, gradient = problem.gradient(images, draw + step)
+        return problem.step(self.moved, images, along, eps, self.size(eps, step), draw + step)
+
+    def moved(self, problem, images, along, eps, size, draw):
+        """The images a step of this size further, and the direction of the step."""
+        _, gradient = problem.gradient(images, draw)
         along = self.accumulated(along, gradient)
-        return problem.project(images + self.size(eps, step) * problem.ascend(along), eps), along
+        return problem.project(images + size * problem.ascend(along), eps), along
 
     def size(self, eps, step):
         """The size of a step; each is as large here."""

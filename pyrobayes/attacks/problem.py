@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -37,15 +37,16 @@ class Problem:
 
     def __init__(self, attack: Attack, classifier: nn.Module, x: Tensor, y: Tensor, indices=None, references=None):
         _check_batch(attack, x, y, references)
-        self.attack, self.y, self.target, self.references = attack, y, None, references
+        self.attack, self.y, self.target, self.references = attack, y.detach(), None, references
         self._classes = None  # that the loss sees, where it doesn't see all
         self._checked: set[int] = set()  # numbers of classes that y was found to be among
         self.x = x.clone() if x.is_inference() else x.detach()  # autograd takes no tensor of torch.inference_mode
-        self.indices = _checked_indices(indices, len(x)).to(x.device)
+        self.indices = _checked_indices(indices, len(x)).to(x.device).detach()
         self._attacked = self._with_noise(classifier, keep_pinned=True)
         self._classifier = self._seen(self._attacked)
         self._places = torch.arange(len(y), device=y.device)  # in the whole batch, of which `of` leaves some
-        self._asked, self._felt = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
+        self._noted = y.new_zeros((2, len(y)), dtype=torch.bool)  # of the whole batch: see `_note`
+        self._in_a_graph = False  # where a step or a gradient is captured as a whole
         if attack.target is not None and attack.target != EACH:
             self.target = torch.full_like(y, attack.target)
 
@@ -128,7 +129,8 @@ class Problem:
     @property
     def blind(self) -> Tensor:
         """The images without any gradient: one was computed, and never had a finite value other than zero; [B]."""
-        return (self._asked & ~self._felt)[self._places]
+        asked, felt = self._noted[:, self._places]
+        return asked & ~felt
 
     def warn_of_no_gradient(self) -> None:
         """Warn if more than 1% of the images, correct so far, have no gradient: an attack leaves them as they are."""
@@ -168,19 +170,30 @@ class Problem:
         """
         loss, gradient = self.raw_gradient(images, draw)
         gradient = gradient.where(gradient.isfinite(), 0)
-        self._asked[self._places] = True
-        self._felt[self._places] |= gradient.flatten(1).any(1)
+        felt = gradient.flatten(1).any(1)
+        self._note(torch.stack([torch.ones_like(felt), felt]))
         return loss, gradient
+
+    def _note(self, gradients: Tensor) -> None:
+        """Keep in mind which images a gradient was computed for, and which had one other than zero; [2, B]."""
+        self._noted[:, self._places] |= gradients
 
     def raw_gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
         """The loss [B], and its gradient in the images, finite or not."""
         if torch.is_inference_mode_enabled():
             raise InputError("torch.inference_mode leaves no gradient to climb: attack outside of it")
-        if any(each.is_inference() for each in self._attacked.parameters()):
+        if any(each.is_inference() for each in self._classifier.parameters()):
             raise InputError(
                 "the classifier was made in torch.inference_mode, and leaves no gradient to climb: make it outside of it"
             )
-        return self._replayed(Problem._gradient, images, draw)
+        return self._replayed("gradient", Problem._gradient, images.detach(), draw)
+
+    def step(self, function: Callable, *given: Tensor | float) -> tuple[Tensor, ...]:
+        """A step of the attack, by a method that takes this problem and what is given; a CUDA device replays it as one graph.
+
+        The method gives tensors [B, ...], and looks at no values. Numbers reach it as tensors without dimensions there.
+        """
+        return self._replayed(function.__func__, function, *given)
 
     def precisely(self) -> contextlib.AbstractContextManager[None]:
         """A context in which gradients have the precision of the classifier's options."""
@@ -201,33 +214,40 @@ class Problem:
     @torch.no_grad()
     def loss(self, images: Tensor, draw: int = 0) -> Tensor:
         """The loss [B]."""
-        return self._replayed(Problem._loss, images, draw)
+        return self._replayed("loss", Problem._loss, images.detach(), draw)
 
-    def _replayed(self, what: Callable, images: Tensor, draw: int) -> Any:
-        """A method's result for images and a draw; on a CUDA device by a graph that problems of equal shapes share."""
+    def _replayed(self, name: Hashable, function: Callable, *given: Tensor | float) -> Any:
+        """The result of a function of this problem; on a CUDA device by a graph that problems of equal shapes share.
+
+        Its name, and the attack, decide what the function computes.
+        """
         seen, attack = self._classifier, self.attack
-        able = attack.evade is None and not attack.matching and capture.serves(images, self.y)
-        key = seen.graph_key if able else None
+        able = not self._in_a_graph and attack.evade is None and not attack.matching
+        key = seen.graph_key if able and capture.serves(*given, self.y) else None
         if key is None:
-            return what(self, images, draw)
+            return function(self, *given)
         self._check_classes(seen.num_classes)  # a graph can't
-        key = what.__name__, attack.loss, attack.eot, attack.snapshot, self.target is None, key
-        replayed = seen.graphs.of(key, partial(self._captured, what))
+        replayed = seen.graphs.of((name, attack, self.target is None, key), partial(self._captured, function))
         indices, classes = seen.buffers_of_images
         classes = self._classes if classes is None else classes
-        number = torch.full((), draw, dtype=torch.long, device=images.device)
-        return replayed(images.detach(), number, self.y, self.target, indices, classes)
+        noted, *result = replayed(self.x, self.y, self.target, indices, classes, *given)
+        self._note(noted)
+        return result[0] if len(result) == 1 else tuple(result)
 
-    def _captured(self, what: Callable) -> capture.Captured:
-        """The method as a function of the tensors that differ between batches."""
+    def _captured(self, function: Callable) -> capture.Captured:
+        """The function of a problem as one of the tensors that differ between batches; it gives what is to be noted too."""
         like = copy.copy(self)
-        like.x = like.references = like._attacked = None  # which the method needn't see, and a graph mustn't keep
+        like._in_a_graph = True
+        like.x = like.references = like._attacked = None  # of this batch, which a graph mustn't keep
 
-        def compute(images, number, y, target, indices, classes):
+        def compute(x, y, target, indices, classes, *given):
             other = copy.copy(like)
-            other.y, other.target, other._classes = y, target, classes
+            other.x, other.y, other.target, other._classes = x, y, target, classes
+            other._places = torch.arange(len(y), device=y.device)
+            other._noted = y.new_zeros((2, len(y)), dtype=torch.bool)
             other._classifier = like._classifier.on_buffers(indices, classes)
-            return what(other, images, number)
+            result = function(other, *given)
+            return other._noted, *(result if isinstance(result, tuple) else (result,))
 
         return capture.Captured(compute, "an attack")
 

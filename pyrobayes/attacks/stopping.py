@@ -28,11 +28,10 @@ class StoppingPGD(PGD):
             raise InputError("the mean of posteriors has no log p(x) that a test could accept: leave eot out")
 
     def climb(self, problem, eps, start, draw):
-        best, share = (
-            start.clone(),
-            start.new_full(start.shape[:1], -1.0),
-        )  # of the draws in which the best image succeeds
-        places, images, along = (share < 0).nonzero()[:, 0], start, 0.0  # of those that aren't done
+        best = start.clone()
+        share = start.new_full(start.shape[:1], -1.0)  # of the draws in which the best image succeeds
+        places = (share < 0).nonzero()[:, 0]  # of those that aren't done
+        images, along = start, start.new_zeros(start.shape)
         draws = self.stop_draws if problem.random else 1
         for step in range(self.steps):
             images, along = self.step(problem, eps, images, along, step, draw)

@@ -5,6 +5,7 @@ launches all kernels of a call at once. Python runs only while the graph is capt
 """
 
 import gc
+import math
 import warnings
 import weakref
 from collections import OrderedDict
@@ -30,7 +31,7 @@ class Recorder:
 
     def serves(self, given: tuple) -> bool:
         """True where all tensors are on CUDA devices, and hold values (fake tensors don't)."""
-        tensors = [each for each in given if each is not None]
+        tensors = [each for each in given if isinstance(each, Tensor)]
         ours = all(type(each) is Tensor and each.is_cuda for each in tensors)
         return ours and bool(tensors) and not torch.cuda.is_current_stream_capturing()  # by a user's own graph
 
@@ -70,15 +71,46 @@ class Recorder:
 
 
 def _device(given: tuple) -> torch.device:
-    return next(each.device for each in given if each is not None)
+    return next(each.device for each in given if isinstance(each, Tensor))
 
 
 RECORDER = Recorder()
 
 
-def serves(*given: Tensor | None) -> bool:
+def serves(*given: Tensor | float | None) -> bool:
     """True where a captured function of these arguments is replayed."""
     return RECORDER.serves(given)
+
+
+class Buffers:
+    """Tensors that stay where they are, with the values of arguments; a number is a tensor without dimensions there."""
+
+    def __init__(self, given: tuple):
+        device = _device(given)
+        self.tensors = tuple(_buffer(each, device) for each in given)
+        self._held = [_content(each) for each in given]
+
+    def fill(self, given: tuple) -> None:
+        """Take the values of other arguments. What is there already, such as the batch that is attacked, isn't copied again."""
+        for place, (buffer, each) in enumerate(zip(self.tensors, given)):
+            (held, version), now = self._held[place], _content(each)
+            if buffer is None or (held is now[0] and version == now[1]):
+                continue
+            buffer.copy_(each) if isinstance(each, Tensor) else buffer.fill_(each)
+            self._held[place] = now
+
+
+def _buffer(value: Tensor | float | None, device: torch.device) -> Tensor | None:
+    if value is None or isinstance(value, Tensor):
+        return value if value is None else value.detach().clone()
+    return torch.full((), value, dtype=torch.long if isinstance(value, int) else torch.float64, device=device)
+
+
+def _content(value: Tensor | float | None) -> tuple[Tensor | None, float | None]:
+    """The tensor, and how often it was changed in place (not known of inference tensors); the value of a number."""
+    if not isinstance(value, Tensor):
+        return None, value
+    return value, math.nan if value.is_inference() else value._version
 
 
 class Captured:
@@ -91,7 +123,7 @@ class Captured:
     Where a capture fails, one warning says so, and the function is called from then on.
 
     Args:
-        function: its arguments are tensors or None.
+        function: its arguments are tensors or None. Numbers reach it as tensors without dimensions.
         name: the function's, for the warning.
         forget: called after a capture that failed, to drop tensors that it left without values.
     """
@@ -99,29 +131,27 @@ class Captured:
     def __init__(self, function: Callable, name: str, forget: Callable[[], None] = lambda: None):
         self._function, self._name, self._forget = function, name, forget
         self._calls: OrderedDict[Hashable, int] = OrderedDict()
-        self._graphs: dict[Hashable, tuple[tuple, Callable[[], Any]]] = {}  # buffers, and what replays them
+        self._graphs: dict[Hashable, tuple[Buffers, Callable[[], Any]]] = {}  # and what replays them
         self.failed = False
 
-    def __call__(self, *given: Tensor | None) -> Any:
+    def __call__(self, *given: Tensor | float | None) -> Any:
         if self.failed or not serves(*given):
             return self._function(*given)
-        key = tuple(each if each is None else (each.shape, each.dtype, each.device) for each in given)
+        key = tuple((each.shape, each.dtype, each.device) if isinstance(each, Tensor) else type(each) for each in given)
         calls = self._calls[key] = self._calls.pop(key, 0) + 1
         if calls <= WARM_UP:
-            return RECORDER.warm_up(self._function, given)
+            return RECORDER.warm_up(self._function, Buffers(given).tensors)
         if key not in self._graphs and not self._capture(key, given):
             return self._function(*given)
         buffers, replay = self._graphs[key]
-        for buffer, each in zip(buffers, given):
-            if buffer is not None:
-                buffer.copy_(each)
+        buffers.fill(given)
         result = replay()
         return result.clone() if isinstance(result, Tensor) else tuple(each.clone() for each in result)
 
     def _capture(self, key: Hashable, given: tuple) -> bool:
-        buffers = tuple(each if each is None else each.detach().clone() for each in given)
+        buffers = Buffers(given)
         try:
-            self._graphs[key] = buffers, RECORDER.record(self._function, buffers)
+            self._graphs[key] = buffers, RECORDER.record(self._function, buffers.tensors)
         except RuntimeError as error:  # as torch raises where an operation can't be captured, or memory is short
             self.failed = True
             self._graphs.clear()

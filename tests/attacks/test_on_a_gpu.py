@@ -74,6 +74,35 @@ def test_a_graph_of_one_batch_serves_the_next(name, attack, options, classifying
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("attack", ["pgd", "mim", "apgd"])
+def test_a_step_is_one_graph_for_every_eps(attack, make, tiny_images, monkeypatch):
+    x, y = tiny_images.batch(slice(4))
+    classifier = BayesClassifier(make("dbx").requires_grad_(False), particles=2)
+    by = attacks.get(attack, steps=9)
+    with pyro.validation_enabled(False):
+        expected = [by(classifier, x, y, eps) for eps in (0.001, 0.002)]
+        monkeypatch.setattr(capture, "RECORDER", recorder := OperationsRecorder())
+        monkeypatch.setattr(importance, "VALIDATE", False)
+        for eps, images, replays in zip((0.001, 0.002), expected, (9 - capture.WARM_UP, 9)):
+            recorder.replayed = 0
+            torch.testing.assert_close(by(classifier, x, y, eps), images, rtol=1e-4, atol=1e-6)
+            assert (recorder.captured, recorder.replayed) == (1, replays)
+
+
+def test_a_graph_tells_which_images_have_no_gradient(make, batch, monkeypatch):
+    monkeypatch.setattr(capture, "RECORDER", OperationsRecorder())
+    monkeypatch.setattr(importance, "VALIDATE", False)
+    x, y = batch
+    problem = Problem(by := attacks.get("pgd", steps=6), BayesClassifier(make("dfx").requires_grad_(False), 2), x, y)
+    assert not problem.blind.any()
+    by.perturb(problem, 0.1)
+    assert not problem.blind.any()
+    monkeypatch.setattr(torch.autograd, "grad", lambda loss, images: [torch.zeros_like(images)])
+    other = Problem(by, BayesClassifier(make("dfx").requires_grad_(False), 2), x, y)
+    by.perturb(other.of(torch.tensor([0, 2])), 0.1)
+    assert other.blind.tolist() == [True, False, True, False]
+
+
 def test_true_classes_are_checked_before_a_graph_runs(make, batch, monkeypatch):
     monkeypatch.setattr(capture, "RECORDER", OperationsRecorder())
     classifier = BayesClassifier(make("dbx").requires_grad_(False), particles=2)

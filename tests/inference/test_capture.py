@@ -69,6 +69,25 @@ def test_a_function_is_captured_after_some_calls_and_again_for_other_shapes(reco
     assert recorder.warmed_up == WARM_UP + 3 and recorder.captured == 1
 
 
+def test_buffers_take_what_has_changed():
+    batch, numbers = torch.zeros(3), torch.arange(3)
+    buffers = capture.Buffers((batch, numbers, None, 2, 0.1))
+    kept, moved, none, count, size = buffers.tensors
+    assert none is None and (count.dtype, size.dtype) == (torch.long, torch.float64)
+    kept.fill_(5), moved.fill_(5)
+    buffers.fill((batch, numbers, None, 3, 0.1))
+    assert kept.tolist() == [5.0] * 3 and moved.tolist() == [5] * 3 and (count, size) == (3, 0.1)
+    buffers.fill((batch.add_(1), numbers.clone(), None, 3, 0.3))
+    assert kept.tolist() == [1.0] * 3 and moved.tolist() == [0, 1, 2] and (count, size) == (3, 0.3)
+    with torch.inference_mode():
+        batch = torch.ones(3)
+    for value in (2.0, 3.0):
+        with torch.inference_mode():
+            batch.fill_(value)
+        buffers.fill((batch, numbers, None, 3, 0.3))
+        assert kept.tolist() == [value] * 3
+
+
 def test_what_a_replay_gives_is_a_copy(recorder):
     result = torch.zeros(2)
     captured = Captured(lambda x: (result.copy_(x), result), "it")
