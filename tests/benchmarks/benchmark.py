@@ -25,6 +25,7 @@ import pyrobayes
 from pyrobayes import BayesClassifier, TrainingOptions, evaluation
 from pyrobayes.device_options import MEMORY as DEFAULT_MEMORY
 from pyrobayes.devices import choose_device
+from pyrobayes.evaluation.images import approximation
 from pyrobayes.inference.noise import NoiseStream
 from pyrobayes.training.bounds import Inference
 from pyrobayes.training.checkpoint import versions
@@ -235,7 +236,7 @@ def training_step(model: str, device, rounds: int, batch: int = 128) -> dict:
 def agreement(model: str, count: int, device: torch.device, **options) -> dict:
     """Share of the test images on which the model that is shipped predicts the same with options that approximate."""
     images = pyrobayes.load_data("fashion-mnist-mini", "test").head(count)
-    differing = evaluation.approximation(pyrobayes.pretrained(model, device=device.type, **options), images)
+    differing = approximation(pyrobayes.pretrained(model, device=device.type, **options), images)
     return {"images": differing.total, "agree": 1 - differing.share}
 
 
@@ -362,19 +363,21 @@ def main(device, model, images, rounds, epochs, large, out):
     factorization = trained(model, device, epochs)
     batch = pyrobayes.load_data("fashion-mnist-mini", "test").head(images).batch(slice(None))
     x, y = (each.to(device) for each in batch)
-    result["log_joint"] = log_joint(factorization, x, device, rounds)
     decodes = hasattr(factorization.p_x, "decoder")
-    result["profile"] = profile(factorization, x, device, rounds) if decodes else {}
-    result["sweep"] = sweep(factorization, x, y, device, rounds)
-    result["step"] = {name: training_step(name, device, rounds) for name in pyrobayes.factorizations.names()}
     approximations = {"bf16": {"precision": "bf16"}, "prune 10": {"prune": 10.0}}
-    result["agreement"] = {name: agreement(model, 1000, device, **options) for name, options in approximations.items()}
-    result["help_seconds"] = help_time()
-    result["peak_gib"] = {}
-    for particles, count in ((100, 10), (100, 100), (large, 10), (large, 100)):
+    peaks = {f"K={n}, {count} images": (n, count) for n in (100, large) for count in (10, 100)}
+    parts = {
+        "log_joint": lambda: log_joint(factorization, x, device, rounds),
+        "profile": lambda: profile(factorization, x, device, rounds) if decodes else {},
+        "sweep": lambda: sweep(factorization, x, y, device, rounds),
+        "step": lambda: {name: training_step(name, device, rounds) for name in pyrobayes.factorizations.names()},
+        "agreement": lambda: {name: agreement(model, 1000, device, **each) for name, each in approximations.items()},
+        "help_seconds": help_time,
+        "peak_gib": lambda: {name: memory(*each) for name, each in peaks.items()},
+    }
+    for name, measure in parts.items():
+        result[name] = measure()
         out.write_text(json.dumps(result, indent=2) + "\n")
-        result["peak_gib"][f"K={particles}, {count} images"] = memory(particles, count)
-    out.write_text(json.dumps(result, indent=2) + "\n")
     show(result)
 
 

@@ -65,6 +65,7 @@ def test_the_benchmark_measures_what_it_says(small_benchmark):
     assert all(share > 0 for each in parts.values() for share in each["share"].values())
     swept = benchmark.sweep(small_benchmark, x, y, cpu, 1)
     assert swept["same_predictions"]["float32"] == 1
+    assert benchmark.agreement("dbx", 5, cpu, precision="bf16") == {"images": 5, "agree": 1}
 
 
 def test_the_benchmark_refuses_other_numbers(small_benchmark, monkeypatch):
