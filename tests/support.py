@@ -24,7 +24,10 @@ def as_on_a_gpu(factorization):
 
 
 class CopiesFromTheHost(TorchDispatchMode):
-    """Counts what is copied from the CPU to another device, for which a GPU would be waited for."""
+    """Counts what is copied from the CPU to another device, for which a GPU would be waited for.
+
+    `where` copies a number that lies on the CPU, where arithmetic hands it over.
+    """
 
     def __init__(self):
         super().__init__()
@@ -33,7 +36,7 @@ class CopiesFromTheHost(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, arguments=(), options=None):
         out = operation(*arguments, **(options or {}))
         devices = {each.device.type for each in (*arguments, out) if isinstance(each, torch.Tensor)}
-        if "copy" in str(operation) and len(devices) > 1:
+        if ("copy" in str(operation) or "where" in str(operation)) and len(devices) > 1:
             self.found.append(operation)
         return out
 

@@ -180,20 +180,25 @@ class Problem:
 
     def raw_gradient(self, images: Tensor, draw: int = 0) -> tuple[Tensor, Tensor]:
         """The loss [B], and its gradient in the images, finite or not."""
+        self._check_climbable()
+        return self._replayed("gradient", Problem._gradient, images.detach(), draw)
+
+    def _check_climbable(self) -> None:
         if torch.is_inference_mode_enabled():
             raise InputError("torch.inference_mode leaves no gradient to climb: attack outside of it")
         if any(each.is_inference() for each in self._classifier.parameters()):
             raise InputError(
                 "the classifier was made in torch.inference_mode, and leaves no gradient to climb: make it outside of it"
             )
-        return self._replayed("gradient", Problem._gradient, images.detach(), draw)
 
     def step(self, function: Callable, *given: Tensor | float) -> tuple[Tensor, ...]:
-        """A step of the attack, by a method that takes this problem and what is given; a CUDA device replays it as one graph.
+        """A step of an attack, by one of its methods, of this problem and what is given; a CUDA device replays it as one graph.
 
-        The method gives tensors [B, ...], and looks at no values. Numbers reach it as tensors without dimensions there.
+        The method gives tensors [B, ...], and looks at no values. Numbers reach it as tensors without dimensions there. Of
+        the problem it may use all but `margin` and `over_draws`.
         """
-        return self._replayed(function.__func__, function, *given)
+        self._check_climbable()
+        return self._replayed((function.__func__, function.__self__), function, *given)
 
     def precisely(self) -> contextlib.AbstractContextManager[None]:
         """A context in which gradients have the precision of the classifier's options."""
@@ -221,18 +226,28 @@ class Problem:
 
         Its name, and the attack, decide what the function computes.
         """
-        seen, attack = self._classifier, self.attack
-        able = not self._in_a_graph and attack.evade is None and not attack.matching
-        key = seen.graph_key if able and capture.serves(*given, self.y) else None
-        if key is None:
+        served = not self._in_a_graph and capture.serves(*given, self.y)
+        graph = self._graph(name, function) if served else None
+        if graph is None or graph.failed:
             return function(self, *given)
-        self._check_classes(seen.num_classes)  # a graph can't
-        replayed = seen.graphs.of((name, attack, self.target is None, key), partial(self._captured, function))
-        indices, classes = seen.buffers_of_images
+        self._check_classes(self._classifier.num_classes)  # a graph can't
+        indices, classes = self._classifier.buffers_of_images
         classes = self._classes if classes is None else classes
-        noted, *result = replayed(self.x, self.y, self.target, indices, classes, *given)
+        noted, *result = graph(self.x, self.y, self.target, self.indices, indices, classes, *given)
         self._note(noted)
         return result[0] if len(result) == 1 else tuple(result)
+
+    def _graph(self, name: Hashable, function: Callable) -> capture.Captured | None:
+        """The graph of a function; None where it can't be captured."""
+        attack, key = self.attack, self._classifier.graph_key
+        if attack.evade is not None or attack.matching or key is None:
+            return None
+        key = name, attack, self.target is None, key
+        try:
+            hash(key)
+        except TypeError:  # an option of a user's attack
+            return None
+        return self._classifier.graphs.of(key, partial(self._captured, function))
 
     def _captured(self, function: Callable) -> capture.Captured:
         """The function of a problem as one of the tensors that differ between batches; it gives what is to be noted too."""
@@ -240,9 +255,9 @@ class Problem:
         like._in_a_graph = True
         like.x = like.references = like._attacked = None  # of this batch, which a graph mustn't keep
 
-        def compute(x, y, target, indices, classes, *given):
+        def compute(x, y, target, places, indices, classes, *given):
             other = copy.copy(like)
-            other.x, other.y, other.target, other._classes = x, y, target, classes
+            other.x, other.y, other.target, other.indices, other._classes = x, y, target, places, classes
             other._places = torch.arange(len(y), device=y.device)
             other._noted = y.new_zeros((2, len(y)), dtype=torch.bool)
             other._classifier = like._classifier.on_buffers(indices, classes)

@@ -5,11 +5,12 @@ launches all kernels of a call at once. Python runs only while the graph is capt
 """
 
 import gc
-import math
+import numbers
 import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -93,24 +94,37 @@ class Buffers:
     def fill(self, given: tuple) -> None:
         """Take the values of other arguments. What is there already, such as the batch that is attacked, isn't copied again."""
         for place, (buffer, each) in enumerate(zip(self.tensors, given)):
-            (held, version), now = self._held[place], _content(each)
-            if buffer is None or (held is now[0] and version == now[1]):
+            content = _content(each)
+            if buffer is None or content == self._held[place]:
                 continue
             buffer.copy_(each) if isinstance(each, Tensor) else buffer.fill_(each)
-            self._held[place] = now
+            self._held[place] = content
 
 
 def _buffer(value: Tensor | float | None, device: torch.device) -> Tensor | None:
     if value is None or isinstance(value, Tensor):
         return value if value is None else value.detach().clone()
-    return torch.full((), value, dtype=torch.long if isinstance(value, int) else torch.float64, device=device)
+    dtype = torch.long if isinstance(value, numbers.Integral) else torch.float64
+    return torch.full((), value, dtype=dtype, device=device)
 
 
-def _content(value: Tensor | float | None) -> tuple[Tensor | None, float | None]:
-    """The tensor, and how often it was changed in place (not known of inference tensors); the value of a number."""
+@dataclass(frozen=True, eq=False)
+class _Version:
+    """A tensor, which isn't kept alive, and how often it was changed in place; nothing tells that of inference tensors."""
+
+    tensor: weakref.ref
+    number: int | None
+
+    def __eq__(self, other: object) -> bool:
+        same = isinstance(other, _Version) and self.tensor() is other.tensor() is not None
+        return same and self.number == other.number is not None
+
+
+def _content(value: Tensor | float | None) -> _Version | float | None:
+    """Tells whether the values of an argument are those of before."""
     if not isinstance(value, Tensor):
-        return None, value
-    return value, math.nan if value.is_inference() else value._version
+        return value
+    return _Version(weakref.ref(value), None if value.is_inference() else value._version)
 
 
 class Captured:

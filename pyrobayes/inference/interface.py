@@ -160,15 +160,19 @@ class Classifier(nn.Module):
 
     def _keys(self, images: int, device: torch.device) -> Tensor:
         """[B] a key for the noise of each image."""
+        zero = torch.zeros((), dtype=torch.long, device=device)
         if self._asked.noise == "fixed":  # added, since a copy from the host would wait for the device
-            zeros = torch.zeros((), dtype=torch.long, device=device)
-            return (zeros + key_of(self._asked.seed, Purpose.FIXED_NOISE, 0)).expand(images)
+            return (zero + key_of(self._asked.seed, Purpose.FIXED_NOISE, 0)).expand(images)
         if self._indices is None:
             self._calls += 1
             key = key_of(self._asked.seed, Purpose.NOISE_OF_A_CALL, self._calls)
             return splitmix(key, torch.arange(images, device=device))
         if len(self._indices) != images:
             raise InputError(f"the classifier was made for {len(self._indices)} images, got {images}")
-        key = key_of(self._asked.seed, Purpose.NOISE_OF_AN_IMAGE, self._draw)
-        number = self._number.to(device) if isinstance(self._number, Tensor) else torch.as_tensor(self._number)
-        return splitmix(splitmix(key, -number).where(number != 0, key), self._indices.to(device))
+        key = zero + key_of(self._asked.seed, Purpose.NOISE_OF_AN_IMAGE, self._draw)
+        if isinstance(self._number, Tensor):
+            number = self._number.to(device)
+            key = splitmix(key, -number).where(number != 0, key)
+        elif self._number:
+            key = splitmix(key, -self._number)
+        return splitmix(key, self._indices.to(device))

@@ -1,5 +1,7 @@
 """Attacks as a GPU runs them: no step waits for it, and a graph serves every batch. No GPU is needed."""
 
+import dataclasses
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -10,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pyrobayes import BayesClassifier, Networks, attacks, build, from_pyro
 from pyrobayes.attacks import Problem
 from pyrobayes.attacks import problem as problem_module
+from pyrobayes.attacks.pgd import MIM, PGD
 from pyrobayes.inference import capture, importance
 
 STEPS = [
@@ -20,14 +23,19 @@ STEPS = [
 ]
 
 
+@pytest.mark.parametrize("captured", [False, True])
 @pytest.mark.parametrize("attack, noise, options", STEPS)
-def test_a_step_does_not_wait_for_the_device(attack, noise, options, monkeypatch):
+def test_a_step_does_not_wait_for_the_device(attack, noise, options, captured, monkeypatch):
     factorization = build("gfz", Networks(latent=4, hidden=8, channels=16)).requires_grad_(False)
     for name in ("check_range", "check_classes"):  # once per attack; fake images have no values
         monkeypatch.setattr(problem_module, name, lambda *given: None)
     monkeypatch.setattr(importance, "VALIDATE", False)
     monkeypatch.setattr(BayesClassifier, "bytes_needed", (1, 1))
     monkeypatch.setattr(torch.autograd, "grad", lambda loss, images: [torch.empty_like(images)])  # it needs a GPU
+    if captured:  # where numbers are tensors on the device
+        step = Problem.step
+        buffers = lambda given: capture.Buffers(given).tensors  # noqa: E731
+        monkeypatch.setattr(Problem, "step", lambda self, function, *given: step(self, function, *buffers(given)))
     by = attacks.get(attack, **options)
     with FakeTensorMode(), pyro.validation_enabled(False):
         as_on_a_gpu(factorization)
@@ -87,6 +95,57 @@ def test_a_step_is_one_graph_for_every_eps(attack, make, tiny_images, monkeypatc
             recorder.replayed = 0
             torch.testing.assert_close(by(classifier, x, y, eps), images, rtol=1e-4, atol=1e-6)
             assert (recorder.captured, recorder.replayed) == (1, replays)
+
+
+def test_attacks_that_differ_share_no_graph(make, tiny_images, monkeypatch):
+    class Both(attacks.base.Attack):
+        def perturb(self, problem, eps):
+            by = PGD(steps=6, random_start=False), MIM(steps=6, decay=5.0), Shaky(steps=6), Odd(steps=6, options=[])
+            return torch.cat([each.perturb(problem, eps) for each in by])
+
+    @dataclasses.dataclass(frozen=True)
+    class Shaky(PGD):
+        def moved(self, problem, images, along, eps, size, draw):
+            images, along = super().moved(problem, images, along, eps, size, draw)
+            return problem.project(images + 0.1 * (problem.uniforms(5) - 0.5), eps), along
+
+    @dataclasses.dataclass(frozen=True)
+    class Odd(PGD):
+        options: list = None  # which has no hash
+
+    x, y = tiny_images.batch(slice(4))
+    classifier = BayesClassifier(make("gbz").requires_grad_(False), particles=2)
+    monkeypatch.setattr(importance, "VALIDATE", False)
+
+    def attacked():
+        each = [Problem(Both(), classifier, x, y, indices) for indices in (torch.arange(4), torch.arange(9, 13))]
+        return [Both().perturb(problem, 0.1) for problem in each]
+
+    with pyro.validation_enabled(False):
+        expected = attacked()
+        monkeypatch.setattr(capture, "RECORDER", recorder := OperationsRecorder())
+        found = attacked()
+    assert recorder.captured == 4  # steps of three, and the gradient of the other one
+    for one, other in zip(expected, found):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
+
+
+def test_where_a_step_can_not_be_captured_its_gradient_is(make, batch, monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Looking(PGD):
+        def accumulated(self, before, gradient):
+            return gradient if gradient.abs().sum().item() else before
+
+    x, y = batch
+    classifier = BayesClassifier(make("dbx").requires_grad_(False), particles=2)
+    monkeypatch.setattr(importance, "VALIDATE", False)
+    with pyro.validation_enabled(False):
+        expected = Looking(steps=9)(classifier, x, y, 0.1)
+        monkeypatch.setattr(capture, "RECORDER", recorder := OperationsRecorder())
+        with pytest.warns(UserWarning, match="an attack runs without a CUDA graph"):
+            found = Looking(steps=9)(classifier, x, y, 0.1)
+    assert recorder.captured == 1 and recorder.replayed >= 2
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_graph_tells_which_images_have_no_gradient(make, batch, monkeypatch):
