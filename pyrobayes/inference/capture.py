@@ -10,11 +10,11 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdRef
 
 WARM_UP = 3  # ordinary calls on a side stream before a capture: libraries choose and load their kernels there
 KEPT = 16  # graphs of one function, of other shapes each; the one that was not used for longest goes
@@ -108,23 +108,14 @@ def _buffer(value: Tensor | float | None, device: torch.device) -> Tensor | None
     return torch.full((), value, dtype=dtype, device=device)
 
 
-@dataclass(frozen=True, eq=False)
-class _Version:
-    """A tensor, which isn't kept alive, and how often it was changed in place; nothing tells that of inference tensors."""
+def _content(value: Tensor | float | None) -> tuple[WeakIdRef, object] | float | None:
+    """Equal where an argument has the values of before: of a tensor, itself and how often it was changed in place.
 
-    tensor: weakref.ref
-    number: int | None
-
-    def __eq__(self, other: object) -> bool:
-        same = isinstance(other, _Version) and self.tensor() is other.tensor() is not None
-        return same and self.number == other.number is not None
-
-
-def _content(value: Tensor | float | None) -> _Version | float | None:
-    """Tells whether the values of an argument are those of before."""
+    Nothing tells that of inference tensors, which equal none.
+    """
     if not isinstance(value, Tensor):
         return value
-    return _Version(weakref.ref(value), None if value.is_inference() else value._version)
+    return WeakIdRef(value), object() if value.is_inference() else value._version
 
 
 class Captured:
